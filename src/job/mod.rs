@@ -1,8 +1,23 @@
 //! What a job is, without any store: types, states, options and formulas.
 //!
 //! This module is pure. It imports nothing else of the crate, does no input or output and reads no
-//! clock, so that every rule in it can be tested as a table of cases.
+//! clock but to make ids, so that every rule in it can be tested as a table of cases.
 
+pub mod backoff;
+mod outcome;
+mod priority;
+mod progress;
 mod queue_name;
+pub mod request;
+mod status;
+mod types;
+pub mod wire;
 
-pub use queue_name::{InvalidQueueName, QueueName};
+pub use backoff::Backoff;
+pub use outcome::{ERROR_MESSAGE_MAX, Ending, JobError, Outcome, RetryRule};
+pub use priority::{Priority, PriorityOutOfRange};
+pub use progress::Progress;
+pub use queue_name::{InvalidQueueName, QUEUE_NAME_MAX, QueueName};
+pub use request::{Due, JobRequest, NewJob};
+pub use status::{Event, IllegalTransition, Status, UnknownStatus};
+pub use types::{InvalidType, JobType, JobTypes, Problem, Refused, TIMEOUT};

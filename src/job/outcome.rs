@@ -1,0 +1,232 @@
+//! How an attempt ends, and what that makes of the job.
+//!
+//! One pure function, [`Ending::settle`], maps every way a handler can end to the row that the
+//! record gets and the step that Redis is told. Lua and SQL only carry it out.
+
+use std::time::Duration;
+
+use super::backoff::{self, Backoff};
+use super::status::{Event, Status};
+
+/// What the record keeps of an error text, in characters. Longer texts are cut.
+pub const ERROR_MESSAGE_MAX: usize = 8 * 1024;
+
+/// The error of a handler: what went wrong, and what that means for the job.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum JobError {
+    /// Try again after the job's backoff. The attempt counts.
+    #[error("{0}")]
+    Retry(String),
+    /// Try again after exactly this time (a provider's `Retry-After`). The attempt counts.
+    #[error("{1}")]
+    RetryAfter(Duration, String),
+    /// Run later without spending an attempt (a quota is used up).
+    #[error("{1}")]
+    Snooze(Duration, String),
+    /// No retry can help: straight to the dead letter queue.
+    #[error("{0}")]
+    Permanent(String),
+    /// The job belongs to another worker or is over: nothing may be written any more.
+    #[error("the lease of this attempt is lost")]
+    LeaseLost,
+}
+
+impl JobError {
+    pub fn retry(error: impl std::fmt::Display) -> Self {
+        Self::Retry(error.to_string())
+    }
+
+    pub fn permanent(error: impl std::fmt::Display) -> Self {
+        Self::Permanent(error.to_string())
+    }
+}
+
+/// Every way an attempt can end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The handler returned this JSON text.
+    Value(String),
+    Error(JobError),
+    Panic(String),
+    /// The time of its type ran out.
+    Timeout(Duration),
+    /// The worker shuts down before the handler was done.
+    Interrupted,
+}
+
+/// What the decision needs to know about the job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryRule {
+    /// Failures counted before this attempt.
+    pub attempts: u32,
+    /// Retries allowed.
+    pub max_attempts: u32,
+    pub retry_delay_seconds: i32,
+    pub backoff: Option<Backoff>,
+}
+
+/// What an ending makes of the job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub event: Event,
+    /// The result as JSON text, only when completed.
+    pub result: Option<String>,
+    /// Why the attempt did not complete.
+    pub error: Option<String>,
+    /// How long until the job may run again; only when it will.
+    pub delay: Duration,
+    /// `jobs.attempts` after this.
+    pub attempts: u32,
+}
+
+impl Outcome {
+    /// The status that the job gets: it was running, so this can not be refused.
+    pub fn status(&self) -> Status {
+        Status::Processing
+            .next(self.event)
+            .unwrap_or(Status::DeadLetter)
+    }
+}
+
+impl Ending {
+    /// Decides. `random` is in `0.0..1.0` and made by the caller. `None` means that this worker
+    /// has no say any more: the lease is lost, and whoever holds it now decides.
+    pub fn settle(self, rule: &RetryRule, random: f64) -> Option<Outcome> {
+        let (error, wished) = match self {
+            Self::Value(result) => {
+                return Some(Outcome {
+                    event: Event::Succeeded,
+                    result: Some(result),
+                    error: None,
+                    delay: Duration::ZERO,
+                    attempts: rule.attempts,
+                });
+            }
+            Self::Error(JobError::LeaseLost) => return None,
+            Self::Error(JobError::Permanent(why)) => {
+                return Some(without_retry(Event::Discarded, why, Duration::ZERO, rule));
+            }
+            Self::Error(JobError::Snooze(delay, why)) => {
+                return Some(without_retry(Event::Snoozed, why, delay, rule));
+            }
+            Self::Interrupted => {
+                let why = "interrupted by a shutdown".to_owned();
+                return Some(without_retry(Event::Released, why, Duration::ZERO, rule));
+            }
+            Self::Error(JobError::Retry(why)) => (why, None),
+            Self::Error(JobError::RetryAfter(delay, why)) => (why, Some(delay)),
+            Self::Panic(why) => (format!("panic: {why}"), None),
+            Self::Timeout(limit) => (format!("timeout after {} s", limit.as_secs_f64()), None),
+        };
+
+        let retries_left = rule.attempts < rule.max_attempts;
+        let delay = match (retries_left, wished, &rule.backoff) {
+            (false, _, _) => Duration::ZERO,
+            (true, Some(delay), _) => delay,
+            (true, None, Some(backoff)) => backoff.delay(rule.attempts, random),
+            (true, None, None) => {
+                backoff::specified_delay(rule.retry_delay_seconds, rule.attempts, random)
+            }
+        };
+        Some(Outcome {
+            event: Event::Errored { retries_left },
+            result: None,
+            error: Some(cut(error)),
+            delay,
+            attempts: rule.attempts + u32::from(retries_left),
+        })
+    }
+}
+
+fn without_retry(event: Event, why: String, delay: Duration, rule: &RetryRule) -> Outcome {
+    let error = Some(cut(why));
+    Outcome {
+        event,
+        result: None,
+        error,
+        delay,
+        attempts: rule.attempts,
+    }
+}
+
+/// Cuts a long text, and replaces the one character that PostgreSQL's text can not hold.
+fn cut(text: String) -> String {
+    text.chars()
+        .take(ERROR_MESSAGE_MAX)
+        .map(|c| if c == '\0' { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(attempts: u32) -> RetryRule {
+        RetryRule {
+            attempts,
+            max_attempts: 5,
+            retry_delay_seconds: 60,
+            backoff: None,
+        }
+    }
+
+    #[test]
+    fn a_job_goes_to_the_dead_letter_queue_when_it_fails_more_than_max_attempts_times() {
+        let mut attempts = 0;
+        for run in 1..=6 {
+            let outcome = Ending::Error(JobError::retry("boom"))
+                .settle(&rule(attempts), 0.0)
+                .unwrap();
+            attempts = outcome.attempts;
+            if run <= 5 {
+                assert_eq!(outcome.status(), Status::Failed);
+                assert_eq!(outcome.delay.as_secs(), (60 << (run - 1)).min(3600));
+            } else {
+                assert_eq!(outcome.status(), Status::DeadLetter);
+            }
+            assert!(attempts <= 5);
+        }
+    }
+
+    #[test]
+    fn a_snooze_and_a_shutdown_spend_no_attempt() {
+        let snooze = JobError::Snooze(Duration::from_secs(7), "quota".into());
+        let snoozed = Ending::Error(snooze).settle(&rule(2), 0.0).unwrap();
+        assert_eq!((snoozed.status(), snoozed.attempts), (Status::Pending, 2));
+        assert_eq!(snoozed.delay.as_secs(), 7);
+        let interrupted = Ending::Interrupted.settle(&rule(2), 0.0).unwrap();
+        assert_eq!(
+            (interrupted.status(), interrupted.attempts),
+            (Status::Pending, 2)
+        );
+    }
+
+    #[test]
+    fn a_provider_may_name_the_delay_but_not_more_attempts() {
+        let error = JobError::RetryAfter(Duration::from_secs(3), "429".into());
+        let outcome = Ending::Error(error.clone()).settle(&rule(0), 0.9).unwrap();
+        assert_eq!(outcome.delay.as_secs(), 3);
+        assert_eq!(
+            Ending::Error(error).settle(&rule(5), 0.9).unwrap().status(),
+            Status::DeadLetter
+        );
+    }
+
+    #[test]
+    fn a_worker_without_its_lease_decides_nothing() {
+        assert_eq!(
+            Ending::Error(JobError::LeaseLost).settle(&rule(0), 0.0),
+            None
+        );
+    }
+
+    #[test]
+    fn an_error_text_is_cut_and_made_storable() {
+        let outcome = Ending::Panic("\0".repeat(10_000))
+            .settle(&rule(0), 0.0)
+            .unwrap();
+        let error = outcome.error.unwrap();
+        assert_eq!(error.chars().count(), ERROR_MESSAGE_MAX);
+        assert!(!error.contains('\0'));
+    }
+}
