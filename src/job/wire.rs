@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Backoff, NewJob, Priority, RetryRule, backoff};
+use super::{Backoff, NewJob, RetryRule, backoff};
 
 /// How many finished jobs Redis keeps for lists of `BullMQ` tools; the record keeps them all.
 pub const KEEP_COMPLETED: u64 = 1000;

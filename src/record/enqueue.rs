@@ -1,0 +1,227 @@
+//! Writing new jobs: the statement that an acknowledgement waits for.
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{Record, RecordError, Tx};
+use crate::job::{Due, NewJob};
+
+/// The most jobs of one statement.
+pub const INSERT_MAX: usize = 500;
+
+/// The answer for one job of a batch, in the order of the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inserted {
+    /// The row is there; Redis does not know of it yet.
+    New { created_at: DateTime<Utc> },
+    /// The idempotency key was used before, for the same request: that job.
+    Existing { id: Uuid },
+    /// The idempotency key was used before, for another request. Nothing was written.
+    KeyReused { id: Uuid },
+}
+
+/// The columns of a batch, as arrays for `unnest`.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<Uuid>,
+    workspaces: Vec<Option<Uuid>>,
+    types: Vec<String>,
+    queues: Vec<String>,
+    payloads: Vec<String>,
+    priorities: Vec<i32>,
+    delays_ms: Vec<Option<i64>>,
+    times: Vec<Option<DateTime<Utc>>>,
+    max_attempts: Vec<i32>,
+    retry_delays: Vec<i32>,
+    backoffs: Vec<Option<serde_json::Value>>,
+    timeouts: Vec<Option<i32>>,
+    creators: Vec<Option<Uuid>>,
+}
+
+impl Columns {
+    fn of<'a>(jobs: impl Iterator<Item = &'a NewJob>) -> Self {
+        let mut columns = Self::default();
+        for job in jobs {
+            let (delay, time) = match job.due {
+                Due::Now => (None, None),
+                Due::In(delay) => (Some(delay.as_millis() as i64), None),
+                Due::At(time) => (None, Some(time)),
+            };
+            columns.ids.push(job.id);
+            columns.workspaces.push(job.workspace_id);
+            columns.types.push(job.job_type.clone());
+            columns.queues.push(job.queue.as_str().to_owned());
+            columns.payloads.push(job.payload.clone());
+            columns.priorities.push(job.priority.get());
+            columns.delays_ms.push(delay);
+            columns.times.push(time);
+            columns.max_attempts.push(job.max_attempts as i32);
+            columns.retry_delays.push(job.retry_delay_seconds);
+            columns.backoffs.push(
+                job.backoff
+                    .as_ref()
+                    .and_then(|b| serde_json::to_value(b).ok()),
+            );
+            columns.timeouts.push(job.timeout_seconds.map(|s| s as i32));
+            columns.creators.push(job.created_by);
+        }
+        columns
+    }
+}
+
+/// Inserts a batch of jobs in one transaction and returns when it is on disk.
+///
+/// All or nothing: an error means that no row of the batch was written, or (when the answer to the
+/// commit was lost) that all were. Repeating with the same ids is then refused by the primary key,
+/// which says that they were.
+pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    debug_assert!(jobs.len() <= INSERT_MAX);
+    if jobs.iter().all(|job| job.idempotency_key.is_none()) {
+        // One statement is its own transaction: one round trip, one flush of the log.
+        let created_at = insert(&record.writers, jobs.iter()).await?;
+        return Ok(jobs.iter().map(|_| Inserted::New { created_at }).collect());
+    }
+    let mut tx = Tx::begin(record.writers.clone()).await?;
+    let inserted = insert_with_keys(&mut tx, jobs).await?;
+    tx.commit().await?;
+    Ok(inserted)
+}
+
+/// Inserts jobs inside the caller's transaction, with an outbox row each: after the commit the
+/// relay delivers them. Refuses nothing that [`insert_many`] accepts.
+pub async fn insert_in(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    let inserted = insert_with_keys(tx, jobs).await?;
+    let new: Vec<Uuid> = jobs
+        .iter()
+        .zip(&inserted)
+        .filter(|(_, inserted)| matches!(inserted, Inserted::New { .. }))
+        .map(|(job, _)| job.id)
+        .collect();
+    sqlx::query("INSERT INTO bullwark.outbox (job_id) SELECT unnest($1::uuid[])")
+        .bind(&new)
+        .execute(tx.connection())
+        .await?;
+    Ok(inserted)
+}
+
+async fn insert_with_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    let taken = take_keys(tx, jobs).await?;
+    let fresh = jobs
+        .iter()
+        .zip(&taken)
+        .filter(|(_, taken)| taken.is_none())
+        .map(|(job, _)| job);
+    let created_at = insert(tx.connection(), fresh).await?;
+    Ok(taken
+        .into_iter()
+        .map(|t| t.unwrap_or(Inserted::New { created_at }))
+        .collect())
+}
+
+/// Takes the idempotency keys of the batch. `Some` for a job whose key was taken before, also by an
+/// earlier job of the same batch. A key that another transaction is just taking makes this wait.
+async fn take_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Option<Inserted>>, RecordError> {
+    type Taken = (Uuid, Uuid, bool);
+    // Sorted, so that two batches with the same keys can not wait for each other.
+    let mut keyed: Vec<&NewJob> = jobs
+        .iter()
+        .filter(|j| j.idempotency_key.is_some())
+        .collect();
+    keyed.sort_by(|a, b| a.idempotency_key.cmp(&b.idempotency_key));
+    if keyed.is_empty() {
+        return Ok(vec![None; jobs.len()]);
+    }
+    let workspaces: Vec<Uuid> = keyed
+        .iter()
+        .map(|job| job.workspace_id.unwrap_or(Uuid::nil()))
+        .collect();
+    let keys: Vec<&str> = keyed
+        .iter()
+        .filter_map(|job| job.idempotency_key.as_deref())
+        .collect();
+    let ids: Vec<Uuid> = keyed.iter().map(|job| job.id).collect();
+    let prints: Vec<Vec<u8>> = keyed.iter().map(|job| fingerprint(job)).collect();
+    sqlx::query(
+        "INSERT INTO bullwark.idempotency_keys (workspace_id, key, job_id, fingerprint)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[])
+         ON CONFLICT (workspace_id, key) DO NOTHING",
+    )
+    .bind(&workspaces)
+    .bind(&keys)
+    .bind(&ids)
+    .bind(&prints)
+    .execute(tx.connection())
+    .await?;
+    let owners: Vec<Taken> = sqlx::query_as(
+        "SELECT wanted.id, k.job_id, k.fingerprint = wanted.fingerprint
+         FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[])
+           AS wanted (workspace_id, key, id, fingerprint)
+         JOIN bullwark.idempotency_keys k USING (workspace_id, key)
+         WHERE k.job_id <> wanted.id",
+    )
+    .bind(&workspaces)
+    .bind(&keys)
+    .bind(&ids)
+    .bind(&prints)
+    .fetch_all(tx.connection())
+    .await?;
+    let answer = |job: &NewJob| {
+        let (_, owner, same) = owners.iter().find(|(id, _, _)| *id == job.id)?;
+        Some(match same {
+            true => Inserted::Existing { id: *owner },
+            false => Inserted::KeyReused { id: *owner },
+        })
+    };
+    Ok(jobs.iter().map(answer).collect())
+}
+
+/// What makes two requests the same: type, queue, payload and priority.
+fn fingerprint(job: &NewJob) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    for part in [job.job_type.as_str(), job.queue.as_str(), &job.payload] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.update(job.priority.get().to_le_bytes());
+    hash.finalize().to_vec()
+}
+
+async fn insert<'a, 'c>(
+    executor: impl sqlx::PgExecutor<'c>,
+    jobs: impl Iterator<Item = &'a NewJob>,
+) -> Result<DateTime<Utc>, RecordError> {
+    let columns = Columns::of(jobs);
+    // `now()` is the time of the transaction: the same in every row and in the answer.
+    let (created_at,): (DateTime<Utc>,) = sqlx::query_as(
+        "WITH inserted AS (
+           INSERT INTO jobs (id, workspace_id, job_type, job_queue, payload, priority,
+             scheduled_for, max_attempts, retry_delay_seconds, backoff, timeout_seconds, created_by)
+           SELECT u.id, u.workspace_id, u.job_type, u.job_queue, u.payload::jsonb, u.priority,
+             coalesce(u.scheduled_for, now() + u.delay_ms * interval '1 millisecond'),
+             u.max_attempts, u.retry_delay_seconds, u.backoff, u.timeout_seconds, u.created_by
+           FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int[],
+             $7::bigint[], $8::timestamptz[], $9::int[], $10::int[], $11::jsonb[], $12::int[],
+             $13::uuid[])
+             AS u (id, workspace_id, job_type, job_queue, payload, priority, delay_ms,
+               scheduled_for, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
+               created_by))
+         SELECT now()",
+    )
+    .bind(columns.ids)
+    .bind(columns.workspaces)
+    .bind(columns.types)
+    .bind(columns.queues)
+    .bind(columns.payloads)
+    .bind(columns.priorities)
+    .bind(columns.delays_ms)
+    .bind(columns.times)
+    .bind(columns.max_attempts)
+    .bind(columns.retry_delays)
+    .bind(columns.backoffs)
+    .bind(columns.timeouts)
+    .bind(columns.creators)
+    .fetch_one(executor)
+    .await?;
+    Ok(created_at)
+}

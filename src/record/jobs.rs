@@ -1,0 +1,205 @@
+//! Reading jobs, and the changes that a person makes to them.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Record, RecordError};
+use crate::job::Status;
+
+/// The most rows of one page.
+pub const PAGE_MAX: i64 = 500;
+/// The most jobs of one cancel or retry.
+pub const CONTROL_MAX: usize = 500;
+
+/// One row of `jobs`, with the record's column names.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct JobRow {
+    pub id: Uuid,
+    pub workspace_id: Option<Uuid>,
+    pub job_type: String,
+    pub job_queue: String,
+    pub payload: serde_json::Value,
+    pub status: String,
+    pub priority: i32,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub progress: Option<serde_json::Value>,
+    pub result: Option<serde_json::Value>,
+    pub error_message: Option<String>,
+    pub error_stack: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub completed_at: Option<DateTime<Utc>>,
+    pub failed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub retry_delay_seconds: i32,
+    pub worker_id: Option<String>,
+    pub worker_heartbeat_at: Option<DateTime<Utc>>,
+    pub created_by: Option<Uuid>,
+}
+
+/// What to list: newest first, by keyset. `None` matches everything.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    pub workspace_id: Option<Uuid>,
+    pub status: Option<Status>,
+    pub job_type: Option<String>,
+    pub queue: Option<String>,
+    /// Only jobs older than this one: the last id of the page before.
+    pub before: Option<Uuid>,
+    pub limit: i64,
+}
+
+const COLUMNS: &str = "SELECT id, workspace_id, job_type, job_queue, payload, status, priority,
+  attempts, max_attempts, progress, result, error_message, error_stack, created_at, scheduled_for,
+  started_at, completed_at, failed_at, next_retry_at, retry_delay_seconds, worker_id,
+  worker_heartbeat_at, created_by FROM jobs";
+
+/// One job, of this workspace when one is given.
+pub async fn get(
+    record: &Record,
+    id: Uuid,
+    workspace_id: Option<Uuid>,
+) -> Result<Option<JobRow>, RecordError> {
+    let mut query = sqlx::QueryBuilder::new(COLUMNS);
+    query.push(" WHERE id = ").push_bind(id);
+    if let Some(workspace_id) = workspace_id {
+        query.push(" AND workspace_id = ").push_bind(workspace_id);
+    }
+    Ok(query.build_query_as().fetch_optional(&record.pool).await?)
+}
+
+/// A page of jobs, newest first.
+pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow>, RecordError> {
+    let mut query = sqlx::QueryBuilder::new(COLUMNS);
+    query.push(" WHERE true");
+    if let Some(workspace_id) = filter.workspace_id {
+        query.push(" AND workspace_id = ").push_bind(workspace_id);
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND id < ").push_bind(before);
+    }
+    match filter.status {
+        // The few dead ones are found in their own table, not among millions of finished jobs.
+        Some(Status::DeadLetter) => {
+            query.push(" AND status = 'dead_letter' AND id IN ");
+            query.push("(SELECT job_id FROM bullwark.dead_letters)");
+        }
+        Some(status) => {
+            query.push(" AND status = ").push_bind(status.as_str());
+        }
+        None => {}
+    }
+    if let Some(job_type) = &filter.job_type {
+        query.push(" AND job_type = ").push_bind(job_type);
+    }
+    if let Some(queue) = &filter.queue {
+        query.push(" AND job_queue = ").push_bind(queue);
+    }
+    query
+        .push(" ORDER BY id DESC LIMIT ")
+        .push_bind(filter.limit.clamp(1, PAGE_MAX));
+    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+}
+
+/// Where a job is that somebody changed: what the other store must be told.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Changed {
+    pub id: Uuid,
+    pub job_queue: String,
+}
+
+/// Cancels jobs that are not over. The running attempt, if any, has no say from here on.
+pub async fn cancel_many(
+    record: &Record,
+    ids: &[Uuid],
+    workspace_id: Option<Uuid>,
+    reason: &str,
+) -> Result<Vec<Changed>, RecordError> {
+    debug_assert!(ids.len() <= CONTROL_MAX);
+    Ok(sqlx::query_as(
+        "WITH wanted AS (
+           SELECT id FROM jobs
+           WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
+             AND status IN ('pending', 'processing', 'failed')
+           ORDER BY id FOR NO KEY UPDATE
+         ), cancelled AS (
+           UPDATE jobs j SET status = 'cancelled', error_message = $3, next_retry_at = NULL,
+             completed_at = now()
+           FROM wanted WHERE j.id = wanted.id
+           RETURNING j.id, j.job_queue
+         ), audit AS (
+           INSERT INTO job_logs (job_id, log_level, message)
+           SELECT id, 'info', 'cancelled: ' || $3 FROM cancelled
+         )
+         SELECT id, job_queue FROM cancelled",
+    )
+    .bind(ids)
+    .bind(workspace_id)
+    .bind(reason)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// Gives jobs that are over another run with fresh attempts. They may be older than the seal, so
+/// they are noted as open.
+pub async fn retry_many(
+    record: &Record,
+    ids: &[Uuid],
+    workspace_id: Option<Uuid>,
+) -> Result<Vec<Changed>, RecordError> {
+    debug_assert!(ids.len() <= CONTROL_MAX);
+    Ok(sqlx::query_as(
+        "WITH wanted AS (
+           SELECT id FROM jobs
+           WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
+             AND status IN ('completed', 'dead_letter', 'cancelled')
+           ORDER BY id FOR NO KEY UPDATE
+         ), retried AS (
+           UPDATE jobs j SET status = 'pending', attempts = 0, lease_losses = 0, result = NULL,
+             error_message = NULL, completed_at = NULL, failed_at = NULL, next_retry_at = NULL,
+             scheduled_for = NULL, progress = '{}'
+           FROM wanted WHERE j.id = wanted.id
+           RETURNING j.id, j.job_queue
+         ), buried AS (
+           DELETE FROM bullwark.dead_letters d USING retried WHERE d.job_id = retried.id
+         ), open AS (
+           INSERT INTO bullwark.stragglers SELECT id FROM retried ON CONFLICT DO NOTHING
+         ), audit AS (
+           INSERT INTO job_logs (job_id, log_level, message)
+           SELECT id, 'info', 'retried by hand' FROM retried
+         )
+         SELECT id, job_queue FROM retried",
+    )
+    .bind(ids)
+    .bind(workspace_id)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// The retry history of a job, oldest first.
+pub async fn failures(record: &Record, id: Uuid) -> Result<Vec<FailureRow>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT attempt, outcome, error_message, error_stack, worker_id, started_at, ended_at,
+           next_retry_at
+         FROM job_failures WHERE job_id = $1 ORDER BY attempt LIMIT 1000",
+    )
+    .bind(id)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// One attempt that did not complete.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct FailureRow {
+    pub attempt: i32,
+    pub outcome: String,
+    pub error_message: Option<String>,
+    pub error_stack: Option<String>,
+    pub worker_id: Option<String>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub ended_at: DateTime<Utc>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,283 @@
+//! The open jobs, found without an index on the status.
+//!
+//! Ids are time-ordered. Two watermarks move over them behind the newest jobs:
+//!
+//! * up to `delivered`, every job was seen in Redis (or was over) at least once;
+//! * up to `sealed`, every job that was still open stands in `bullwark.stragglers`.
+//!
+//! So the open jobs are the rows after the seal and the stragglers, and finding them costs the same
+//! with a thousand finished jobs as with ten million. A job is read once by each pass; nothing is
+//! paid when it is written. Two processes may run the passes at once: a watermark only moves from
+//! the value that the pass started at.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Record, RecordError};
+use crate::job::{Backoff, Due, NewJob, Priority, QueueName};
+
+/// The most rows that one step of a pass looks at.
+pub const PASS_MAX: i64 = 5000;
+/// The most jobs that are loaded whole at once.
+pub const LOAD_MAX: usize = 500;
+
+/// An open job, as far as deciding needs it.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct OpenJob {
+    pub id: Uuid,
+    pub job_queue: String,
+    pub status: String,
+    pub attempt: i32,
+}
+
+/// A step of a pass: rows up to `upto` were looked at, `open` are those that are not over.
+#[derive(Debug)]
+pub struct Step {
+    pub from: Uuid,
+    pub upto: Uuid,
+    pub open: Vec<OpenJob>,
+    /// False when the pass has reached its lag.
+    pub more: bool,
+}
+
+/// The smallest id that a job made at this time can have.
+fn first_id_at(time: DateTime<Utc>) -> Uuid {
+    let ms = time.timestamp_millis().max(0) as u128;
+    Uuid::from_u128(ms << 80)
+}
+
+/// The next step of the pass `name`, over jobs that are older than `lag` by the record's clock.
+pub async fn next_step(
+    record: &Record,
+    name: &str,
+    lag: Duration,
+) -> Result<Option<Step>, RecordError> {
+    let (from, now): (Uuid, DateTime<Utc>) =
+        sqlx::query_as("SELECT job_id, now() FROM bullwark.watermarks WHERE name = $1")
+            .bind(name)
+            .fetch_one(&record.pool)
+            .await?;
+    let bound = first_id_at(now - lag);
+    if bound <= from {
+        return Ok(None);
+    }
+    let last: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM jobs WHERE id > $1 AND id <= $2 ORDER BY id OFFSET $3 LIMIT 1",
+    )
+    .bind(from)
+    .bind(bound)
+    .bind(PASS_MAX - 1)
+    .fetch_optional(&record.pool)
+    .await?;
+    let upto = last.unwrap_or(bound);
+    let open = sqlx::query_as(
+        "SELECT id, job_queue, status, attempt FROM jobs
+         WHERE id > $1 AND id <= $2 AND status IN ('pending', 'processing', 'failed')
+         ORDER BY id",
+    )
+    .bind(from)
+    .bind(upto)
+    .fetch_all(&record.pool)
+    .await?;
+    Ok(Some(Step {
+        from,
+        upto,
+        open,
+        more: last.is_some(),
+    }))
+}
+
+/// Moves a watermark to the end of a step. False when another process has moved it meanwhile.
+pub async fn advance(record: &Record, name: &str, step: &Step) -> Result<bool, RecordError> {
+    let done =
+        sqlx::query("UPDATE bullwark.watermarks SET job_id = $3 WHERE name = $1 AND job_id = $2")
+            .bind(name)
+            .bind(step.from)
+            .bind(step.upto)
+            .execute(&record.pool)
+            .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Takes one step of the seal: notes the open jobs of the step as stragglers and moves the
+/// watermark, in one transaction.
+pub async fn seal(record: &Record, step: &Step) -> Result<(), RecordError> {
+    let ids: Vec<Uuid> = step.open.iter().map(|job| job.id).collect();
+    sqlx::query(
+        "WITH moved AS (
+           UPDATE bullwark.watermarks SET job_id = $2
+           WHERE name = 'sealed' AND job_id = $1 RETURNING job_id
+         )
+         INSERT INTO bullwark.stragglers SELECT id FROM unnest($3::uuid[]) AS u (id), moved
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(step.from)
+    .bind(step.upto)
+    .bind(ids)
+    .execute(&record.pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets stragglers that are over. Looks at one page after `after`; returns where to go on, or
+/// nothing at the end.
+pub async fn prune_stragglers(record: &Record, after: Uuid) -> Result<Option<Uuid>, RecordError> {
+    let page: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT job_id FROM bullwark.stragglers WHERE job_id > $1 ORDER BY job_id LIMIT $2",
+    )
+    .bind(after)
+    .bind(PASS_MAX)
+    .fetch_all(&record.pool)
+    .await?;
+    let Some(last) = page.last().copied() else {
+        return Ok(None);
+    };
+    // The row is locked and its status read again: a retry by hand that just noted it stays.
+    sqlx::query(
+        "WITH over AS (
+           SELECT id FROM jobs
+           WHERE id = ANY($1) AND status IN ('completed', 'dead_letter', 'cancelled')
+           ORDER BY id FOR SHARE SKIP LOCKED
+         )
+         DELETE FROM bullwark.stragglers s USING over WHERE s.job_id = over.id",
+    )
+    .bind(&page)
+    .execute(&record.pool)
+    .await?;
+    Ok(Some(last))
+}
+
+/// A page of all open jobs, by id.
+pub async fn page(record: &Record, after: Uuid) -> Result<Vec<OpenJob>, RecordError> {
+    Ok(sqlx::query_as(
+        "(SELECT j.id, j.job_queue, j.status, j.attempt
+          FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+          WHERE s.job_id > $1 AND j.status IN ('pending', 'processing', 'failed')
+          ORDER BY s.job_id LIMIT $2)
+         UNION
+         (SELECT id, job_queue, status, attempt FROM jobs
+          WHERE id > greatest($1, (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'))
+            AND status IN ('pending', 'processing', 'failed')
+          ORDER BY id LIMIT $2)
+         ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(PASS_MAX)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// Puts running jobs whose worker gave no sign for `silence` back to pending: the specification's
+/// rule, the backstop behind the leases. Returns what Redis must be told.
+pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<OpenJob>, RecordError> {
+    Ok(sqlx::query_as(
+        "WITH silent AS (
+           SELECT j.id, j.attempt, j.worker_id, j.started_at FROM jobs j
+           WHERE j.id IN (
+               SELECT job_id FROM bullwark.stragglers
+               UNION ALL
+               SELECT id FROM jobs
+               WHERE id > (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')
+                 AND status = 'processing')
+             AND j.status = 'processing' AND j.worker_heartbeat_at < now() - $1
+           ORDER BY j.id LIMIT 500
+           FOR NO KEY UPDATE SKIP LOCKED
+         ), history AS (
+           INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id,
+             started_at)
+           SELECT id, attempt, 'lease_lost', 'no heartbeat of the worker', worker_id, started_at
+           FROM silent ON CONFLICT DO NOTHING
+         ), audit AS (
+           INSERT INTO job_logs (job_id, log_level, message)
+           SELECT id, 'warn', 'no heartbeat of worker ' || coalesce(worker_id, '?') ||
+             ': back to pending' FROM silent
+         )
+         UPDATE jobs j SET status = 'pending', lease_losses = j.lease_losses + 1
+         FROM silent WHERE j.id = silent.id
+         RETURNING j.id, j.job_queue, j.status, j.attempt",
+    )
+    .bind(sqlx::postgres::types::PgInterval::try_from(silence).unwrap_or_default())
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// An open job with everything that Redis needs to hold it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredJob {
+    pub job: NewJob,
+    pub created_at: DateTime<Utc>,
+    /// When it may start next, if not at once.
+    pub due_at: Option<DateTime<Utc>>,
+    pub attempt: i32,
+    pub attempts: i32,
+}
+
+#[derive(sqlx::FromRow)]
+struct StoredRow {
+    id: Uuid,
+    workspace_id: Option<Uuid>,
+    job_type: String,
+    job_queue: String,
+    payload: String,
+    priority: i32,
+    max_attempts: i32,
+    retry_delay_seconds: i32,
+    backoff: Option<sqlx::types::Json<Backoff>>,
+    timeout_seconds: Option<i32>,
+    created_at: DateTime<Utc>,
+    due_at: Option<DateTime<Utc>>,
+    attempt: i32,
+    attempts: i32,
+}
+
+/// Loads open jobs whole; those that are over by now are left out.
+pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, RecordError> {
+    debug_assert!(ids.len() <= LOAD_MAX);
+    let rows: Vec<StoredRow> = sqlx::query_as(
+        "SELECT id, workspace_id, job_type, job_queue, payload::text, priority, max_attempts,
+           retry_delay_seconds, backoff, timeout_seconds, created_at,
+           CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
+           attempt, attempts
+         FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
+         ORDER BY id",
+    )
+    .bind(ids)
+    .fetch_all(&record.pool)
+    .await?;
+    rows.into_iter().map(StoredRow::into_job).collect()
+}
+
+impl StoredRow {
+    fn into_job(self) -> Result<StoredJob, RecordError> {
+        let corrupt = |what: String| RecordError::Corrupt(format!("job {}: {what}", self.id));
+        let queue: QueueName = self
+            .job_queue
+            .parse()
+            .map_err(|e| corrupt(format!("{e}")))?;
+        let priority =
+            Priority::try_from(i64::from(self.priority)).map_err(|e| corrupt(format!("{e}")))?;
+        Ok(StoredJob {
+            job: NewJob {
+                id: self.id,
+                workspace_id: self.workspace_id,
+                job_type: self.job_type,
+                queue,
+                payload: self.payload,
+                priority,
+                due: self.due_at.map_or(Due::Now, Due::At),
+                max_attempts: self.max_attempts.unsigned_abs(),
+                retry_delay_seconds: self.retry_delay_seconds,
+                backoff: self.backoff.map(|json| json.0),
+                timeout_seconds: self.timeout_seconds.map(i32::unsigned_abs),
+                idempotency_key: None,
+                created_by: None,
+            },
+            created_at: self.created_at,
+            due_at: self.due_at,
+            attempt: self.attempt,
+            attempts: self.attempts,
+        })
+    }
+}
