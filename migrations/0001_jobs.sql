@@ -110,6 +110,8 @@ CREATE TABLE jobs (
   -- replaces the specification's formula
   backoff             jsonb,
   timeout_seconds     int,
+  -- the id in Redis of a job that a foreign client added; else it is `id`
+  redis_id            text,
   CONSTRAINT jobs_status CHECK (status IN
     ('pending', 'processing', 'completed', 'failed', 'cancelled', 'dead_letter')),
   CONSTRAINT jobs_attempts CHECK (attempts >= 0 AND attempts <= max_attempts),

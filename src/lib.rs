@@ -1,7 +1,12 @@
 //! Bullwark: a durable job queue and data-pipeline engine.
 //!
-//! Jobs move through Redis in BullMQ's own key layout; every job is first written to PostgreSQL,
+//! Jobs move through Redis in `BullMQ`'s own key layout; every job is first written to PostgreSQL,
 //! which is the record. `docs/ARCHITECTURE.md` is the map of this crate.
 
+pub mod broker;
+pub mod enqueue;
 pub mod job;
 pub mod record;
+pub mod settle;
+pub mod tasks;
+pub mod worker;

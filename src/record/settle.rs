@@ -61,7 +61,8 @@ async fn complete_many(
          FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[])
            AS u (id, attempt, attempts, result, started_at, worker_id)
          WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
-           AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'))
+           AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+             AND j.worker_id = u.worker_id))
          RETURNING j.id",
     )
     .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
@@ -112,7 +113,8 @@ async fn settle_mixed(
              $7::bigint[], $8::timestamptz[], $9::text[])
              AS u (id, attempt, attempts, status, result, error, delay_ms, started_at, worker_id)
            WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
-             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'))
+             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+             AND j.worker_id = u.worker_id))
            RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt,
              j.error_message, j.worker_id, j.started_at, j.next_retry_at
          ), history AS (

@@ -39,7 +39,8 @@ pub async fn mark_running(
              AS u (id, attempt, started_at)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
-             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'))
+             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+               AND j.worker_id = $4))
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s
@@ -233,7 +234,7 @@ pub async fn fence(
         "UPDATE jobs
          SET status = 'processing', attempt = $2, worker_id = $3, worker_heartbeat_at = now()
          WHERE id = $1 AND status IN ('pending', 'processing', 'failed')
-           AND (attempt < $2 OR (attempt = $2 AND status = 'processing'))",
+           AND (attempt < $2 OR (attempt = $2 AND status = 'processing' AND worker_id = $3))",
     )
     .bind(id)
     .bind(attempt)
@@ -264,6 +265,7 @@ pub async fn save_checkpoint(
 /// [`mark_running`].
 pub async fn save_progress(
     record: &Record,
+    worker_id: &str,
     updates: &[(Uuid, i32, Progress)],
 ) -> Result<(), RecordError> {
     let progress: Vec<serde_json::Value> = updates
@@ -276,7 +278,8 @@ pub async fn save_progress(
            SELECT u.* FROM unnest($1::uuid[], $2::int[], $3::jsonb[])
              AS u (id, attempt, progress)
            JOIN jobs j ON j.id = u.id
-           WHERE j.status IN ('pending', 'processing', 'failed') AND j.attempt <= u.attempt
+           WHERE j.status IN ('pending', 'processing', 'failed')
+             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.worker_id = $4))
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s
@@ -290,6 +293,7 @@ pub async fn save_progress(
             .collect::<Vec<_>>(),
     )
     .bind(progress)
+    .bind(worker_id)
     .execute(&record.writers)
     .await?;
     Ok(())
@@ -297,15 +301,21 @@ pub async fn save_progress(
 
 /// Of the given attempts, those that still have a say. Read only; for a worker whose lease in Redis
 /// is gone and that must know whether the job went elsewhere or Redis only forgot it.
-pub async fn still_held(record: &Record, held: &[(Uuid, i32)]) -> Result<Vec<Uuid>, RecordError> {
+pub async fn still_held(
+    record: &Record,
+    worker_id: &str,
+    held: &[(Uuid, i32)],
+) -> Result<Vec<Uuid>, RecordError> {
     Ok(sqlx::query_scalar(
         "SELECT j.id FROM unnest($1::uuid[], $2::int[]) AS u (id, attempt)
          JOIN jobs j ON j.id = u.id
          WHERE j.status IN ('pending', 'processing', 'failed')
-           AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'))",
+           AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+             AND j.worker_id = $3))",
     )
     .bind(held.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(held.iter().map(|(_, attempt)| *attempt).collect::<Vec<_>>())
+    .bind(worker_id)
     .fetch_all(&record.writers)
     .await?)
 }

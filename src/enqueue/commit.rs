@@ -1,0 +1,107 @@
+//! A lane of the group commit: collect, commit, hand over for delivery, answer.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+
+use super::deliver::{Delivery, Deliver};
+use super::{EnqueueError, Waiting, answer};
+use crate::job::NewJob;
+use crate::record::enqueue::{INSERT_MAX, Inserted, insert_many};
+use crate::record::{Record, RecordError};
+
+/// One of the writers. Only one lane collects at a time; the others commit meanwhile.
+pub(super) struct Lane {
+    record: Record,
+    receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    deliver: Deliver,
+}
+
+impl Lane {
+    pub(super) fn new(
+        record: Record,
+        receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+        deliver: Deliver,
+    ) -> Self {
+        Self { record, receiver, deliver }
+    }
+
+    /// Runs until every handle is gone.
+    pub(super) async fn run(self) {
+        while let Some(batch) = self.collect().await {
+            metrics::histogram!("bullwark_enqueue_batch_jobs")
+                .record(batch.iter().map(|waiting| waiting.jobs.len()).sum::<usize>() as f64);
+            self.commit(batch).await;
+        }
+    }
+
+    /// Everything that waits right now, up to a full batch. No timer: whoever comes while a commit
+    /// is in flight is in the next one.
+    async fn collect(&self) -> Option<Vec<Waiting>> {
+        let mut receiver = self.receiver.lock().await;
+        let first = receiver.recv().await?;
+        let mut size = first.jobs.len();
+        let mut batch = vec![first];
+        while size < INSERT_MAX {
+            let Ok(next) = receiver.try_recv() else { break };
+            size += next.jobs.len();
+            batch.push(next);
+        }
+        Some(batch)
+    }
+
+    async fn commit(&self, batch: Vec<Waiting>) {
+        let mut jobs = Vec::with_capacity(INSERT_MAX);
+        let mut callers = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            callers.push((waiting.jobs.len(), waiting.answer));
+            jobs.extend(waiting.jobs);
+        }
+        // The last caller may have brought more than fits into one statement.
+        let mut results = Vec::with_capacity(jobs.len());
+        for part in jobs.chunks(INSERT_MAX) {
+            results.extend(insert_all(&self.record, part).await);
+        }
+
+        let mut delivery = Delivery::now();
+        for (job, result) in jobs.iter().zip(&results) {
+            if let Ok(Inserted::New { created_at }) = result {
+                delivery.push(job, *created_at);
+            }
+        }
+        // Handed over before the answer: a caller that waits for one job before it sends the next
+        // finds them in this order in Redis, whichever lane commits the second.
+        self.deliver.hand_over(delivery).await;
+
+        let mut outcomes = jobs.iter().zip(results).map(|(job, result)| match result {
+            Ok(inserted) => answer(job.id, &inserted),
+            Err(error) => Err(EnqueueError::Record(error)),
+        });
+        for (size, caller) in callers {
+            // A caller that went away is no error: its jobs are accepted all the same.
+            caller.send(Ok(outcomes.by_ref().take(size).collect())).ok();
+        }
+    }
+}
+
+/// Inserts a batch; when the record refuses its values, finds the jobs that are at fault by halving
+/// the batch, so that one of them never keeps the others out.
+async fn insert_all(
+    record: &Record,
+    jobs: &[NewJob],
+) -> Vec<Result<Inserted, Arc<RecordError>>> {
+    match insert_many(record, jobs).await {
+        Ok(inserted) => inserted.into_iter().map(Ok).collect(),
+        Err(RecordError::Refused { .. }) if jobs.len() > 1 => {
+            let (left, right) = jobs.split_at(jobs.len() / 2);
+            let mut results = Box::pin(insert_all(record, left)).await;
+            results.extend(Box::pin(insert_all(record, right)).await);
+            results
+        }
+        Err(error) => {
+            tracing::warn!(%error, jobs = jobs.len(), "enqueue refused");
+            let error = Arc::new(error);
+            jobs.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}

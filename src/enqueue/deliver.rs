@@ -1,0 +1,160 @@
+//! Telling Redis of committed jobs.
+//!
+//! Best effort by design: the record is already sure of the jobs. A delivery that fails, or comes
+//! too late, is dropped here and made by `reconcile`, so that Redis being away never slows down or
+//! fails an enqueue, and nothing piles up in memory.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::broker::{self, Broker, BrokerError};
+use crate::job::{Due, NewJob, QueueName, wire};
+use crate::record::open::StoredJob;
+use crate::tasks::Tasks;
+
+/// Batches between commit and Redis.
+const DELIVERIES_MAX: usize = 64;
+/// How long a lane waits for room before it leaves the batch to `reconcile`.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
+/// A delivery older than this is dropped: `reconcile`, which looks at jobs older than two seconds,
+/// may have added them, and they may have run and gone since. A late add would run them again.
+const FRESH: Duration = Duration::from_secs(1);
+/// After a failure nothing is sent for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Jobs of one call to Redis, before the next queue has its turn.
+const MERGE_MAX: usize = 500;
+
+/// Jobs of one commit.
+pub(super) struct Delivery {
+    committed: Instant,
+    jobs: Vec<(QueueName, broker::NewJob)>,
+}
+
+impl Delivery {
+    pub(super) fn now() -> Self {
+        Self { committed: Instant::now(), jobs: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, job: &NewJob, created_at: DateTime<Utc>) {
+        let created_ms = created_at.timestamp_millis();
+        let due_ms = match job.due {
+            Due::Now => None,
+            Due::In(delay) => Some(created_ms + delay.as_millis() as i64),
+            Due::At(time) => Some(time.timestamp_millis()),
+        };
+        self.jobs.push((job.queue.clone(), entry(job, created_ms, due_ms, 0, 0)));
+    }
+}
+
+/// The way to the delivery task.
+#[derive(Clone)]
+pub(super) struct Deliver(mpsc::Sender<Delivery>);
+
+impl Deliver {
+    /// Waits a little for room, then leaves the jobs to `reconcile`.
+    pub(super) async fn hand_over(&self, delivery: Delivery) {
+        if delivery.jobs.is_empty() {
+            return;
+        }
+        let jobs = delivery.jobs.len() as u64;
+        if self.0.send_timeout(delivery, ROOM_TIMEOUT).await.is_err() {
+            metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
+        }
+    }
+}
+
+/// Starts the delivery task; it ends when every lane has.
+pub(super) fn start(broker: Broker, tasks: &Tasks) -> Deliver {
+    let (sender, receiver) = mpsc::channel(DELIVERIES_MAX);
+    tasks.spawn("deliver", run(broker, receiver));
+    Deliver(sender)
+}
+
+async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
+    let mut pause_until: Option<Instant> = None;
+    while let Some(first) = receiver.recv().await {
+        let mut batch = first.jobs;
+        let mut oldest = first.committed;
+        while batch.len() < MERGE_MAX {
+            let Ok(next) = receiver.try_recv() else { break };
+            oldest = oldest.min(next.committed);
+            batch.extend(next.jobs);
+        }
+        let jobs = batch.len() as u64;
+        let is_paused = pause_until.is_some_and(|until| Instant::now() < until);
+        if is_paused || oldest.elapsed() > FRESH {
+            metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
+            continue;
+        }
+        match add_all(&broker, batch).await {
+            Ok(()) => pause_until = None,
+            Err(error) => {
+                metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
+                tracing::warn!(%error, jobs, "delivery failed; reconcile will deliver");
+                pause_until = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+}
+
+/// Adds jobs of several queues, keeping the order within each queue.
+async fn add_all(
+    broker: &Broker,
+    jobs: Vec<(QueueName, broker::NewJob)>,
+) -> Result<(), BrokerError> {
+    let mut queues: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
+    for (queue, job) in jobs {
+        queues.entry(queue).or_default().push(job);
+    }
+    for (queue, jobs) in queues {
+        broker.add(&queue, &jobs).await?;
+    }
+    Ok(())
+}
+
+/// Adds stored jobs that Redis lacks, each with the number of its newest start plus one: a start
+/// that the record has not seen is then older than any that follows.
+pub(crate) async fn deliver_stored(broker: &Broker, jobs: &[StoredJob]) -> Result<(), BrokerError> {
+    let entries = jobs.iter().map(|stored| (stored.job.queue.clone(), stored_entry(stored)));
+    add_all(broker, entries.collect()).await
+}
+
+fn stored_entry(stored: &StoredJob) -> broker::NewJob {
+    let attempts_started = match stored.attempt {
+        0 => 0,
+        attempt => attempt.unsigned_abs() + 1,
+    };
+    entry(
+        &stored.job,
+        stored.created_at.timestamp_millis(),
+        stored.due_at.map(|due| due.timestamp_millis()),
+        attempts_started,
+        stored.attempts.unsigned_abs(),
+    )
+}
+
+/// A job as it goes on the wire.
+pub fn entry(
+    job: &NewJob,
+    created_ms: i64,
+    due_ms: Option<i64>,
+    attempts_started: u32,
+    attempts_made: u32,
+) -> broker::NewJob {
+    broker::NewJob {
+        id: job.id.to_string(),
+        name: job.job_type.clone(),
+        data: job.payload.clone(),
+        opts: wire::options(job, created_ms, due_ms),
+        timestamp_ms: created_ms,
+        due_ms,
+        priority: job.priority.to_wire(),
+        lifo: false,
+        attempts_started,
+        attempts_made,
+    }
+}

@@ -1,0 +1,90 @@
+//! Telling Redis what the record has decided.
+
+use std::collections::HashMap;
+
+use super::Ended;
+use crate::broker::{Broker, BrokerError, Fail, Finish, Keep, Release, Retry};
+use crate::job::wire::{KEEP_COMPLETED, KEEP_FAILED};
+use crate::job::{Event, QueueName};
+
+/// What one queue is told, by kind.
+#[derive(Default)]
+struct Told {
+    finish: Vec<Finish>,
+    fail: Vec<Fail>,
+    retry: Vec<Retry>,
+    release: Vec<Release>,
+    cancel: Vec<String>,
+}
+
+/// Tells Redis of committed outcomes. Safe to repeat. A job whose lease or hash is gone is left
+/// alone: whoever has it now asks the record.
+pub async fn tell(broker: &Broker, ended: &[&Ended]) -> Result<(), BrokerError> {
+    let mut queues: HashMap<&QueueName, Told> = HashMap::new();
+    for ended in ended {
+        queues.entry(&ended.queue).or_default().push(ended);
+    }
+    for (queue, told) in queues {
+        if !told.finish.is_empty() {
+            broker.finish(queue, &told.finish).await?;
+        }
+        if !told.fail.is_empty() {
+            broker.fail(queue, &told.fail).await?;
+        }
+        if !told.retry.is_empty() {
+            broker.retry(queue, &told.retry).await?;
+        }
+        if !told.release.is_empty() {
+            broker.release(queue, &told.release).await?;
+        }
+        if !told.cancel.is_empty() {
+            broker.cancel(queue, &told.cancel).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Told {
+    fn push(&mut self, ended: &Ended) {
+        let (id, token) = (ended.wire_id.clone(), ended.token.clone());
+        let outcome = &ended.outcome;
+        let reason = outcome.error.clone().unwrap_or_default();
+        let stacktrace = serde_json::json!([reason]).to_string();
+        let retry = |count_attempt| Retry {
+            id: id.clone(),
+            token: token.clone(),
+            delay_ms: outcome.delay.as_millis() as i64,
+            reason: reason.clone(),
+            stacktrace: stacktrace.clone(),
+            count_attempt,
+            lifo: false,
+        };
+        match outcome.event {
+            Event::Succeeded => self.finish.push(Finish {
+                id,
+                token,
+                returnvalue: outcome.result.clone().unwrap_or_else(|| "null".to_owned()),
+                keep: keep(KEEP_COMPLETED),
+            }),
+            Event::Errored { retries_left: true } => self.retry.push(retry(true)),
+            Event::Errored { retries_left: false } | Event::Discarded => self.fail.push(Fail {
+                id,
+                token,
+                reason,
+                stacktrace,
+                attempts: ended.max_attempts + 1,
+                keep: keep(KEEP_FAILED),
+            }),
+            Event::Snoozed => self.retry.push(retry(false)),
+            Event::Released => self.release.push(Release { id, token }),
+            Event::Cancelled => self.cancel.push(id),
+            Event::Claimed | Event::Retried => {
+                tracing::error!(job.id = id, "no outcome of an attempt: {}", outcome.event);
+            }
+        }
+    }
+}
+
+fn keep(count: u64) -> Keep {
+    Keep::Some { count: Some(count), age_seconds: None, limit: None }
+}

@@ -1,0 +1,144 @@
+//! What a handler is given: its job, and the only ways to write on behalf of the attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::held::Held;
+use crate::job::{JobError, Progress};
+use crate::record::logs::{LogLevel, NewLog};
+use crate::record::{Record, RecordError, Tx, start};
+
+/// Lines that one attempt may log; later ones are dropped, the last says so.
+pub const LOG_LINES_MAX: u32 = 10_000;
+
+/// A handler's view of its job. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct JobContext {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) record: Record,
+    pub(super) held: Arc<Held>,
+    pub(super) worker_id: Arc<str>,
+    pub(super) workspace_id: Option<Uuid>,
+    pub(super) checkpoint: Option<serde_json::Value>,
+    pub(super) logs: mpsc::Sender<NewLog>,
+}
+
+impl JobContext {
+    pub fn job_id(&self) -> Uuid {
+        self.inner.held.id
+    }
+
+    /// The number of this start of the job; later starts have higher numbers.
+    pub fn attempt(&self) -> i32 {
+        self.inner.held.attempt
+    }
+
+    /// Whose job it is. A handler touches rows of this workspace only.
+    pub fn workspace_id(&self) -> Option<Uuid> {
+        self.inner.workspace_id
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.inner.record
+    }
+
+    /// Is cancelled when the handler should stop: at a timeout, a shutdown that can wait no longer,
+    /// or when the job was cancelled or went elsewhere. A handler that does not stop by itself is
+    /// dropped a few seconds later.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.inner.held.cancelled
+    }
+
+    /// What the last committed step of an earlier attempt saved.
+    pub fn checkpoint(&self) -> Option<&serde_json::Value> {
+        self.inner.checkpoint.as_ref()
+    }
+
+    /// Notes how far the job is. Cheap: the stores see the newest value, at most 4 times a second.
+    pub fn progress(&self, progress: Progress) {
+        *self.inner.held.progress() = Some(progress);
+    }
+
+    /// Writes a line to the job's log, soon. Lines of an attempt that was replaced meanwhile are
+    /// dropped.
+    pub fn log(&self, level: LogLevel, message: &str, metadata: Option<serde_json::Value>) {
+        let held = &self.inner.held;
+        let message = match held.log_lines.fetch_add(1, Ordering::Relaxed) {
+            0..LOG_LINES_MAX => message.to_owned(),
+            LOG_LINES_MAX => format!("more than {LOG_LINES_MAX} lines; the rest is dropped"),
+            _ => return,
+        };
+        let (job_id, attempt) = (held.id, held.attempt);
+        let line = NewLog { job_id, attempt, level, message, metadata };
+        if self.inner.logs.try_send(line).is_err() {
+            metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
+        }
+    }
+
+    /// Begins a step: a transaction that commits work of the handler together with the place to go
+    /// on from. Its first statement is the fence: if the job went elsewhere or is over, this fails
+    /// with [`JobError::LeaseLost`] and nothing was written. Until the commit nobody else can
+    /// restart, settle or cancel the job.
+    pub async fn begin_step(&self) -> Result<Step, JobError> {
+        let held = &self.inner.held;
+        let mut tx = self.inner.record.begin().await.map_err(step_error)?;
+        let is_held = start::fence(&mut tx, held.id, held.attempt, &self.inner.worker_id)
+            .await
+            .map_err(step_error)?;
+        if !is_held {
+            held.lost.cancel();
+            return Err(JobError::LeaseLost);
+        }
+        held.is_marked.store(true, Ordering::Relaxed);
+        Ok(Step { tx, context: self.clone() })
+    }
+}
+
+/// A step under way. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Step {
+    tx: Tx,
+    context: JobContext,
+}
+
+impl Step {
+    pub fn tx(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+
+    /// Commits the step's work, the checkpoint and the progress: all or nothing. A job that was
+    /// interrupted any time later goes on from this checkpoint.
+    pub async fn commit(
+        mut self,
+        checkpoint: serde_json::Value,
+        progress: Progress,
+    ) -> Result<(), JobError> {
+        let id = self.context.inner.held.id;
+        start::save_checkpoint(&mut self.tx, id, &checkpoint, &progress)
+            .await
+            .map_err(step_error)?;
+        self.tx.commit().await.map_err(step_error)?;
+        self.context.progress(progress);
+        Ok(())
+    }
+}
+
+/// An error of the record inside a handler: a later attempt may succeed, unless the values are
+/// refused for good.
+fn step_error(error: RecordError) -> JobError {
+    match error {
+        RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
+        RecordError::Unavailable(_)
+        | RecordError::Address(_)
+        | RecordError::Schema(_)
+        | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a job type is made of: a payload type, and code that runs it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::context::JobContext;
+use crate::job::request::MAX_ATTEMPTS;
+use crate::job::{Backoff, InvalidType, JobError, JobType, JobTypes, TIMEOUT};
+
+/// The largest result, in bytes of JSON text. Larger output belongs into a file.
+pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
+
+/// The code of one job type.
+///
+/// A handler runs at least once per job. What it writes inside [`JobContext::begin_step`] takes
+/// effect exactly once; everything else must be safe to repeat.
+pub trait Handler: Send + Sync + 'static {
+    /// The name that requests use.
+    const TYPE: &'static str;
+    /// Its JSON Schema checks every request before it is accepted.
+    type Payload: DeserializeOwned + JsonSchema + Send;
+    type Output: Serialize + Send;
+
+    /// How long an attempt may take, unless the job says otherwise.
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
+
+    /// Replaces the specification's retry delays for this type.
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+
+    fn max_attempts(&self) -> u32 {
+        MAX_ATTEMPTS
+    }
+
+    fn run(
+        &self,
+        ctx: JobContext,
+        payload: Self::Payload,
+    ) -> impl Future<Output = Result<Self::Output, JobError>> + Send;
+}
+
+/// A handler with its types erased.
+trait Run: Send + Sync {
+    fn timeout(&self) -> Duration;
+    fn job_type(&self) -> Result<JobType, InvalidType>;
+    fn run(self: Arc<Self>, ctx: JobContext, payload: String)
+    -> BoxFuture<'static, Result<String, JobError>>;
+}
+
+impl<H: Handler> Run for H {
+    fn timeout(&self) -> Duration {
+        Handler::timeout(self)
+    }
+
+    fn job_type(&self) -> Result<JobType, InvalidType> {
+        let schema = schemars::schema_for!(H::Payload).to_value();
+        let mut job_type = JobType::new(H::TYPE, schema)?;
+        job_type.timeout = Handler::timeout(self);
+        job_type.backoff = Handler::backoff(self);
+        job_type.max_attempts = Handler::max_attempts(self);
+        Ok(job_type)
+    }
+
+    fn run(
+        self: Arc<Self>,
+        ctx: JobContext,
+        payload: String,
+    ) -> BoxFuture<'static, Result<String, JobError>> {
+        async move {
+            let payload: H::Payload = serde_json::from_str(&payload)
+                .map_err(|error| JobError::Permanent(format!("payload: {error}")))?;
+            let output = Handler::run(&*self, ctx, payload).await?;
+            let result = serde_json::to_string(&output)
+                .map_err(|error| JobError::Permanent(format!("result: {error}")))?;
+            match result.len() {
+                0..=RESULT_MAX_BYTES => Ok(result),
+                bytes => Err(JobError::Permanent(format!(
+                    "result has {bytes} bytes, at most {RESULT_MAX_BYTES} are allowed"
+                ))),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The job types that a worker can run.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_type: BTreeMap<&'static str, Arc<dyn Run>>,
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.by_type.keys()).finish()
+    }
+}
+
+impl Handlers {
+    /// Adds a handler; a second one of the same type replaces the first.
+    pub fn add<H: Handler>(&mut self, handler: H) {
+        self.by_type.insert(H::TYPE, Arc::new(handler));
+    }
+
+    /// The types with their schemas, for the check of requests.
+    pub fn job_types(&self) -> Result<JobTypes, InvalidType> {
+        let mut types = JobTypes::default();
+        for handler in self.by_type.values() {
+            types.add(handler.job_type()?);
+        }
+        Ok(types)
+    }
+
+    /// The time limit of a type, if this worker runs it.
+    pub(super) fn timeout(&self, job_type: &str) -> Option<Duration> {
+        Some(self.by_type.get(job_type)?.timeout())
+    }
+
+    /// Runs a job. A type without handler fails with an error that may be retried: during an
+    /// update another worker may know it already.
+    pub(super) fn run(
+        &self,
+        job_type: &str,
+        ctx: JobContext,
+        payload: String,
+    ) -> BoxFuture<'static, Result<String, JobError>> {
+        match self.by_type.get(job_type) {
+            Some(handler) => handler.clone().run(ctx, payload),
+            None => {
+                let known: Vec<&str> = self.by_type.keys().copied().collect();
+                let known = known.join(", ");
+                let error = format!("this worker has no handler for `{job_type}`; it has: {known}");
+                std::future::ready(Err(JobError::Retry(error))).boxed()
+            }
+        }
+    }
+}
