@@ -173,12 +173,13 @@ CREATE TABLE bullwark.idempotency_keys (
   PRIMARY KEY (workspace_id, key)
 );
 
--- Jobs that were enqueued inside somebody's transaction and that Redis has not been told of. The
--- relay delivers them after the commit and deletes the row.
+-- Jobs that a transaction enqueued, cancelled or retried and that Redis has not been told of. The
+-- relay tells it after the commit and deletes the row.
 CREATE TABLE bullwark.outbox (
   seq    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   job_id uuid NOT NULL REFERENCES jobs (id) ON DELETE CASCADE
 );
+CREATE INDEX outbox_job ON bullwark.outbox (job_id);
 
 -- How far the passes over `jobs` have come (ids are time-ordered). Every row up to `delivered` has
 -- been seen in Redis; every open row up to `sealed` stands in `stragglers`. So "all open jobs" are

@@ -3,10 +3,22 @@
 //! Jobs move through Redis in `BullMQ`'s own key layout; every job is first written to PostgreSQL,
 //! which is the record. `docs/ARCHITECTURE.md` is the map of this crate.
 
+pub mod app;
 pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod control;
 pub mod enqueue;
+#[cfg(feature = "handlers")]
+pub mod handlers;
 pub mod job;
+pub mod periodic;
+pub mod reconcile;
 pub mod record;
 pub mod settle;
+pub mod stores;
 pub mod tasks;
+#[cfg(feature = "cli")]
+pub mod telemetry;
+pub mod upkeep;
 pub mod worker;

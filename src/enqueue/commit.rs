@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use super::deliver::{Delivery, Deliver};
+use super::deliver::{Deliver, Delivery};
 use super::{EnqueueError, Waiting, answer};
 use crate::job::NewJob;
 use crate::record::enqueue::{INSERT_MAX, Inserted, insert_many};
@@ -23,14 +23,22 @@ impl Lane {
         receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
         deliver: Deliver,
     ) -> Self {
-        Self { record, receiver, deliver }
+        Self {
+            record,
+            receiver,
+            deliver,
+        }
     }
 
     /// Runs until every handle is gone.
     pub(super) async fn run(self) {
         while let Some(batch) = self.collect().await {
-            metrics::histogram!("bullwark_enqueue_batch_jobs")
-                .record(batch.iter().map(|waiting| waiting.jobs.len()).sum::<usize>() as f64);
+            metrics::histogram!("bullwark_enqueue_batch_jobs").record(
+                batch
+                    .iter()
+                    .map(|waiting| waiting.jobs.len())
+                    .sum::<usize>() as f64,
+            );
             self.commit(batch).await;
         }
     }
@@ -86,10 +94,7 @@ impl Lane {
 
 /// Inserts a batch; when the record refuses its values, finds the jobs that are at fault by halving
 /// the batch, so that one of them never keeps the others out.
-async fn insert_all(
-    record: &Record,
-    jobs: &[NewJob],
-) -> Vec<Result<Inserted, Arc<RecordError>>> {
+async fn insert_all(record: &Record, jobs: &[NewJob]) -> Vec<Result<Inserted, Arc<RecordError>>> {
     match insert_many(record, jobs).await {
         Ok(inserted) => inserted.into_iter().map(Ok).collect(),
         Err(RecordError::Refused { .. }) if jobs.len() > 1 => {

@@ -36,7 +36,10 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn now() -> Self {
-        Self { committed: Instant::now(), jobs: Vec::new() }
+        Self {
+            committed: Instant::now(),
+            jobs: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, job: &NewJob, created_at: DateTime<Utc>) {
@@ -46,7 +49,8 @@ impl Delivery {
             Due::In(delay) => Some(created_ms + delay.as_millis() as i64),
             Due::At(time) => Some(time.timestamp_millis()),
         };
-        self.jobs.push((job.queue.clone(), entry(job, created_ms, due_ms, 0, 0)));
+        self.jobs
+            .push((job.queue.clone(), entry(job, created_ms, due_ms, 0, 0)));
     }
 }
 
@@ -119,22 +123,29 @@ async fn add_all(
 /// Adds stored jobs that Redis lacks, each with the number of its newest start plus one: a start
 /// that the record has not seen is then older than any that follows.
 pub(crate) async fn deliver_stored(broker: &Broker, jobs: &[StoredJob]) -> Result<(), BrokerError> {
-    let entries = jobs.iter().map(|stored| (stored.job.queue.clone(), stored_entry(stored)));
+    let entries = jobs
+        .iter()
+        .map(|stored| (stored.job.queue.clone(), stored_entry(stored)));
     add_all(broker, entries.collect()).await
 }
 
-fn stored_entry(stored: &StoredJob) -> broker::NewJob {
+/// A stored job as it goes on the wire, with the history that the record has of it.
+pub(crate) fn stored_entry(stored: &StoredJob) -> broker::NewJob {
     let attempts_started = match stored.attempt {
         0 => 0,
         attempt => attempt.unsigned_abs() + 1,
     };
-    entry(
+    let entry = entry(
         &stored.job,
         stored.created_at.timestamp_millis(),
         stored.due_at.map(|due| due.timestamp_millis()),
         attempts_started,
         stored.attempts.unsigned_abs(),
-    )
+    );
+    broker::NewJob {
+        id: stored.wire_id.clone(),
+        ..entry
+    }
 }
 
 /// A job as it goes on the wire.

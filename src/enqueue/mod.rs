@@ -30,7 +30,7 @@ use crate::record::{Record, RecordError, Tx};
 use crate::tasks::Tasks;
 
 pub use deliver::entry;
-pub(crate) use deliver::deliver_stored;
+pub(crate) use deliver::{deliver_stored, stored_entry};
 
 /// Requests that wait for a commit; more callers wait outside.
 const WAITING_MAX: usize = 2048;
@@ -108,7 +108,9 @@ pub struct Enqueue {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("jobs", &self.jobs.len()).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("jobs", &self.jobs.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,17 +125,26 @@ impl Enqueue {
             let lane = commit::Lane::new(record.clone(), receiver.clone(), deliver.clone());
             tasks.spawn("enqueue", lane.run());
         }
-        Self { types: Arc::new(std::sync::RwLock::new(types)), sender }
+        Self {
+            types: Arc::new(std::sync::RwLock::new(types)),
+            sender,
+        }
     }
 
     /// The job types that are accepted now.
     pub fn types(&self) -> JobTypes {
-        self.types.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.types
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     /// Replaces the accepted types, when a type was declared.
     pub fn set_types(&self, types: JobTypes) {
-        *self.types.write().unwrap_or_else(std::sync::PoisonError::into_inner) = types;
+        *self
+            .types
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = types;
     }
 
     /// Accepts one job. When this returns `Ok`, the job is on disk and will be run.
@@ -151,7 +162,9 @@ impl Enqueue {
         requests: Vec<JobRequest>,
     ) -> Result<Vec<Result<Enqueued, EnqueueError>>, EnqueueError> {
         if requests.len() > ENQUEUE_MAX {
-            return Err(EnqueueError::TooMany { given: requests.len() });
+            return Err(EnqueueError::TooMany {
+                given: requests.len(),
+            });
         }
         let mut answers: Vec<Result<Enqueued, EnqueueError>> = Vec::with_capacity(requests.len());
         let mut places = Vec::new();
@@ -173,9 +186,9 @@ impl Enqueue {
             let size = chunk.len();
             let chunk_answers = match self.commit(chunk).await {
                 Ok(chunk_answers) => chunk_answers,
-                Err(EnqueueError::Record(error)) => {
-                    (0..size).map(|_| Err(EnqueueError::Record(error.clone()))).collect()
-                }
+                Err(EnqueueError::Record(error)) => (0..size)
+                    .map(|_| Err(EnqueueError::Record(error.clone())))
+                    .collect(),
                 Err(other) => return Err(other),
             };
             for (answer, place) in chunk_answers.into_iter().zip(places.by_ref()) {
@@ -195,32 +208,53 @@ impl Enqueue {
         requests: Vec<JobRequest>,
     ) -> Result<Vec<Enqueued>, EnqueueError> {
         if requests.len() > INSERT_MAX {
-            return Err(EnqueueError::TooMany { given: requests.len() });
+            return Err(EnqueueError::TooMany {
+                given: requests.len(),
+            });
         }
-        let jobs: Vec<NewJob> =
-            requests.into_iter().map(|request| self.check(request)).collect::<Result<_, _>>()?;
-        let inserted = insert_in(tx, &jobs).await.map_err(|e| EnqueueError::Record(Arc::new(e)))?;
-        jobs.iter().zip(inserted).map(|(job, inserted)| answer(job.id, &inserted)).collect()
+        let jobs: Vec<NewJob> = requests
+            .into_iter()
+            .map(|request| self.check(request))
+            .collect::<Result<_, _>>()?;
+        let inserted = insert_in(tx, &jobs)
+            .await
+            .map_err(|e| EnqueueError::Record(Arc::new(e)))?;
+        jobs.iter()
+            .zip(inserted)
+            .map(|(job, inserted)| answer(job.id, &inserted))
+            .collect()
     }
 
     fn check(&self, request: JobRequest) -> Result<NewJob, Refused> {
-        self.types.read().unwrap_or_else(std::sync::PoisonError::into_inner).check(request)
+        self.types
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .check(request)
     }
 
     async fn commit(&self, jobs: Vec<NewJob>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { jobs, answer };
-        self.sender.send(waiting).await.map_err(|_| EnqueueError::Stopping)?;
+        self.sender
+            .send(waiting)
+            .await
+            .map_err(|_| EnqueueError::Stopping)?;
         answered.await.map_err(|_| EnqueueError::Stopping)?
     }
 }
 
 fn answer(id: Uuid, inserted: &Inserted) -> Result<Enqueued, EnqueueError> {
     match *inserted {
-        Inserted::New { created_at } => {
-            Ok(Enqueued { id, is_new: true, created_at: Some(created_at) })
-        }
-        Inserted::Existing { id } => Ok(Enqueued { id, is_new: false, created_at: None }),
+        Inserted::New { created_at } => Ok(Enqueued {
+            id,
+            is_new: true,
+            created_at: Some(created_at),
+        }),
+        Inserted::Existing { id } => Ok(Enqueued {
+            id,
+            is_new: false,
+            created_at: None,
+        }),
         Inserted::KeyReused { id } => Err(EnqueueError::KeyReused { id }),
     }
 }

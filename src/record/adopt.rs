@@ -1,9 +1,11 @@
 //! Adopting jobs that a foreign `BullMQ` client put straight into Redis.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::{Record, RecordError};
-use crate::job::{Priority, QueueName};
+use crate::job::{Priority, QueueName, Status};
 
 /// The name space of ids that are made from a foreign job's key.
 const FOREIGN: Uuid = Uuid::from_u128(0x6f2c_1a53_9b1d_5c8e_9a55_3a4c_77b0_e1d2);
@@ -18,7 +20,10 @@ pub fn record_id(prefix: &str, queue: &QueueName, wire_id: &str, timestamp_ms: i
     {
         return id;
     }
-    Uuid::new_v5(&FOREIGN, format!("{prefix}:{queue}:{wire_id}:{timestamp_ms}").as_bytes())
+    Uuid::new_v5(
+        &FOREIGN,
+        format!("{prefix}:{queue}:{wire_id}:{timestamp_ms}").as_bytes(),
+    )
 }
 
 /// A foreign job, as far as the record keeps it.
@@ -38,8 +43,8 @@ pub struct ForeignJob {
 impl ForeignJob {
     /// `data` may be any text: what is no JSON that the record can hold is kept as a JSON string.
     pub fn new(id: Uuid, wire_id: String, queue: &QueueName, name: &str, data: &str) -> Self {
-        let is_storable = serde_json::from_str::<serde_json::Value>(data).is_ok()
-            && !data.contains("\\u0000");
+        let is_storable =
+            serde_json::from_str::<serde_json::Value>(data).is_ok() && !data.contains("\\u0000");
         let payload = match is_storable {
             true => data.to_owned(),
             false => serde_json::Value::from(data.replace('\0', "\u{fffd}")).to_string(),
@@ -107,4 +112,26 @@ pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), Reco
     .execute(&record.writers)
     .await?;
     Ok(())
+}
+
+/// The status of adopted jobs, by their id on the wire. Looks at open jobs only, which are few; a
+/// foreign job that is over is of no interest to who asks by this id.
+pub async fn known_wire_ids(
+    record: &Record,
+    queue: &QueueName,
+    wire_ids: &[String],
+) -> Result<HashMap<String, Status>, RecordError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT j.redis_id, j.status FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+         WHERE j.job_queue = $1 AND j.redis_id = ANY($2)",
+    )
+    .bind(queue.as_str())
+    .bind(wire_ids)
+    .fetch_all(&record.pool)
+    .await?;
+    let parse = |(wire_id, status): (String, String)| match status.parse() {
+        Ok(status) => Ok((wire_id, status)),
+        Err(error) => Err(RecordError::Corrupt(format!("job {wire_id}: {error}"))),
+    };
+    rows.into_iter().map(parse).collect()
 }

@@ -1,5 +1,7 @@
 //! Reading jobs, and the changes that a person makes to them.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
@@ -104,22 +106,50 @@ pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow
     Ok(query.build_query_as().fetch_all(&record.pool).await?)
 }
 
-/// Where a job is that somebody changed: what the other store must be told.
+/// Where Redis has a job.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub struct Changed {
+pub struct Place {
     pub id: Uuid,
     pub job_queue: String,
+    /// Its id on the wire.
+    pub wire_id: String,
 }
 
-/// Cancels jobs that are not over. The running attempt, if any, has no say from here on.
+/// The status of each of these jobs that exists.
+pub async fn statuses(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Status>, RecordError> {
+    let rows: Vec<(Uuid, String)> =
+        sqlx::query_as("SELECT id, status FROM jobs WHERE id = ANY($1)")
+            .bind(ids)
+            .fetch_all(&record.pool)
+            .await?;
+    let parse = |(id, status): (Uuid, String)| match status.parse() {
+        Ok(status) => Ok((id, status)),
+        Err(error) => Err(RecordError::Corrupt(format!("job {id}: {error}"))),
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+/// Of these jobs, the cancelled ones.
+pub async fn cancelled_among(record: &Record, ids: &[Uuid]) -> Result<Vec<Place>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT id, job_queue, coalesce(redis_id, id::text) AS wire_id
+         FROM jobs WHERE id = ANY($1) AND status = 'cancelled'",
+    )
+    .bind(ids)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// Cancels jobs that are not over and notes them in the outbox. The running attempt, if any, has no
+/// say from here on.
 pub async fn cancel_many(
     record: &Record,
     ids: &[Uuid],
     workspace_id: Option<Uuid>,
     reason: &str,
-) -> Result<Vec<Changed>, RecordError> {
+) -> Result<Vec<Uuid>, RecordError> {
     debug_assert!(ids.len() <= CONTROL_MAX);
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_scalar(
         "WITH wanted AS (
            SELECT id FROM jobs
            WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
@@ -129,12 +159,14 @@ pub async fn cancel_many(
            UPDATE jobs j SET status = 'cancelled', error_message = $3, next_retry_at = NULL,
              completed_at = now()
            FROM wanted WHERE j.id = wanted.id
-           RETURNING j.id, j.job_queue
+           RETURNING j.id
          ), audit AS (
            INSERT INTO job_logs (job_id, log_level, message)
            SELECT id, 'info', 'cancelled: ' || $3 FROM cancelled
+         ), noted AS (
+           INSERT INTO bullwark.outbox (job_id) SELECT id FROM cancelled
          )
-         SELECT id, job_queue FROM cancelled",
+         SELECT id FROM cancelled",
     )
     .bind(ids)
     .bind(workspace_id)
@@ -143,15 +175,15 @@ pub async fn cancel_many(
     .await?)
 }
 
-/// Gives jobs that are over another run with fresh attempts. They may be older than the seal, so
-/// they are noted as open.
+/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox. They may
+/// be older than the seal, so they are noted as open as well.
 pub async fn retry_many(
     record: &Record,
     ids: &[Uuid],
     workspace_id: Option<Uuid>,
-) -> Result<Vec<Changed>, RecordError> {
+) -> Result<Vec<Uuid>, RecordError> {
     debug_assert!(ids.len() <= CONTROL_MAX);
-    Ok(sqlx::query_as(
+    Ok(sqlx::query_scalar(
         "WITH wanted AS (
            SELECT id FROM jobs
            WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
@@ -162,7 +194,7 @@ pub async fn retry_many(
              error_message = NULL, completed_at = NULL, failed_at = NULL, next_retry_at = NULL,
              scheduled_for = NULL, progress = '{}'
            FROM wanted WHERE j.id = wanted.id
-           RETURNING j.id, j.job_queue
+           RETURNING j.id
          ), buried AS (
            DELETE FROM bullwark.dead_letters d USING retried WHERE d.job_id = retried.id
          ), open AS (
@@ -170,8 +202,10 @@ pub async fn retry_many(
          ), audit AS (
            INSERT INTO job_logs (job_id, log_level, message)
            SELECT id, 'info', 'retried by hand' FROM retried
+         ), noted AS (
+           INSERT INTO bullwark.outbox (job_id) SELECT id FROM retried
          )
-         SELECT id, job_queue FROM retried",
+         SELECT id FROM retried",
     )
     .bind(ids)
     .bind(workspace_id)

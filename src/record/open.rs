@@ -27,6 +27,8 @@ pub const LOAD_MAX: usize = 500;
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct OpenJob {
     pub id: Uuid,
+    /// Its id on the wire.
+    pub wire_id: String,
     pub job_queue: String,
     pub status: String,
     pub attempt: i32,
@@ -73,7 +75,7 @@ pub async fn next_step(
     .await?;
     let upto = last.unwrap_or(bound);
     let open = sqlx::query_as(
-        "SELECT id, job_queue, status, attempt FROM jobs
+        "SELECT id, coalesce(redis_id, id::text) AS wire_id, job_queue, status, attempt FROM jobs
          WHERE id > $1 AND id <= $2 AND status IN ('pending', 'processing', 'failed')
          ORDER BY id",
     )
@@ -152,12 +154,12 @@ pub async fn prune_stragglers(record: &Record, after: Uuid) -> Result<Option<Uui
 /// A page of all open jobs, by id.
 pub async fn page(record: &Record, after: Uuid) -> Result<Vec<OpenJob>, RecordError> {
     Ok(sqlx::query_as(
-        "(SELECT j.id, j.job_queue, j.status, j.attempt
+        "(SELECT j.id, coalesce(j.redis_id, j.id::text) AS wire_id, j.job_queue, j.status, j.attempt
           FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
           WHERE s.job_id > $1 AND j.status IN ('pending', 'processing', 'failed')
           ORDER BY s.job_id LIMIT $2)
          UNION
-         (SELECT id, job_queue, status, attempt FROM jobs
+         (SELECT id, coalesce(redis_id, id::text) AS wire_id, job_queue, status, attempt FROM jobs
           WHERE id > greatest($1, (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'))
             AND status IN ('pending', 'processing', 'failed')
           ORDER BY id LIMIT $2)
@@ -196,7 +198,8 @@ pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<Open
          )
          UPDATE jobs j SET status = 'pending', lease_losses = j.lease_losses + 1
          FROM silent WHERE j.id = silent.id
-         RETURNING j.id, j.job_queue, j.status, j.attempt",
+         RETURNING j.id, coalesce(j.redis_id, j.id::text) AS wire_id, j.job_queue, j.status,
+           j.attempt",
     )
     .bind(sqlx::postgres::types::PgInterval::try_from(silence).unwrap_or_default())
     .fetch_all(&record.pool)
@@ -207,6 +210,8 @@ pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<Open
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredJob {
     pub job: NewJob,
+    /// Its id on the wire.
+    pub wire_id: String,
     pub created_at: DateTime<Utc>,
     /// When it may start next, if not at once.
     pub due_at: Option<DateTime<Utc>>,
@@ -217,6 +222,7 @@ pub struct StoredJob {
 #[derive(sqlx::FromRow)]
 struct StoredRow {
     id: Uuid,
+    wire_id: String,
     workspace_id: Option<Uuid>,
     job_type: String,
     job_queue: String,
@@ -236,7 +242,7 @@ struct StoredRow {
 pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, RecordError> {
     debug_assert!(ids.len() <= LOAD_MAX);
     let rows: Vec<StoredRow> = sqlx::query_as(
-        "SELECT id, workspace_id, job_type, job_queue, payload::text, priority, max_attempts,
+        "SELECT id, coalesce(redis_id, id::text) AS wire_id, workspace_id, job_type, job_queue, payload::text, priority, max_attempts,
            retry_delay_seconds, backoff, timeout_seconds, created_at,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
            attempt, attempts
@@ -274,6 +280,7 @@ impl StoredRow {
                 idempotency_key: None,
                 created_by: None,
             },
+            wire_id: self.wire_id,
             created_at: self.created_at,
             due_at: self.due_at,
             attempt: self.attempt,

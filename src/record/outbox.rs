@@ -1,4 +1,5 @@
-//! The outbox: jobs enqueued inside somebody's transaction, not yet told to Redis.
+//! The outbox: jobs that were changed in the record by a transaction that Redis has not been told of
+//! yet: enqueued inside somebody's own, cancelled, or retried by hand.
 
 use uuid::Uuid;
 
@@ -13,6 +14,16 @@ pub async fn take(record: &Record) -> Result<Vec<(i64, Uuid)>, RecordError> {
     Ok(
         sqlx::query_as("SELECT seq, job_id FROM bullwark.outbox ORDER BY seq LIMIT $1")
             .bind(OUTBOX_MAX)
+            .fetch_all(&record.pool)
+            .await?,
+    )
+}
+
+/// The entries of these jobs.
+pub async fn of_jobs(record: &Record, ids: &[Uuid]) -> Result<Vec<(i64, Uuid)>, RecordError> {
+    Ok(
+        sqlx::query_as("SELECT seq, job_id FROM bullwark.outbox WHERE job_id = ANY($1)")
+            .bind(ids)
             .fetch_all(&record.pool)
             .await?,
     )

@@ -29,7 +29,12 @@ impl Lane {
     pub(super) async fn run(self) {
         let mut batch = Vec::with_capacity(SETTLE_MAX);
         loop {
-            let received = self.receiver.lock().await.recv_many(&mut batch, SETTLE_MAX).await;
+            let received = self
+                .receiver
+                .lock()
+                .await
+                .recv_many(&mut batch, SETTLE_MAX)
+                .await;
             if received == 0 {
                 return;
             }

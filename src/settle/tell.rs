@@ -67,7 +67,10 @@ impl Told {
                 keep: keep(KEEP_COMPLETED),
             }),
             Event::Errored { retries_left: true } => self.retry.push(retry(true)),
-            Event::Errored { retries_left: false } | Event::Discarded => self.fail.push(Fail {
+            Event::Errored {
+                retries_left: false,
+            }
+            | Event::Discarded => self.fail.push(Fail {
                 id,
                 token,
                 reason,
@@ -86,5 +89,9 @@ impl Told {
 }
 
 fn keep(count: u64) -> Keep {
-    Keep::Some { count: Some(count), age_seconds: None, limit: None }
+    Keep::Some {
+        count: Some(count),
+        age_seconds: None,
+        limit: None,
+    }
 }

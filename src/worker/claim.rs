@@ -34,7 +34,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         };
         let Ok(first) = free else { return };
         match claim_round(&shared, first).await {
-            Ok(Round { claimed: 0, next_due }) => {
+            Ok(Round {
+                claimed: 0,
+                next_due,
+            }) => {
                 tokio::select! {
                     () = idle(&mut waker, &names, next_due) => {}
                     () = stop.cancelled() => return,
@@ -74,10 +77,15 @@ async fn claim_round(
 ) -> Result<Round, BrokerError> {
     let mut slots = vec![first];
     while slots.len() < CLAIM_MAX {
-        let Ok(slot) = shared.slots.clone().try_acquire_owned() else { break };
+        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+            break;
+        };
         slots.push(slot);
     }
-    let mut round = Round { claimed: 0, next_due: None };
+    let mut round = Round {
+        claimed: 0,
+        next_due: None,
+    };
     for queue in order(&shared.queues, rand::random) {
         if slots.is_empty() {
             break;
@@ -91,15 +99,28 @@ async fn claim_round(
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
         let until_due = |due: i64| Duration::from_millis((due - claimed.now_ms).max(0) as u64);
-        round.next_due = [round.next_due, claimed.next_due_ms.map(until_due), claimed.wait_ms.map(|ms| Duration::from_millis(ms.max(1) as u64))]
-            .into_iter()
-            .flatten()
-            .min();
+        round.next_due = [
+            round.next_due,
+            claimed.next_due_ms.map(until_due),
+            claimed
+                .wait_ms
+                .map(|ms| Duration::from_millis(ms.max(1) as u64)),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         if !claimed.jobs.is_empty() {
             metrics::histogram!("bullwark_claim_jobs").record(claimed.jobs.len() as f64);
             let rest = slots.split_off(claimed.jobs.len().min(slots.len()));
             let used = std::mem::replace(&mut slots, rest);
-            start(shared, queue, claimed.jobs, used, &options.token, claimed.now_ms);
+            start(
+                shared,
+                queue,
+                claimed.jobs,
+                used,
+                &options.token,
+                claimed.now_ms,
+            );
         }
     }
     Ok(round)
@@ -143,7 +164,9 @@ fn start(
             _ => again.push((job, slot)),
         }
     }
-    shared.held.insert(first_starts.iter().map(|(taken, _)| taken.held.clone()));
+    shared
+        .held
+        .insert(first_starts.iter().map(|(taken, _)| taken.held.clone()));
     for (taken, slot) in first_starts {
         let shared_clone = shared.clone();
         shared.jobs.spawn("job", async move {

@@ -77,7 +77,13 @@ impl JobContext {
             _ => return,
         };
         let (job_id, attempt) = (held.id, held.attempt);
-        let line = NewLog { job_id, attempt, level, message, metadata };
+        let line = NewLog {
+            job_id,
+            attempt,
+            level,
+            message,
+            metadata,
+        };
         if self.inner.logs.try_send(line).is_err() {
             metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
         }
@@ -98,7 +104,10 @@ impl JobContext {
             return Err(JobError::LeaseLost);
         }
         held.is_marked.store(true, Ordering::Relaxed);
-        Ok(Step { tx, context: self.clone() })
+        Ok(Step {
+            tx,
+            context: self.clone(),
+        })
     }
 }
 

@@ -20,7 +20,15 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs a job and hands its outcome over.
 pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
-    let TakenJob { held, job_type, payload, rule, workspace_id, timeout, checkpoint } = taken;
+    let TakenJob {
+        held,
+        job_type,
+        payload,
+        rule,
+        workspace_id,
+        timeout,
+        checkpoint,
+    } = taken;
     let limit = timeout
         .or_else(|| shared.handlers.timeout(&job_type))
         .unwrap_or(crate::job::TIMEOUT);
@@ -85,9 +93,7 @@ async fn run_to_end(
     }
 }
 
-fn ending(
-    ended: Result<Result<String, JobError>, Box<dyn std::any::Any + Send>>,
-) -> Ending {
+fn ending(ended: Result<Result<String, JobError>, Box<dyn std::any::Any + Send>>) -> Ending {
     match ended {
         Ok(Ok(result)) => Ending::Value(result),
         Ok(Err(error)) => Ending::Error(error),

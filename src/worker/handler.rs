@@ -54,8 +54,11 @@ pub trait Handler: Send + Sync + 'static {
 trait Run: Send + Sync {
     fn timeout(&self) -> Duration;
     fn job_type(&self) -> Result<JobType, InvalidType>;
-    fn run(self: Arc<Self>, ctx: JobContext, payload: String)
-    -> BoxFuture<'static, Result<String, JobError>>;
+    fn run(
+        self: Arc<Self>,
+        ctx: JobContext,
+        payload: String,
+    ) -> BoxFuture<'static, Result<String, JobError>>;
 }
 
 impl<H: Handler> Run for H {

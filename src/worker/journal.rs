@@ -108,8 +108,10 @@ impl Journal {
             .filter_map(|job| Some((job, job.progress().take()?)))
             .collect();
         for batch in fresh.chunks(START_MAX) {
-            let rows: Vec<_> =
-                batch.iter().map(|(job, p)| (job.id, job.attempt, p.clone())).collect();
+            let rows: Vec<_> = batch
+                .iter()
+                .map(|(job, p)| (job.id, job.attempt, p.clone()))
+                .collect();
             start::save_progress(&self.record, &self.worker_id, &rows).await?;
             self.show_progress(batch).await;
         }
@@ -120,7 +122,9 @@ impl Journal {
     async fn show_progress(&self, batch: &[(&Arc<Held>, Progress)]) {
         let mut queues: HashMap<&QueueName, Vec<(String, String, String)>> = HashMap::new();
         for (job, progress) in batch {
-            let Ok(json) = serde_json::to_string(progress) else { continue };
+            let Ok(json) = serde_json::to_string(progress) else {
+                continue;
+            };
             let row = (job.wire_id.clone(), job.token.clone(), json);
             queues.entry(&job.queue).or_default().push(row);
         }

@@ -35,15 +35,19 @@ pub(super) fn start_thread(
     stop: CancellationToken,
 ) -> std::io::Result<LostLeases> {
     let (sender, receiver) = mpsc::channel(ROUNDS_MAX);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("bullwark-lease".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            tokio::select! {
-                () = run(options, &held, lease, &sender) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("bullwark-lease".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = run(options, &held, lease, &sender) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        })?;
     Ok(receiver)
 }
 
@@ -84,11 +88,16 @@ async fn extend_all(broker: &Broker, held: &HeldJobs, lease: Duration) -> Vec<(U
     }
     let mut gone = Vec::new();
     for (queue, jobs) in queues {
-        let leases: Vec<(String, String)> =
-            jobs.iter().map(|job| (job.wire_id.clone(), job.token.clone())).collect();
+        let leases: Vec<(String, String)> = jobs
+            .iter()
+            .map(|job| (job.wire_id.clone(), job.token.clone()))
+            .collect();
         match broker.extend(&queue, &leases, lease).await {
             Ok(kept) => {
-                let lost = jobs.iter().zip(kept).filter(|(job, kept)| !kept && job.runs());
+                let lost = jobs
+                    .iter()
+                    .zip(kept)
+                    .filter(|(job, kept)| !kept && job.runs());
                 gone.extend(lost.map(|(job, _)| (job.id, job.attempt)));
             }
             Err(error) => tracing::warn!(%error, %queue, "leases not extended"),

@@ -61,7 +61,10 @@ impl WorkerOptions {
     pub fn new(worker_id: impl Into<String>) -> Self {
         Self {
             worker_id: worker_id.into(),
-            queues: vec![ServedQueue { name: QueueName::default(), weight: None }],
+            queues: vec![ServedQueue {
+                name: QueueName::default(),
+                weight: None,
+            }],
             slots: 50,
             lease: Duration::from_secs(10),
             shutdown_limit: Duration::from_secs(120),

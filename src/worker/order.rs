@@ -26,20 +26,23 @@ impl std::str::FromStr for ServedQueue {
     /// `name` or `name=weight`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((name, weight)) = text.rsplit_once('=') else {
-            return Ok(Self { name: text.parse()?, weight: None });
+            return Ok(Self {
+                name: text.parse()?,
+                weight: None,
+            });
         };
         match weight.parse() {
-            Ok(weight @ 1..=1000) => Ok(Self { name: name.parse()?, weight: Some(weight) }),
+            Ok(weight @ 1..=1000) => Ok(Self {
+                name: name.parse()?,
+                weight: Some(weight),
+            }),
             _ => Err(InvalidServedQueue::Weight(weight.to_owned())),
         }
     }
 }
 
 /// The order of one round. `random` yields numbers in `0.0..1.0`.
-pub fn order<'a>(
-    queues: &'a [ServedQueue],
-    mut random: impl FnMut() -> f64,
-) -> Vec<&'a QueueName> {
+pub fn order<'a>(queues: &'a [ServedQueue], mut random: impl FnMut() -> f64) -> Vec<&'a QueueName> {
     if queues.iter().all(|queue| queue.weight.is_none()) {
         return queues.iter().map(|queue| &queue.name).collect();
     }

@@ -135,7 +135,11 @@ async fn carry_out(
 ) {
     match answer {
         Some(Restart::Run(restarted)) => run(shared, job, held, *restarted).await,
-        Some(Restart::Over { status, result, error }) => {
+        Some(Restart::Over {
+            status,
+            result,
+            error,
+        }) => {
             let (started_at, token) = (held.started_at, held.token.clone());
             let ended = Ended {
                 id: held.id,
@@ -175,7 +179,11 @@ async fn carry_out(
 
 async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Restarted) {
     let envelope = wire::read_options(&job.opts).envelope.unwrap_or_default();
-    let Envelope { workspace_id, timeout_seconds, .. } = envelope;
+    let Envelope {
+        workspace_id,
+        timeout_seconds,
+        ..
+    } = envelope;
     let rule = RetryRule {
         attempts: restarted.attempts,
         max_attempts: restarted.max_attempts,
@@ -191,8 +199,11 @@ async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Rest
         restarted.attempt,
         held.started_at,
     ));
-    numbered.is_marked.store(true, std::sync::atomic::Ordering::Relaxed);
-    held.has_ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    numbered
+        .is_marked
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    held.has_ended
+        .store(true, std::sync::atomic::Ordering::Relaxed);
     shared.held.insert([numbered.clone()]);
 
     if restarted.lease_losses >= LEASE_LOSSES_MAX {
@@ -200,13 +211,29 @@ async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Rest
             "crash loop: {} workers in a row vanished while they ran this job",
             restarted.lease_losses
         );
-        numbered.has_ended.store(true, std::sync::atomic::Ordering::Relaxed);
-        hand_over(shared, &numbered, Ending::Error(JobError::Permanent(why)), &rule).await;
+        numbered
+            .has_ended
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        hand_over(
+            shared,
+            &numbered,
+            Ending::Error(JobError::Permanent(why)),
+            &rule,
+        )
+        .await;
         return;
     }
     if let Some(why) = job.deferred_failure {
-        numbered.has_ended.store(true, std::sync::atomic::Ordering::Relaxed);
-        hand_over(shared, &numbered, Ending::Error(JobError::Permanent(why)), &rule).await;
+        numbered
+            .has_ended
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        hand_over(
+            shared,
+            &numbered,
+            Ending::Error(JobError::Permanent(why)),
+            &rule,
+        )
+        .await;
         return;
     }
     let taken = TakenJob {
@@ -230,5 +257,11 @@ fn over(status: Status, result: Option<String>, error: Option<String>) -> Outcom
             Event::Discarded
         }
     };
-    Outcome { event, result, error, delay: Duration::ZERO, attempts: 0 }
+    Outcome {
+        event,
+        result,
+        error,
+        delay: Duration::ZERO,
+        attempts: 0,
+    }
 }

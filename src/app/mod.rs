@@ -1,0 +1,137 @@
+//! Wiring: puts stores, doors, worker, upkeep and server together, and takes them apart in the
+//! reverse order.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, BrokerError, BrokerOptions};
+use crate::config::Config;
+use crate::enqueue::Enqueue;
+use crate::job::{InvalidType, JobTypes};
+use crate::record::{Record, RecordError, RecordOptions, types, workspaces};
+use crate::tasks::Tasks;
+use crate::upkeep;
+use crate::worker::{Handlers, Worker, WorkerOptions};
+
+/// How long background tasks may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// An application that could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("job type: {0}")]
+    Type(#[from] InvalidType),
+    #[error("worker: {0}")]
+    Worker(#[from] std::io::Error),
+    #[error("the record's schema is older than this program: run `bullwark migrate`")]
+    NotMigrated,
+}
+
+/// Everything of a process that talks to both stores.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub config: Config,
+    pub record: Record,
+    pub broker: Broker,
+    pub broker_options: BrokerOptions,
+    pub enqueue: Enqueue,
+    pub handlers: Handlers,
+    pub types: JobTypes,
+    enqueueing: Tasks,
+}
+
+impl App {
+    /// Connects to both stores and opens the way in. Fails when one of them is away or not fit;
+    /// once connected, an outage of either is survived.
+    pub async fn connect(config: Config, handlers: Handlers) -> Result<Self, AppError> {
+        let record = Record::connect(&RecordOptions::new(&config.database_url))?;
+        if !record.is_migrated().await? {
+            return Err(AppError::NotMigrated);
+        }
+        let broker_options = BrokerOptions {
+            url: config.redis_url.clone(),
+            prefix: config.prefix.clone(),
+            allow_eviction: config.allows_eviction,
+            ..BrokerOptions::default()
+        };
+        let broker = Broker::connect(broker_options.clone()).await?;
+        workspaces::ensure_default(&record).await?;
+        let builtin = handlers.job_types()?;
+        let rows: Vec<_> = builtin
+            .iter()
+            .map(|t| (t.name.clone(), t.schema.clone()))
+            .collect();
+        types::publish_builtin(&record, &rows).await?;
+        let types = upkeep::declared_types(&record, builtin.clone()).await?;
+        let enqueueing = Tasks::new();
+        let enqueue = Enqueue::start(record.clone(), broker.clone(), types, &enqueueing);
+        let types = builtin;
+        Ok(Self {
+            config,
+            record,
+            broker,
+            broker_options,
+            enqueue,
+            handlers,
+            types,
+            enqueueing,
+        })
+    }
+
+    /// Starts the duties of a process that stays.
+    pub fn start_upkeep(&self, tasks: &Tasks) {
+        upkeep::start(&self.record, &self.broker, tasks);
+        upkeep::start_types(&self.record, &self.enqueue, &self.types, tasks);
+    }
+
+    /// Runs a worker until `stop`, see [`Worker::run`].
+    pub async fn work(
+        &self,
+        options: WorkerOptions,
+        stop: CancellationToken,
+        hurry: CancellationToken,
+    ) -> Result<(), AppError> {
+        let worker = Worker {
+            record: self.record.clone(),
+            broker: self.broker.clone(),
+            broker_options: self.broker_options.clone(),
+            handlers: self.handlers.clone(),
+            options,
+        };
+        Ok(worker.run(stop, hurry).await?)
+    }
+
+    /// Commits and delivers what was accepted, then closes the stores.
+    pub async fn close(self) {
+        let Self {
+            record,
+            enqueue,
+            enqueueing,
+            ..
+        } = self;
+        drop(enqueue);
+        if tokio::time::timeout(STOP_LIMIT, enqueueing.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some jobs are not delivered yet; reconcile will");
+        }
+        record.close().await;
+    }
+}
+
+/// A name that no other process has or will have: host, process, and a random part.
+pub fn worker_id() -> String {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "host".to_owned());
+    let host: String = host.chars().take(40).collect();
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{host}-{}-{}", std::process::id(), &random[..8])
+}

@@ -1,0 +1,31 @@
+//! Reconcile: the door that repairs. Redis is made to agree with the record.
+//!
+//! Every pass is bounded, safe to repeat and safe to run in several processes at once. None is
+//! needed while everything works; each one names what it repairs:
+//!
+//! * [`relay_outbox`]: jobs enqueued inside transactions, and what people did to jobs;
+//! * [`deliver_recent`]: jobs committed to the record whose way to Redis was cut short;
+//! * [`sweep_open`]: open jobs that Redis has forgotten;
+//! * [`reset_silent`]: running jobs whose worker gives no sign: the specification's rule;
+//! * [`seal`]: keeps finding the open jobs cheap;
+//! * [`verify`]: changes nothing, and tells whether both stores agree.
+
+mod passes;
+mod relay;
+mod verify;
+
+use crate::broker::BrokerError;
+use crate::record::RecordError;
+
+pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
+pub use relay::{relay, relay_outbox};
+pub use verify::{Difference, Verdict, verify};
+
+/// One of the stores did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}

@@ -1,0 +1,62 @@
+//! The relay of the outbox: makes Redis agree with the record about single jobs.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::ReconcileError;
+use crate::broker::{self, Broker};
+use crate::enqueue::stored_entry;
+use crate::job::QueueName;
+use crate::record::{Record, jobs, open, outbox};
+
+/// Delivers the oldest entries of the outbox; returns how many. An entry is removed only when Redis
+/// has been told, so dying in between repeats it, which changes nothing.
+pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, ReconcileError> {
+    let entries = outbox::take(record).await?;
+    if entries.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<Uuid> = entries.iter().map(|(_, id)| *id).collect();
+    tell(record, broker, &ids).await?;
+    outbox::delivered(record, &entries).await?;
+    metrics::counter!("bullwark_outbox_relayed_total").increment(entries.len() as u64);
+    Ok(entries.len())
+}
+
+/// Tells Redis of these jobs now and removes their entries of the outbox.
+pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), ReconcileError> {
+    for ids in ids.chunks(open::LOAD_MAX) {
+        let entries = outbox::of_jobs(record, ids).await?;
+        tell(record, broker, ids).await?;
+        outbox::delivered(record, &entries).await?;
+    }
+    Ok(())
+}
+
+/// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words.
+async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), ReconcileError> {
+    let mut waiting: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
+    for stored in open::load(record, ids).await? {
+        waiting
+            .entry(stored.job.queue.clone())
+            .or_default()
+            .push(stored_entry(&stored));
+    }
+    for (queue, entries) in waiting {
+        broker.requeue(&queue, &entries).await?;
+    }
+    let mut cancelled: HashMap<String, Vec<String>> = HashMap::new();
+    for job in jobs::cancelled_among(record, ids).await? {
+        cancelled
+            .entry(job.job_queue)
+            .or_default()
+            .push(job.wire_id);
+    }
+    for (queue, ids) in cancelled {
+        if let Ok(queue) = queue.parse() {
+            broker.cancel(&queue, &ids).await?;
+        }
+    }
+    Ok(())
+}

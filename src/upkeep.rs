@@ -1,0 +1,141 @@
+//! Upkeep: the small duties that keep everything agreeing, run by every process, without a leader.
+//!
+//! Each is bounded per run, safe to repeat and safe beside itself in another process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::broker::{Broker, RESCUE_MAX};
+use crate::enqueue::Enqueue;
+use crate::job::{JobType, JobTypes};
+use crate::periodic::{Next, every};
+use crate::reconcile::{self, ReconcileError};
+use crate::record::{Record, RecordError, open, types};
+use crate::tasks::Tasks;
+
+/// Between two looks at stalled jobs. With leases of ten seconds a killed worker's jobs are back
+/// within lease + two looks: below 15 seconds.
+const RESCUE_EVERY: Duration = Duration::from_millis(1800);
+/// Stalls that Redis tolerates before it marks a job as failing. The record judges crash loops, by
+/// what the job achieved in between, so this is out of the way.
+const STALLS_MAX: u32 = 1_000_000;
+
+/// Starts the duties; they end when `tasks` stop.
+pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
+    relay(record, broker, tasks);
+    rescue(broker, tasks);
+    watch_open(record, broker, tasks);
+}
+
+/// Reads the declared job types again and again, so that a type declared anywhere is accepted here.
+pub fn start_types(record: &Record, enqueue: &Enqueue, builtin: &JobTypes, tasks: &Tasks) {
+    let (record, enqueue, builtin) = (record.clone(), enqueue.clone(), builtin.clone());
+    every(tasks, "types", Duration::from_secs(5), move || {
+        let (record, enqueue, builtin) = (record.clone(), enqueue.clone(), builtin.clone());
+        async move {
+            enqueue.set_types(declared_types(&record, builtin).await?);
+            Ok::<_, RecordError>(Next::Rest)
+        }
+    });
+}
+
+/// The built-in types and those that a person declared.
+pub async fn declared_types(record: &Record, builtin: JobTypes) -> Result<JobTypes, RecordError> {
+    let mut all = builtin;
+    for row in types::list(record).await? {
+        if row.builtin || all.get(&row.name).is_some() {
+            continue;
+        }
+        match JobType::new(&row.name, row.schema) {
+            Ok(job_type) => all.add(job_type),
+            Err(error) => tracing::warn!(%error, "declared job type is unusable"),
+        }
+    }
+    Ok(all)
+}
+
+fn relay(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    every(tasks, "relay", Duration::from_millis(250), move || {
+        let (record, broker) = (record.clone(), broker.clone());
+        async move {
+            let relayed = reconcile::relay_outbox(&record, &broker).await?;
+            Ok::<_, ReconcileError>(if relayed > 0 { Next::Again } else { Next::Rest })
+        }
+    });
+}
+
+fn rescue(broker: &Broker, tasks: &Tasks) {
+    let broker = broker.clone();
+    every(tasks, "rescue", RESCUE_EVERY, move || {
+        let broker = broker.clone();
+        async move {
+            for queue in broker.queues().await? {
+                let rescued = broker
+                    .rescue(&queue, RESCUE_EVERY, STALLS_MAX, RESCUE_MAX)
+                    .await?;
+                if !rescued.is_empty() {
+                    metrics::counter!("bullwark_jobs_rescued_total")
+                        .increment(rescued.len() as u64);
+                    tracing::warn!(%queue, jobs = rescued.len(), "rescued: their leases ended");
+                }
+            }
+            Ok::<_, crate::broker::BrokerError>(Next::Rest)
+        }
+    });
+}
+
+fn watch_open(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (r, b) = (record.clone(), broker.clone());
+    every(tasks, "deliver", Duration::from_millis(500), move || {
+        let (record, broker) = (r.clone(), b.clone());
+        async move {
+            reconcile::deliver_recent(&record, &broker)
+                .await
+                .map(again_if)
+        }
+    });
+
+    let r = record.clone();
+    every(tasks, "seal", Duration::from_secs(10), move || {
+        let record = r.clone();
+        async move { reconcile::seal(&record).await.map(again_if) }
+    });
+
+    let r = record.clone();
+    every(tasks, "silence", Duration::from_secs(60), move || {
+        let record = r.clone();
+        async move { reconcile::reset_silent(&record).await.map(|_| Next::Rest) }
+    });
+
+    // One page per run, round and round: a steady, small load however many jobs are open.
+    let (r, b) = (record.clone(), broker.clone());
+    let swept = Arc::new(Mutex::new(Uuid::nil()));
+    every(tasks, "sweep", Duration::from_secs(2), move || {
+        let (record, broker, swept) = (r.clone(), b.clone(), swept.clone());
+        async move {
+            let after = *swept.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = reconcile::sweep_open(&record, &broker, after).await?;
+            *swept.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
+            Ok::<_, ReconcileError>(Next::Rest)
+        }
+    });
+
+    let r = record.clone();
+    let pruned = Arc::new(Mutex::new(Uuid::nil()));
+    every(tasks, "prune", Duration::from_secs(2), move || {
+        let (record, pruned) = (r.clone(), pruned.clone());
+        async move {
+            let after = *pruned.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = open::prune_stragglers(&record, after).await?;
+            *pruned.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
+            Ok::<_, RecordError>(Next::Rest)
+        }
+    });
+}
+
+fn again_if(more: bool) -> Next {
+    if more { Next::Again } else { Next::Rest }
+}
