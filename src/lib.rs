@@ -4,3 +4,4 @@
 //! which is the record. `docs/ARCHITECTURE.md` is the map of this crate.
 
 pub mod job;
+pub mod stores;
