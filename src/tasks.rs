@@ -1,131 +1,135 @@
 //! Background tasks that shutdown can wait for.
 //!
-//! Promises: every task that was spawned here is told to stop, is waited for, and is aborted when
-//! the deadline has passed; a panic is logged with the task's name and ends that task only.
-//! Refuses to spawn once stopping has begun.
+//! The only place that spawns: a bare `tokio::spawn` is forgotten by the shutdown, and its panic by
+//! everybody. A panic is logged with the task's name and ends that task only; what still runs at a
+//! deadline is named in the log. Tasks may spawn tasks while stopping: the outcome of the last job
+//! has to be written by somebody.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long aborted tasks may take to notice; only one that blocks its thread takes longer.
-const ABORT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Finished entries are swept from the list whenever it has doubled since the last sweep.
-const SWEEP_FROM: usize = 64;
-
-/// The tasks of one running application. Clones share them.
+/// A group of tasks with one signal to stop. Clones share the group.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     stopping: CancellationToken,
-    running: Arc<Mutex<Running>>,
+    running: Names,
 }
 
-#[derive(Debug, Default)]
-struct Running {
-    tasks: Vec<(&'static str, AbortHandle)>,
-    sweep_at: usize,
-}
-
-/// How stopping went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stopped {
-    /// Every task ended by itself.
-    Cleanly,
-    /// These had to be aborted at the deadline.
-    Aborted(Vec<&'static str>),
-}
+/// How many tasks of each name run; as large as the number of names in the code.
+type Names = Arc<Mutex<BTreeMap<&'static str, usize>>>;
 
 impl Tasks {
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Fires when stopping begins. A task that runs for long selects on it.
-    pub fn stopping(&self) -> CancellationToken {
-        self.stopping.clone()
-    }
-
-    /// Runs a task in the background. Once stopping has begun, the task is dropped unstarted.
-    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let Ok(mut running) = self.running.lock() else {
-            return;
-        };
-        // Looked at under the lock that `stop` takes, so that no task slips in unseen behind it.
-        if self.stopping.is_cancelled() {
-            tracing::debug!(task = name, "not started: stopping");
-            return;
-        }
-        let handle = self.tracker.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+    /// Runs `future` in the background. A panic ends it with a line in the log.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let counted = Counted::new(name, &self.running);
+        self.tracker.spawn(async move {
+            let _counted = counted;
+            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
                 tracing::error!(
                     task = name,
                     panic = panic_text(panic.as_ref()),
-                    "a task panicked"
+                    "task panicked"
                 );
             }
         });
-        running.tasks.push((name, handle.abort_handle()));
-        if running.tasks.len() >= running.sweep_at.max(SWEEP_FROM) {
-            running.tasks.retain(|(_, handle)| !handle.is_finished());
-            running.sweep_at = running.tasks.len() * 2;
-        }
     }
 
-    /// Tells every task to stop, waits until `deadline` has passed, and aborts those still there.
-    ///
-    /// Repeating it is harmless.
-    pub async fn stop(&self, deadline: Duration) -> Stopped {
-        if let Ok(_running) = self.running.lock() {
-            self.stopping.cancel();
-        }
+    /// Is cancelled when the group should stop. A task that runs for long selects on it.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// How many tasks run.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
+    /// The names of the tasks that run, each with how many there are.
+    pub fn running(&self) -> Vec<(&'static str, usize)> {
+        let running = self.running.lock();
+        running.map_or_else(
+            |_| Vec::new(),
+            |names| names.iter().map(|(n, c)| (*n, *c)).collect(),
+        )
+    }
+
+    /// Waits until every task has ended, without telling them to.
+    pub async fn drained(&self) {
         self.tracker.close();
-        if tokio::time::timeout(deadline, self.tracker.wait())
-            .await
-            .is_ok()
-        {
-            return Stopped::Cleanly;
-        }
-        let mut aborted = Vec::new();
-        if let Ok(running) = self.running.lock() {
-            for (name, handle) in running
-                .tasks
-                .iter()
-                .filter(|(_, handle)| !handle.is_finished())
-            {
-                tracing::warn!(
-                    task = name,
-                    ?deadline,
-                    "did not stop in time and is aborted"
-                );
-                handle.abort();
-                aborted.push(*name);
+        self.tracker.wait().await;
+    }
+
+    /// Tells the tasks to stop and waits for them; false when some still run at the deadline.
+    ///
+    /// Those are named in the log and left alone. Repeating it is harmless.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.stopping.cancel();
+        let ended = tokio::time::timeout(deadline, self.drained()).await.is_ok();
+        if !ended {
+            for (task, count) in self.running() {
+                tracing::warn!(task, count, ?deadline, "still running at the deadline");
             }
         }
-        let _ = tokio::time::timeout(ABORT_PATIENCE, self.tracker.wait()).await;
-        Stopped::Aborted(aborted)
+        ended
     }
 }
 
-/// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+/// The message of a panic, if it was a text.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a text")
+}
+
+/// Counts a task under its name while it lives, however it ends.
+struct Counted {
+    name: &'static str,
+    names: Names,
+}
+
+impl Counted {
+    fn new(name: &'static str, names: &Names) -> Self {
+        if let Ok(mut names) = names.lock() {
+            *names.entry(name).or_default() += 1;
+        }
+        Self {
+            name,
+            names: names.clone(),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Ok(mut names) = self.names.lock() else {
+            return;
+        };
+        match names.get_mut(self.name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(names.remove(self.name)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use tokio::sync::oneshot;
 
     use super::*;
@@ -135,32 +139,30 @@ mod tests {
     #[tokio::test]
     async fn tasks_are_told_to_stop_and_waited_for() {
         let tasks = Tasks::new();
-        let done = Arc::new(AtomicBool::new(false));
-        let (stopping, flag) = (tasks.stopping(), done.clone());
+        let (tell, mut told) = oneshot::channel();
+        let stopping = tasks.stopping().clone();
         tasks.spawn("tidy", async move {
             stopping.cancelled().await;
             tokio::task::yield_now().await;
-            flag.store(true, Ordering::SeqCst);
+            tell.send("tidied up").unwrap();
         });
-        assert_eq!(tasks.stop(LONG).await, Stopped::Cleanly);
-        assert!(done.load(Ordering::SeqCst));
-        assert_eq!(tasks.stop(LONG).await, Stopped::Cleanly);
+        assert_eq!(tasks.running(), [("tidy", 1)]);
+        assert!(tasks.stop(LONG).await);
+        assert_eq!(told.try_recv(), Ok("tidied up"));
+        assert!(tasks.running().is_empty() && tasks.is_empty());
+        assert!(tasks.stop(LONG).await);
     }
 
     #[tokio::test]
-    async fn a_task_that_does_not_stop_is_aborted_and_named() {
+    async fn what_runs_past_the_deadline_is_named() {
         let tasks = Tasks::new();
-        let (alive, gone) = oneshot::channel::<()>();
-        tasks.spawn("stubborn", async move {
-            let _alive = alive;
-            std::future::pending::<()>().await;
-        });
-        let deadline = Duration::from_millis(20);
-        assert_eq!(
-            tasks.stop(deadline).await,
-            Stopped::Aborted(vec!["stubborn"])
-        );
-        assert!(gone.await.is_err(), "what an aborted task owned is dropped");
+        let (finish, finished) = oneshot::channel::<()>();
+        tasks.spawn("stubborn", async move { finished.await.unwrap() });
+        tasks.spawn("short", async {});
+        assert!(!tasks.stop(Duration::from_millis(20)).await);
+        assert_eq!(tasks.running(), [("stubborn", 1)]);
+        finish.send(()).unwrap();
+        assert!(tasks.stop(LONG).await);
     }
 
     #[tokio::test]
@@ -168,36 +170,36 @@ mod tests {
         let tasks = Tasks::new();
         let (tell, told) = oneshot::channel();
         tasks.spawn("broken", async { panic!("on purpose") });
-        tasks.spawn("sound", async move { tell.send(()).unwrap() });
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("sound", async move {
+            stopping.cancelled().await;
+            tell.send(()).unwrap();
+        });
+        assert!(tasks.stop(LONG).await);
         told.await.unwrap();
-        assert_eq!(tasks.stop(LONG).await, Stopped::Cleanly);
+        assert!(
+            tasks.running().is_empty(),
+            "a broken task is not counted for ever"
+        );
     }
 
     #[tokio::test]
-    async fn nothing_starts_once_stopping_has_begun() {
+    async fn a_task_may_spawn_another_while_stopping() {
         let tasks = Tasks::new();
-        tasks.stop(LONG).await;
-        let (tell, told) = oneshot::channel::<()>();
-        tasks.spawn("late", async move { drop(tell.send(())) });
-        assert!(told.await.is_err());
-        assert_eq!(tasks.stop(LONG).await, Stopped::Cleanly);
-    }
-
-    #[tokio::test]
-    async fn ended_tasks_are_not_remembered_for_ever() {
-        let tasks = Tasks::new();
-        for _ in 0..1000 {
-            let (tell, told) = oneshot::channel();
-            tasks.spawn("short", async move { tell.send(()).unwrap() });
-            told.await.unwrap();
-        }
-        assert!(tasks.running.lock().unwrap().tasks.len() <= 2 * SWEEP_FROM);
+        let (tell, mut told) = oneshot::channel();
+        let group = tasks.clone();
+        tasks.spawn("last job", async move {
+            group.stopping().cancelled().await;
+            group.spawn("its outcome", async move { tell.send(()).unwrap() });
+        });
+        assert!(tasks.stop(LONG).await);
+        assert_eq!(told.try_recv(), Ok(()));
     }
 
     #[test]
     fn a_panic_is_logged_with_its_words() {
         assert_eq!(panic_text(&"words"), "words");
         assert_eq!(panic_text(&"words".to_owned()), "words");
-        assert_eq!(panic_text(&7), "no text");
+        assert_eq!(panic_text(&7), "a panic without a text");
     }
 }
