@@ -3,4 +3,5 @@
 //! Jobs move through Redis in BullMQ's own key layout; every job is first written to PostgreSQL,
 //! which is the record. `docs/ARCHITECTURE.md` is the map of this crate.
 
+pub mod broker;
 pub mod job;
