@@ -44,7 +44,7 @@ local function leave(id)
   end
 end
 
-local answers, doomed, left_active = {}, {}, false
+local answers, doomed, locks, left_active = {}, {}, {}, false
 for at = 2, #ARGV do
   local id, job_key = ARGV[at], prefix .. ARGV[at]
   local job = call('HMGET', job_key, 'deid', 'rjk')
@@ -57,8 +57,8 @@ for at = 2, #ARGV do
       if job[1] and call('GET', prefix .. 'de:' .. job[1]) == id then
         call('DEL', prefix .. 'de:' .. job[1], prefix .. 'dn:' .. job[1])
       end
-      collect_job_keys(doomed, job_key)
-      doomed[#doomed + 1] = job_key .. ':lock'
+      doomed[#doomed + 1] = job_key
+      locks[#locks + 1] = job_key .. ':lock'
       if state == 'active' then
         left_active = true
         call('SREM', stalled, id)
@@ -68,7 +68,8 @@ for at = 2, #ARGV do
   end
   answers[#answers + 1] = state
 end
-call_keys('DEL', doomed)
+delete_jobs(doomed)
+call_keys('DEL', locks)
 if left_active then wake(marker, meta, LISTS.active) end -- a slot of the queue is free
 if #doomed > 0 then trim_events(events, meta) end
 return answers

@@ -48,7 +48,7 @@ for i = 1, #ids do
     local attempts_made = (tonumber(job[1]) or 0) + 1
     if job[2] then release_dedup(prefix, job[2], id) end
     if options.keeps[tonumber(ARGV[at + 5])].count == 0 then
-      collect_job_keys(removed, job_key)
+      removed[#removed + 1] = job_key
     else
       scores[#scores + 1] = now_text
       scores[#scores + 1] = id
@@ -65,7 +65,7 @@ for i = 1, #ids do
   end
 end
 call_many('ZADD', failed, scores)
-call_keys('DEL', removed)
+delete_jobs(removed)
 for i = 1, #options.keeps do keep_within(failed, prefix, options.keeps[i], now) end
 if options.metrics_points_max then
   count_metrics(metrics, points, done, now, options.metrics_points_max)

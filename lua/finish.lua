@@ -46,7 +46,7 @@ for i = 1, #ids do
     local job = call('HMGET', job_key, 'atm', 'deid')
     if job[2] then release_dedup(prefix, job[2], id) end
     if options.keeps[tonumber(ARGV[at + 3])].count == 0 then
-      collect_job_keys(removed, job_key)
+      removed[#removed + 1] = job_key
     else
       scores[#scores + 1] = now_text
       scores[#scores + 1] = id
@@ -58,7 +58,7 @@ for i = 1, #ids do
   end
 end
 call_many('ZADD', completed, scores)
-call_keys('DEL', removed)
+delete_jobs(removed)
 for i = 1, #options.keeps do keep_within(completed, prefix, options.keeps[i], now) end
 if options.metrics_points_max then
   count_metrics(metrics, points, done, now, options.metrics_points_max)

@@ -63,10 +63,16 @@ local function trim_events(events, meta)
   call('XTRIM', events, 'MAXLEN', '~', meta.events_max)
 end
 
--- Keys that belong to a job besides its lock.
+-- Keys that a job may have besides its hash and its lock. Few have any.
 local JOB_PARTS = { ':logs', ':dependencies', ':processed', ':failed', ':unsuccessful' }
 
-local function collect_job_keys(keys, job_key)
-  keys[#keys + 1] = job_key
-  for part = 1, #JOB_PARTS do keys[#keys + 1] = job_key .. JOB_PARTS[part] end
+-- Deletes jobs with their parts. Looks before it deletes, because a deletion is written to the
+-- append-only file and sent to replicas with the name of each key, also of those not there.
+local function delete_jobs(job_keys)
+  local parts = {}
+  for i = 1, #job_keys do
+    for part = 1, #JOB_PARTS do parts[#parts + 1] = job_keys[i] .. JOB_PARTS[part] end
+  end
+  if call_keys('EXISTS', parts) > 0 then call_keys('DEL', parts) end
+  call_keys('DEL', job_keys)
 end

@@ -55,8 +55,8 @@ end
 
 local function evict(set, prefix, first_to_last)
   local keys = {}
-  for i = 1, #first_to_last do collect_job_keys(keys, prefix .. first_to_last[i]) end
-  call_keys('DEL', keys)
+  for i = 1, #first_to_last do keys[i] = prefix .. first_to_last[i] end
+  delete_jobs(keys)
   call_many('ZREM', set, first_to_last)
 end
 

@@ -6,6 +6,7 @@ mod add;
 mod cancel;
 mod claim;
 mod connection;
+mod cost;
 mod extend;
 mod fail;
 mod finish;

@@ -32,7 +32,8 @@ async fn a_job_is_rescued_by_the_second_check_after_its_lease_ran_out() {
         .await
         .unwrap();
     t.claim(2).await;
-    t.raws(&["DEL @events @marker @a:lock"]).await;
+    t.raws(&["DEL @events @marker @a:lock", "RPUSH @wait c"])
+        .await;
     assert!(check(&t, 1).await.is_empty(), "the first check only marks");
     assert_eq!(check(&t, 1).await, ["a"]);
     let hash = |more: &str, priority: u32| {
@@ -53,7 +54,7 @@ async fn a_job_is_rescued_by_the_second_check_after_its_lease_ran_out() {
          pc = 1
          stalled {{b}}
          stalled-check = {NOW} ttl<=30s
-         wait [a]",
+         wait [c a]",
         a = hash(" stc=1", 4),
         b = hash("", 0),
     ))
