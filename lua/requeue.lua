@@ -1,0 +1,92 @@
+-- requeue: make finished, lost or half-lost jobs wait again, as the record has them.
+--
+-- KEYS[1] id                STRING  counts added jobs
+-- KEYS[2] wait              LIST    job ids without priority, next one at the tail
+-- KEYS[3] prioritized       ZSET    job id by priority and arrival
+-- KEYS[4] delayed           ZSET    job id by due time
+-- KEYS[5] pc                STRING  counts arrivals
+-- KEYS[6] marker            ZSET    wakes one blocked worker
+-- KEYS[7] active            LIST
+-- KEYS[8] meta              HASH    queue settings
+-- KEYS[9] events            STREAM
+-- KEYS[10] completed        ZSET
+-- KEYS[11] failed           ZSET
+-- KEYS[12] waiting_children ZSET
+-- KEYS[13] paused           LIST    left by BullMQ 5
+-- ARGV[1] job_prefix        start of a job's hash key
+-- ARGV[2] test_now_ms       empty in production: server time is used
+-- ARGV[3…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
+--          lifo '1' or '', attempts_started or '', attempts_made or ''
+--
+-- Undeclared keys: the job hashes, `job_prefix .. id`.
+--
+-- Returns  the positions (from 1) of jobs that are live and were left as they are
+-- Moves    completed | failed | no state | nothing -> wait | prioritized | delayed.
+--          A live id whose hash is gone gets its hash back and stays where it is.
+-- Repeat   safe: the second time the job is live.
+
+local id_key, delayed, events = KEYS[1], KEYS[4], KEYS[9]
+local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = delayed, pc = KEYS[5],
+  marker = KEYS[6], active = KEYS[7] }
+local LIVE_SETS, LIVE_LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[7], KEYS[2], KEYS[13] }
+local completed, failed = KEYS[10], KEYS[11]
+local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
+local FIRST, STRIDE = 3, 10
+
+local function is_live(id)
+  for i = 1, #LIVE_SETS do
+    if call('ZSCORE', LIVE_SETS[i], id) then return true end
+  end
+  for i = 1, #LIVE_LISTS do
+    if call('LPOS', LIVE_LISTS[i], id) then return true end
+  end
+  return false
+end
+
+local function leave_finished(id)
+  if call('ZREM', failed, id) == 1 then return 'failed' end
+  if call('ZREM', completed, id) == 1 then return 'completed' end
+end
+
+local function write_hash(job_key, at, delay)
+  call('HDEL', job_key, 'finishedOn', 'processedOn', 'returnvalue', 'failedReason', 'stacktrace',
+    'defa', 'stc', 'ats', 'atm')
+  call('HSET', job_key, 'name', ARGV[at + 1], 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
+    'timestamp', ARGV[at + 4], 'delay', delay, 'priority', ARGV[at + 6])
+  if ARGV[at + 8] ~= '' then call('HSET', job_key, 'ats', ARGV[at + 8]) end
+  if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
+end
+
+local batch, untouched, created = new_batch(), {}, 0
+local placed = {} -- in this batch, not written yet
+for at = FIRST, #ARGV, STRIDE do
+  local id, job_key = ARGV[at], prefix .. ARGV[at]
+  local exists = call('EXISTS', job_key) == 1
+  local prev = leave_finished(id)
+  if placed[id] or (not prev and exists and is_live(id)) then
+    untouched[#untouched + 1] = (at - FIRST) / STRIDE + 1
+  else
+    local due_ms = tonumber(ARGV[at + 5])
+    local is_delayed = due_ms ~= nil and due_ms > now
+    local delay_ms = is_delayed and math.max(due_ms - tonumber(ARGV[at + 4]), 0) or 0
+    write_hash(job_key, at, text(delay_ms))
+    placed[id] = true
+    if not exists then
+      created = created + 1
+      call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', ARGV[at + 1])
+    end
+    if prev or exists or not is_live(id) then
+      if is_delayed then
+        place_delayed(batch, delayed, id, due_ms)
+        call('XADD', events, '*', 'event', 'delayed', 'jobId', id, 'delay', ARGV[at + 5])
+      else
+        place(batch, id, tonumber(ARGV[at + 6]), ARGV[at + 7] ~= '')
+        announce_waiting(events, id, prev)
+      end
+    end
+  end
+end
+if created > 0 then call('INCRBY', id_key, created) end
+flush(batch, key, meta)
+trim_events(events, meta)
+return untouched

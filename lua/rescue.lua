@@ -1,0 +1,62 @@
+-- rescue: the stalled check. Suspects without a lock go back to waiting; all others that are
+-- active become suspects until their owner extends the lock.
+--
+-- KEYS[1] stalled        SET     suspects of the last check
+-- KEYS[2] wait           LIST    job ids without priority, next one at the tail
+-- KEYS[3] active         LIST
+-- KEYS[4] stalled_check  STRING  exists while another worker's check is recent
+-- KEYS[5] marker         ZSET    wakes one blocked worker
+-- KEYS[6] meta           HASH    queue settings
+-- KEYS[7] events         STREAM
+-- KEYS[8] repeat         ZSET    current iteration of each schedule
+-- ARGV[1] job_prefix     start of a job's hash key
+-- ARGV[2] interval_ms    time until the next check
+-- ARGV[3] stalled_max    rescues of one job before it fails at its next claim
+-- ARGV[4] suspects_max   suspects looked at in this check; the others are in the next
+-- ARGV[5] active_max     active jobs marked as suspects, oldest first
+-- ARGV[6] test_now_ms    empty in production: server time is used
+--
+-- Undeclared keys: the job hashes, `job_prefix .. id`, their `:lock`, and `repeat:…`.
+--
+-- Returns  the ids that were put back
+-- Moves    active -> wait
+-- Repeat   safe: within the interval nothing happens.
+
+local stalled, wait, active, stalled_check = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local marker, events, repeat_key = KEYS[5], KEYS[7], KEYS[8]
+local prefix, interval_ms, stalled_max = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local suspects_max, active_max, now = ARGV[4], tonumber(ARGV[5]), clock_ms(ARGV[6])
+
+if not call('SET', stalled_check, text(now), 'PX', interval_ms, 'NX') then return {} end
+local meta = read_meta(KEYS[6])
+
+-- BullMQ never fails a scheduled job for stalling: its schedule would end with it.
+local function belongs_to_schedule(schedule_id)
+  return call('EXISTS', prefix .. 'repeat:' .. schedule_id) == 1
+    or call('ZSCORE', repeat_key, schedule_id) ~= false
+end
+
+local suspects = call('SPOP', stalled, suspects_max)
+local rescued = {}
+for i = 1, #suspects do
+  local id, job_key = suspects[i], prefix .. suspects[i]
+  if call('EXISTS', job_key .. ':lock') == 0 and call('LREM', active, -1, id) == 1 then
+    local job = call('HMGET', job_key, 'name', 'rjk')
+    if job[1] or call('EXISTS', job_key) == 1 then -- an id without a hash just leaves
+      local count = call('HINCRBY', job_key, 'stc', 1)
+      if count > stalled_max and not (job[2] and belongs_to_schedule(job[2])) then
+        call('HSET', job_key, 'defa', 'job stalled more than allowable limit')
+      end
+      rescued[#rescued + 1] = id
+      announce_waiting(events, id, 'active')
+      call('XADD', events, '*', 'event', 'stalled', 'jobId', id)
+    end
+  end
+end
+if #rescued > 0 then
+  call_many('RPUSH', wait, rescued) -- the contract: next in line, whatever their priority
+  wake(marker, meta, active)
+end
+call_many('SADD', stalled, call('LRANGE', active, -active_max, -1))
+trim_events(events, meta)
+return rescued

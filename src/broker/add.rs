@@ -1,0 +1,184 @@
+//! Jobs come in: `add`, `requeue` and `promote`.
+
+use super::batch::{batches, mark};
+use super::connection::ScriptCall;
+use super::error::Refusal;
+use super::keys::check_job_id;
+use super::script::ScriptId;
+use super::{Broker, BrokerError, PRIORITY_MAX, Repeat};
+use crate::job::QueueName;
+
+/// A job as it goes on the wire.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewJob {
+    pub id: String,
+    pub name: String,
+    /// JSON text, never looked into.
+    pub data: String,
+    /// JSON text, with `BullMQ`'s names.
+    pub opts: String,
+    pub timestamp_ms: i64,
+    /// When it may start, by the server's clock; none or past: now.
+    pub due_ms: Option<i64>,
+    /// On the wire: 0 none, 1 most urgent, up to [`PRIORITY_MAX`].
+    pub priority: u32,
+    /// Next in line among the jobs without priority.
+    pub lifo: bool,
+    /// How often it was started before; written when above 0.
+    pub attempts_started: u32,
+    /// How many attempts it spent before; written when above 0.
+    pub attempts_made: u32,
+}
+
+/// What became of a job that was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    Created,
+    /// Its id exists already; that job was left as it is.
+    Duplicate,
+}
+
+impl NewJob {
+    fn check(&self) -> Result<(), BrokerError> {
+        if self.priority > PRIORITY_MAX {
+            return Err(BrokerError::Refused(Refusal::Priority(self.priority)));
+        }
+        check_job_id(&self.id)
+    }
+
+    fn bytes(&self) -> usize {
+        self.id.len() + self.name.len() + self.data.len() + self.opts.len()
+    }
+
+    /// The ten arguments that `add` and `requeue` take per job.
+    fn write(&self, call: &mut ScriptCall) {
+        let positive = |number: u32| (number > 0).then(|| i64::from(number));
+        call.arg(&self.id)
+            .arg(&self.name)
+            .arg(&self.data)
+            .arg(&self.opts)
+            .arg(self.timestamp_ms)
+            .number_or_empty(self.due_ms)
+            .arg(self.priority)
+            .flag(self.lifo)
+            .number_or_empty(positive(self.attempts_started))
+            .number_or_empty(positive(self.attempts_made));
+    }
+}
+
+impl Broker {
+    /// Puts new jobs into a queue, in this order; answers in the same order.
+    ///
+    /// Atomic per batch of [`BATCH_MAX`](super::BATCH_MAX). Run again after a failure, it adds
+    /// what is missing; jobs that the lost call added are then reported as duplicates.
+    pub async fn add(&self, queue: &QueueName, jobs: &[NewJob]) -> Result<Vec<Added>, BrokerError> {
+        let keys = self.keys(queue);
+        jobs.iter().try_for_each(NewJob::check)?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        for batch in batches(jobs, NewJob::bytes) {
+            let mut call = ScriptCall::new(
+                ScriptId::Add,
+                [
+                    &keys.id(),
+                    &keys.wait(),
+                    &keys.prioritized(),
+                    &keys.delayed(),
+                    &keys.pc(),
+                    &keys.marker(),
+                    &keys.active(),
+                    &keys.meta(),
+                    &keys.events(),
+                ],
+            );
+            call.arg(keys.job_prefix())
+                .number_or_empty(self.test_now_ms);
+            batch.iter().for_each(|job| job.write(&mut call));
+            answers.extend(self.run_marking("add", &call, batch.len()).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Makes jobs wait again that are finished, lost, or in no state; as the record has them.
+    ///
+    /// A job that is live is left as it is and reported as a duplicate.
+    pub async fn requeue(
+        &self,
+        queue: &QueueName,
+        jobs: &[NewJob],
+    ) -> Result<Vec<Added>, BrokerError> {
+        let keys = self.keys(queue);
+        jobs.iter().try_for_each(NewJob::check)?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        for batch in batches(jobs, NewJob::bytes) {
+            let mut call = ScriptCall::new(
+                ScriptId::Requeue,
+                [
+                    &keys.id(),
+                    &keys.wait(),
+                    &keys.prioritized(),
+                    &keys.delayed(),
+                    &keys.pc(),
+                    &keys.marker(),
+                    &keys.active(),
+                    &keys.meta(),
+                    &keys.events(),
+                    &keys.completed(),
+                    &keys.failed(),
+                    &keys.waiting_children(),
+                    &keys.paused(),
+                ],
+            );
+            call.arg(keys.job_prefix())
+                .number_or_empty(self.test_now_ms);
+            batch.iter().for_each(|job| job.write(&mut call));
+            answers.extend(self.run_marking("requeue", &call, batch.len()).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Makes delayed jobs available before they are due; false: the job is not delayed.
+    pub async fn promote(
+        &self,
+        queue: &QueueName,
+        ids: &[String],
+    ) -> Result<Vec<bool>, BrokerError> {
+        let keys = self.keys(queue);
+        let mut answers = Vec::with_capacity(ids.len());
+        for batch in batches(ids, String::len) {
+            let mut call = ScriptCall::new(
+                ScriptId::Promote,
+                [
+                    &keys.delayed(),
+                    &keys.wait(),
+                    &keys.prioritized(),
+                    &keys.pc(),
+                    &keys.marker(),
+                    &keys.active(),
+                    &keys.meta(),
+                    &keys.events(),
+                ],
+            );
+            call.arg(keys.job_prefix());
+            batch.iter().for_each(|id| {
+                call.arg(id);
+            });
+            let added = self.run_marking("promote", &call, batch.len()).await?;
+            answers.extend(added.into_iter().map(|answer| answer == Added::Created));
+        }
+        Ok(answers)
+    }
+
+    /// Runs a script that answers the positions of jobs that it left as they are.
+    async fn run_marking(
+        &self,
+        doing: &'static str,
+        call: &ScriptCall,
+        jobs: usize,
+    ) -> Result<Vec<Added>, BrokerError> {
+        let untouched: Vec<usize> = self.connections.run(call, Repeat::Safe).await?;
+        let mut answers = vec![Added::Created; jobs];
+        mark(&mut answers, untouched, &Added::Duplicate)
+            .ok_or_else(|| BrokerError::corrupt(doing, "a position outside the batch"))?;
+        Ok(answers)
+    }
+}

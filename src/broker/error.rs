@@ -1,0 +1,177 @@
+//! Why a call to Redis did not work, in the three kinds that callers tell apart.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// A failed call.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// Redis can't answer now: try again later. Nothing is known about what was done.
+    #[error("{doing}: redis is unavailable: {reason}")]
+    Unavailable { doing: &'static str, reason: String },
+    /// A rule says no; trying again changes nothing.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// Redis answered something that our scripts never answer: a bug, or foreign data.
+    #[error("{doing}: {reason}")]
+    Corrupt { doing: &'static str, reason: String },
+}
+
+/// The rules that can say no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "redis may evict keys under memory pressure (maxmemory-policy is `{0}`) and would lose \
+         jobs: run `redis-cli CONFIG SET maxmemory-policy noeviction`, or allow eviction in the \
+         settings because lost jobs are rebuilt from the record"
+    )]
+    EvictionPolicy(String),
+    #[error("redis {0} is too old: 6.2 is needed")]
+    ServerTooOld(String),
+    #[error("the redis url is not usable: {0}")]
+    Url(String),
+    #[error("job id `{0}` is empty or is the name of a key of the queue itself")]
+    JobId(String),
+    #[error("priority {0} is out of range: at most {max} is allowed", max = super::PRIORITY_MAX)]
+    Priority(u32),
+    #[error("redis denies access: {0}")]
+    Access(String),
+}
+
+impl Refusal {
+    /// Stable text for logs and programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::EvictionPolicy(_) => "eviction_policy",
+            Self::ServerTooOld(_) => "server_too_old",
+            Self::Url(_) => "redis_url",
+            Self::JobId(_) => "job_id",
+            Self::Priority(_) => "priority",
+            Self::Access(_) => "redis_access",
+        }
+    }
+}
+
+impl BrokerError {
+    /// Whether the same call may work later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    pub(super) fn corrupt(doing: &'static str, reason: impl Into<String>) -> Self {
+        Self::Corrupt {
+            doing,
+            reason: reason.into(),
+        }
+    }
+
+    pub(super) fn from_redis(doing: &'static str, error: &RedisError) -> Self {
+        let reason = error.to_string();
+        if is_access(error) {
+            return Self::Refused(Refusal::Access(reason));
+        }
+        match Outcome::of(error) {
+            Outcome::NotRun | Outcome::MaybeRun => Self::Unavailable { doing, reason },
+            Outcome::Bug => Self::Corrupt { doing, reason },
+        }
+    }
+}
+
+/// What an error says about the command that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Redis refused it before it began: any command may be sent again.
+    NotRun,
+    /// The reply was lost: only a repeatable command may be sent again.
+    MaybeRun,
+    /// It will fail again.
+    Bug,
+}
+
+impl Outcome {
+    pub(super) fn of(error: &RedisError) -> Self {
+        if error.is_connection_refusal() {
+            return Self::NotRun;
+        }
+        match error.kind() {
+            ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => Self::MaybeRun,
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::NoScript,
+            ) => Self::NotRun,
+            _ if is_full_or_busy(error) => Self::NotRun,
+            _ => Self::Bug,
+        }
+    }
+}
+
+/// Replies that the client library has no kind for. Redis 6.2 wraps the error of a command in a
+/// script into a text, later versions keep its code; both deny a script before its first write.
+fn is_full_or_busy(error: &RedisError) -> bool {
+    const CODES: [&str; 5] = ["OOM", "MISCONF", "BUSY", "NOREPLICAS", "READONLY"];
+    let detail = error.detail().unwrap_or_default();
+    CODES.iter().any(|code| {
+        error.code() == Some(code)
+            || detail.contains(&format!("-{code} "))
+            || detail.starts_with(&format!("{code} "))
+    })
+}
+
+fn is_access(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::AuthenticationFailed)
+        || matches!(error.code(), Some("NOAUTH" | "NOPERM" | "WRONGPASS"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the client library makes of an error reply.
+    fn reply(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+        match value.and_then(redis::Value::extract_error) {
+            Err(error) => error,
+            Ok(value) => panic!("{value:?} is no error"),
+        }
+    }
+
+    #[test]
+    fn errors_are_told_apart() {
+        for (line, outcome) in [
+            (
+                "LOADING Redis is loading the dataset in memory",
+                Outcome::NotRun,
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                Outcome::NotRun,
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                Outcome::NotRun,
+            ),
+            ("MISCONF Errors writing to the AOF file", Outcome::NotRun),
+            ("BUSY Redis is busy running a script.", Outcome::NotRun),
+            ("NOSCRIPT No matching script.", Outcome::NotRun),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",
+                Outcome::NotRun,
+            ),
+            ("WRONGTYPE Operation against a key", Outcome::Bug),
+            (
+                "ERR user_script:1: attempt to index a nil value",
+                Outcome::Bug,
+            ),
+        ] {
+            assert_eq!(Outcome::of(&reply(line)), outcome, "{line}");
+        }
+        let denied = BrokerError::from_redis("add", &reply("NOAUTH Authentication required."));
+        assert!(
+            matches!(denied, BrokerError::Refused(Refusal::Access(_))),
+            "{denied}"
+        );
+    }
+}

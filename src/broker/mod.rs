@@ -1,0 +1,201 @@
+//! Redis: jobs in `BullMQ`'s key layout, one method per script in `lua/`.
+//!
+//! The only place of the crate that says `redis`. It promises that every method is one atomic
+//! step per batch, that a step may be repeated, that time is the server's, and that what it
+//! leaves behind is what any `BullMQ` client expects to find. It decides nothing: what a job's
+//! outcome is, the record knows.
+//!
+//! Where the process may die: before a script, nothing happened; after it, everything did. Only
+//! a claim whose reply was lost leaves jobs that nobody runs; their lock runs out and `rescue`
+//! puts them back.
+
+mod add;
+mod batch;
+mod claim;
+mod connection;
+mod control;
+mod error;
+mod inspect;
+mod keys;
+mod lease;
+mod remove;
+mod script;
+mod settle;
+mod waker;
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::InfoDict;
+
+pub use add::{Added, NewJob};
+pub use batch::BATCH_MAX;
+pub use claim::{ClaimOptions, Claimed, ClaimedJob};
+pub use error::{BrokerError, Refusal};
+pub use inspect::{BrokerState, Counts, IdPage, KeyPage, LIST_MAX, QUEUES_MAX};
+pub use lease::RESCUE_MAX;
+pub use remove::Cancelled;
+pub use script::{SCRIPTS, Script};
+pub use settle::{Fail, Finish, Keep, Release, Retry, Settled};
+pub use waker::{WAIT_MAX, Waker};
+
+use crate::job::QueueName;
+use connection::{Connections, Repeat};
+use keys::Keys;
+
+/// `BullMQ`'s bound: priorities take 21 bits.
+pub const PRIORITY_MAX: u32 = (1 << 21) - 1;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// `RPOP` with a count, `ZMSCORE` and more.
+const OLDEST_SERVER: (u32, u32) = (6, 2);
+
+/// How to reach Redis, and what to accept there.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    pub url: String,
+    /// Start of all keys; `BullMQ`'s default is `bull`.
+    pub prefix: String,
+    /// Shared connections, used in turn.
+    pub connections: usize,
+    /// Start even if Redis may evict keys.
+    pub allow_eviction: bool,
+    /// Name of this worker as dashboards show it.
+    pub client_name: Option<String>,
+    /// Minutes of metrics to keep per queue, as `BullMQ`'s `maxDataPoints`; none: no metrics.
+    pub metrics_points_max: Option<u32>,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            prefix: "bull".to_owned(),
+            connections: 2,
+            allow_eviction: false,
+            client_name: None,
+            metrics_points_max: None,
+        }
+    }
+}
+
+/// Access to the queues of one prefix. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    connections: Connections,
+    options: Arc<BrokerOptions>,
+    test_now_ms: Option<i64>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the url: it may hold a password.
+        f.debug_struct("Broker")
+            .field("prefix", &self.options.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Connects, checks the server and loads the scripts.
+    ///
+    /// Refuses a Redis that is too old or that may evict jobs.
+    pub async fn connect(options: BrokerOptions) -> Result<Self, BrokerError> {
+        let connections = Connections::open(&options.url, options.connections).await?;
+        let broker = Self {
+            connections,
+            options: Arc::new(options),
+            test_now_ms: None,
+        };
+        broker.check_server().await?;
+        broker.connections.load_scripts().await?;
+        Ok(broker)
+    }
+
+    /// A clone whose scripts take this time for the server's.
+    #[doc(hidden)]
+    pub fn with_test_clock(&self, now_ms: i64) -> Self {
+        Self {
+            test_now_ms: Some(now_ms),
+            ..self.clone()
+        }
+    }
+
+    /// Start of all keys.
+    pub fn prefix(&self) -> &str {
+        &self.options.prefix
+    }
+
+    pub async fn ping(&self) -> Result<(), BrokerError> {
+        self.connections.command("ping", &redis::cmd("PING")).await
+    }
+
+    /// The clock that leases and due times are judged by.
+    pub async fn server_time_ms(&self) -> Result<i64, BrokerError> {
+        let (seconds, micros): (i64, i64) = self
+            .connections
+            .command("server_time_ms", &redis::cmd("TIME"))
+            .await?;
+        Ok(seconds * 1000 + micros / 1000)
+    }
+
+    /// Changes whenever the server process is another one.
+    pub async fn server_id(&self) -> Result<String, BrokerError> {
+        let info = self.info("server_id", "server").await?;
+        info.get("run_id")
+            .ok_or_else(|| BrokerError::corrupt("server_id", "no run_id in INFO"))
+    }
+
+    /// A wait of its own for new jobs. Opens a connection when it first waits.
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.connections.client().clone(), Arc::clone(&self.options))
+    }
+
+    fn keys(&self, queue: &QueueName) -> Keys {
+        Keys::new(&self.options.prefix, queue)
+    }
+
+    async fn info(&self, doing: &'static str, section: &str) -> Result<InfoDict, BrokerError> {
+        self.connections
+            .command(doing, redis::cmd("INFO").arg(section))
+            .await
+    }
+
+    async fn check_server(&self) -> Result<(), BrokerError> {
+        let server = self.info("check redis version", "server").await?;
+        let version: String = server.get("redis_version").unwrap_or_default();
+        if parse_version(&version).is_none_or(|found| found < OLDEST_SERVER) {
+            return Err(BrokerError::Refused(Refusal::ServerTooOld(version)));
+        }
+        // INFO, because managed services forbid CONFIG.
+        let memory = self.info("check eviction policy", "memory").await?;
+        let policy: String = memory.get("maxmemory_policy").unwrap_or_default();
+        if policy != "noeviction" {
+            if !self.options.allow_eviction {
+                return Err(BrokerError::Refused(Refusal::EvictionPolicy(policy)));
+            }
+            tracing::warn!(
+                policy,
+                "redis may evict jobs; they are rebuilt from the record"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn parse_version(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(parse_version("10.0.1").is_some_and(|v| v >= OLDEST_SERVER));
+        assert!(parse_version("6.0.16").is_some_and(|v| v < OLDEST_SERVER));
+        assert_eq!(parse_version("unknown"), None);
+    }
+}

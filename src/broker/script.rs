@@ -1,0 +1,130 @@
+//! The Lua scripts: what there is, and how each is put together.
+//!
+//! Scripts are addressed by the hash of their text, so old and new workers run side by side.
+
+use std::sync::LazyLock;
+
+/// A script as it lies in `lua/`.
+#[derive(Debug)]
+pub struct Script {
+    /// The file's name without `.lua`.
+    pub name: &'static str,
+    /// How many KEYS its header lists and its caller sends.
+    pub keys: usize,
+    /// The preludes joined before it.
+    pub preludes: &'static [&'static str],
+    /// The text of its own file.
+    pub file: &'static str,
+    /// What Redis runs.
+    pub source: &'static str,
+}
+
+macro_rules! lua {
+    ($name:literal) => {
+        include_str!(concat!("../../lua/", $name, ".lua"))
+    };
+}
+
+macro_rules! scripts {
+    ($($id:ident = $name:literal, keys $keys:literal, after $($prelude:literal)+;)+) => {
+        /// Names of the scripts in this crate.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum ScriptId { $($id,)+ }
+
+        /// All scripts, in the order of their ids.
+        pub static SCRIPTS: &[Script] = &[$(Script {
+            name: $name,
+            keys: $keys,
+            preludes: &[$($prelude,)+],
+            file: lua!($name),
+            source: concat!($(lua!($prelude), "\n",)+ lua!($name)),
+        },)+];
+    };
+}
+
+scripts! {
+    Add = "add", keys 9, after "prelude" "prelude_place";
+    Cancel = "cancel", keys 13, after "prelude" "prelude_place";
+    Claim = "claim", keys 10, after "prelude" "prelude_place";
+    Counts = "counts", keys 9, after "prelude";
+    Extend = "extend", keys 1, after "prelude";
+    Fail = "fail", keys 10, after "prelude" "prelude_settle";
+    Finish = "finish", keys 10, after "prelude" "prelude_settle";
+    Pause = "pause", keys 3, after "prelude";
+    Promote = "promote", keys 8, after "prelude" "prelude_place";
+    Release = "release", keys 7, after "prelude" "prelude_place" "prelude_settle";
+    Requeue = "requeue", keys 13, after "prelude" "prelude_place";
+    Rescue = "rescue", keys 8, after "prelude" "prelude_place";
+    Resume = "resume", keys 8, after "prelude" "prelude_place";
+    Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
+    States = "states", keys 8, after "prelude";
+    UpdateProgress = "update_progress", keys 2, after "prelude";
+}
+
+impl ScriptId {
+    pub(super) fn script(self) -> &'static Script {
+        &SCRIPTS[self as usize]
+    }
+
+    /// What Redis knows the script by.
+    pub(super) fn hash(self) -> &'static str {
+        static HASHES: LazyLock<Vec<String>> = LazyLock::new(|| {
+            let hash = |script: &Script| redis::Script::new(script.source).get_hash().to_owned();
+            SCRIPTS.iter().map(hash).collect()
+        });
+        &HASHES[self as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_in_lua_is_registered() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lua");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let known: BTreeSet<String> = SCRIPTS
+            .iter()
+            .flat_map(|script| script.preludes.iter().chain([&script.name]))
+            .map(|name| format!("{name}.lua"))
+            .collect();
+        assert_eq!(files, known);
+    }
+
+    #[test]
+    fn the_header_of_a_script_tells_its_keys_and_what_it_does() {
+        for Script {
+            name, keys, file, ..
+        } in SCRIPTS
+        {
+            let header: Vec<&str> = file.lines().take_while(|l| l.starts_with("--")).collect();
+            assert!(
+                header[0].starts_with(&format!("-- {name}: ")),
+                "{name}: {}",
+                header[0]
+            );
+            let listed = header
+                .iter()
+                .filter(|line| line.starts_with("-- KEYS["))
+                .count();
+            assert_eq!(listed, *keys, "{name}: KEYS in the header");
+            for part in ["-- Returns  ", "-- Moves    ", "-- Repeat   "] {
+                assert!(
+                    header.iter().any(|l| l.starts_with(part)),
+                    "{name} lacks `{part}`"
+                );
+            }
+            assert!(
+                file.lines().count() <= 120,
+                "{name} is longer than 120 lines"
+            );
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The broker against a real Redis: each script alone, every key compared.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod add;
+mod cancel;
+mod claim;
+mod connection;
+mod cost;
+mod extend;
+mod fail;
+mod finish;
+mod inspect;
+mod pause;
+mod progress;
+mod promote;
+mod release;
+mod requeue;
+mod rescue;
+mod retry;
+mod support;
+mod waker;

@@ -1,0 +1,160 @@
+use bullwark::broker::{Added, NewJob};
+
+use crate::support::{Bench, NOW, NOW_SCORE, STEP, job};
+
+#[tokio::test]
+async fn a_finished_job_waits_again_as_if_it_had_never_run() {
+    for state in ["failed", "completed"] {
+        let t = Bench::new().await;
+        t.raws(&[
+            "HSET @a name old data old opts {} timestamp 5 delay 9 priority 0 parentKey p:q:1",
+            "HSET @a finishedOn 1 processedOn 1 returnvalue 1 failedReason x stacktrace []",
+            "HSET @a defa x stc 2 ats 3 atm 3",
+            "RPUSH @a:logs line",
+            &format!("ZADD @{state} 7 a 8 other"),
+        ])
+        .await;
+        let again = NewJob {
+            attempts_made: 3,
+            attempts_started: 4,
+            ..job("a")
+        };
+        assert_eq!(
+            t.broker.requeue(&t.queue, &[again]).await.unwrap(),
+            [Added::Created]
+        );
+        let hash = format!(
+            "a {{atm=3 ats=4 data={{}} delay=0 name=n opts={{}} parentKey=p:q:1 priority=0 \
+             timestamp={NOW}}}"
+        );
+        let set = format!("{state} <other=8>");
+        let event = format!("events event=waiting jobId=a prev={state}");
+        let mut lines = [
+            hash.as_str(),
+            "a:logs [line]",
+            event.as_str(),
+            "marker <0=0>",
+            set.as_str(),
+            "wait [a]",
+        ];
+        lines.sort_unstable();
+        t.expect(&lines.join("\n")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_job_comes_back_where_the_record_wants_it() {
+    let t = Bench::new().await;
+    let jobs = [
+        NewJob {
+            priority: 5,
+            ..job("prio")
+        },
+        NewJob {
+            due_ms: Some(NOW + 10),
+            ..job("later")
+        },
+        job("plain"),
+    ];
+    let answers = t.broker.requeue(&t.queue, &jobs).await.unwrap();
+    assert_eq!(answers, [Added::Created; 3]);
+    let due = NOW + 10;
+    let hash = |delay: i64, priority: u32| {
+        format!("{{data={{}} delay={delay} name=n opts={{}} priority={priority} timestamp={NOW}}}")
+    };
+    t.expect(&format!(
+        "delayed <later={}>
+         events event=added jobId=prio name=n
+         events event=waiting jobId=prio
+         events event=added jobId=later name=n
+         events event=delayed jobId=later delay={due}
+         events event=added jobId=plain name=n
+         events event=waiting jobId=plain
+         id = 3
+         later {}
+         marker <0=0 1={due}>
+         pc = 1
+         plain {}
+         prio {}
+         prioritized <prio={}>
+         wait [plain]",
+        NOW_SCORE + 10 * 4096,
+        hash(10, 0),
+        hash(0, 0),
+        hash(0, 5),
+        5 * STEP + 1,
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_live_job_is_left_as_it_is() {
+    let t = Bench::new().await;
+    for arrange in [
+        "RPUSH @wait a",
+        "RPUSH @paused a",
+        "LPUSH @active a",
+        "ZADD @prioritized 1 a",
+        "ZADD @delayed 1 a",
+        "ZADD @waiting-children 1 a",
+    ] {
+        t.raws(&[arrange, "HSET @a name old"]).await;
+        let before = t.dump().await;
+        let answers = t.broker.requeue(&t.queue, &[job("a")]).await.unwrap();
+        assert_eq!(
+            (answers, t.dump().await),
+            (vec![Added::Duplicate], before),
+            "{arrange}"
+        );
+        let key = arrange.split_whitespace().nth(1).unwrap();
+        t.raws(&[&format!("DEL {key}")]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hash_in_no_state_waits_and_a_live_id_gets_its_hash_back() {
+    let t = Bench::new().await;
+    t.raws(&[
+        "HSET @orphan name old processedOn 1",
+        "ZADD @prioritized 9 hollow",
+    ])
+    .await;
+    let jobs = [
+        job("orphan"),
+        NewJob {
+            priority: 2,
+            ..job("hollow")
+        },
+    ];
+    let answers = t.broker.requeue(&t.queue, &jobs).await.unwrap();
+    assert_eq!(answers, [Added::Created; 2]);
+    let hash =
+        |p: u32| format!("{{data={{}} delay=0 name=n opts={{}} priority={p} timestamp={NOW}}}");
+    t.expect(&format!(
+        "events event=waiting jobId=orphan
+         events event=added jobId=hollow name=n
+         hollow {}
+         id = 1
+         marker <0=0>
+         orphan {}
+         prioritized <hollow=9>
+         wait [orphan]",
+        hash(2),
+        hash(0)
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn requeueing_again_changes_nothing() {
+    let t = Bench::new().await;
+    let once = t
+        .broker
+        .requeue(&t.queue, &[job("a"), job("a")])
+        .await
+        .unwrap();
+    assert_eq!(once, [Added::Created, Added::Duplicate]);
+    let before = t.dump().await;
+    let again = t.broker.requeue(&t.queue, &[job("a")]).await.unwrap();
+    assert_eq!((again, t.dump().await), (vec![Added::Duplicate], before));
+}
