@@ -19,7 +19,7 @@ const DELIVER_LAG: Duration = Duration::from_secs(2);
 /// How old a job must be before it is sealed: longer than any commit of an enqueue takes.
 const SEAL_LAG: Duration = Duration::from_secs(60);
 /// The specification's silence after which a worker counts as gone.
-pub const SILENCE: Duration = Duration::from_secs(5 * 60);
+const SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Looks at one step of new jobs and adds those that Redis does not know. Returns whether there is
 /// more to do at once. While Redis is away the watermark stays, so nothing is passed over.

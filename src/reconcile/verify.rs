@@ -15,7 +15,7 @@ use crate::job::{QueueName, Status};
 use crate::record::{Record, adopt, jobs, open};
 
 /// The most differences that are reported.
-pub const DIFFERENCES_MAX: usize = 1000;
+const DIFFERENCES_MAX: usize = 1000;
 /// How often a difference is looked at again.
 const LOOKS: u32 = 4;
 /// The pause between two looks: longer than a commit and a step of Redis take.
