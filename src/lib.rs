@@ -4,13 +4,19 @@
 //! which is the record. `docs/ARCHITECTURE.md` is the map of this crate.
 
 pub mod app;
+#[cfg(feature = "cli")]
+pub mod bench;
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
 pub mod enqueue;
 #[cfg(feature = "handlers")]
 pub mod handlers;
+#[cfg(feature = "server")]
+pub mod http;
 pub mod job;
 pub mod periodic;
 pub mod reconcile;

@@ -32,6 +32,19 @@ pub enum AppError {
     NotMigrated,
 }
 
+impl AppError {
+    /// True when a store is away: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Record(error) => error.is_unavailable(),
+            Self::Broker(error) => error.is_unavailable(),
+            // Somebody may be migrating right now.
+            Self::NotMigrated => true,
+            Self::Type(_) | Self::Worker(_) => false,
+        }
+    }
+}
+
 /// Everything of a process that talks to both stores.
 #[derive(Debug, Clone)]
 pub struct App {

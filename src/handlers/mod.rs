@@ -5,12 +5,13 @@
 
 pub mod diagnostics;
 
+use crate::config::Config;
 use crate::worker::Handlers;
 
 /// Handlers of every built-in type; the diagnostic ones only when asked for.
-pub fn builtin(has_diagnostics: bool) -> Handlers {
+pub fn builtin(config: &Config) -> Handlers {
     let mut handlers = Handlers::default();
-    if has_diagnostics {
+    if config.has_diagnostics {
         diagnostics::add(&mut handlers);
     }
     handlers

@@ -29,3 +29,13 @@ pub enum ReconcileError {
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
+
+impl ReconcileError {
+    /// True when a store is away: the same call may succeed later.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Record(error) => error.is_unavailable(),
+            Self::Broker(error) => error.is_unavailable(),
+        }
+    }
+}

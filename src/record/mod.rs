@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod logs;
 pub mod open;
 pub mod outbox;
+pub mod server;
 pub mod settle;
 pub mod start;
 mod tx;

@@ -34,7 +34,7 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::job::{QueueName, RetryRule};
 use crate::record::Record;
 use crate::record::logs::NewLog;
-use crate::settle::Settle;
+use crate::settle::{Done, Ended, Settle};
 use crate::tasks::Tasks;
 use held::{Held, HeldJobs};
 
@@ -44,7 +44,7 @@ pub use order::{InvalidServedQueue, ServedQueue};
 pub use restart::LEASE_LOSSES_MAX;
 
 /// How a worker works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WorkerOptions {
     /// Unique among all processes that ever ran: host, process and a random part.
     pub worker_id: String,
@@ -55,6 +55,18 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// How long running jobs may take after the shutdown began; the specification's two minutes.
     pub shutdown_limit: Duration,
+    /// Told of every attempt once both stores know how it ended.
+    pub observer: Option<Done>,
+}
+
+impl std::fmt::Debug for WorkerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerOptions")
+            .field("worker_id", &self.worker_id)
+            .field("queues", &self.queues)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WorkerOptions {
@@ -68,6 +80,7 @@ impl WorkerOptions {
             slots: 50,
             lease: Duration::from_secs(10),
             shutdown_limit: Duration::from_secs(120),
+            observer: None,
         }
     }
 }
@@ -182,11 +195,18 @@ impl Worker {
         background.spawn("journal", journal.run(ended.clone()));
 
         let forget = held.clone();
+        let observer = self.options.observer.clone();
+        let done = move |ended: &Ended| {
+            forget.remove(ended.id, &ended.token);
+            if let Some(observer) = &observer {
+                observer(ended);
+            }
+        };
         let settle = Settle::start(
             self.record.clone(),
             self.broker.clone(),
             &worker_id,
-            Arc::new(move |ended| forget.remove(ended.id, &ended.token)),
+            Arc::new(done),
             &settling,
         );
         for queue in &self.options.queues {

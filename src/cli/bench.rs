@@ -1,0 +1,123 @@
+//! `bullwark bench`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Done, Failure, Global, output};
+use crate::bench::{self, BenchOptions, Load, StorePids};
+use crate::config::Config;
+use crate::record::{Record, RecordOptions};
+use crate::stores::{Stores, StoresOptions};
+
+/// Example: bullwark bench --jobs 200000 --producers 200
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Runs on private stores in a temporary directory, with commits that reach \
+    the disk and an append-only file in Redis. Exit code 0 only if every job completed exactly once."
+)]
+pub(crate) struct Bench {
+    /// Jobs to enqueue and run
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
+    jobs: u32,
+    /// Callers that enqueue at the same time
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    producers: u32,
+    /// Jobs per call
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    batch: u32,
+    /// Slots of the worker
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    slots: u32,
+    /// Jobs per second to send; 0: as fast as answers come
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// Longest time in seconds
+    #[arg(long, default_value_t = 600)]
+    limit: u64,
+}
+
+pub(crate) async fn run(global: &Global, bench: Bench) -> Done {
+    let stores = Stores::start(StoresOptions::temporary()).await?;
+    let done = measure(global, &bench, &stores).await;
+    stores.stop().await?;
+    done
+}
+
+async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
+    let database_url = stores
+        .database_socket_url
+        .clone()
+        .unwrap_or_else(|| stores.database_url.clone());
+    let mut given = global.given();
+    given.database_url = Some(database_url.clone());
+    given.redis_url = Some(stores.redis_url.clone());
+    given.data_dir = Some(stores.dir().to_owned());
+    let config: Config = global.config_with(given)?;
+    let record = Record::connect(&RecordOptions::new(&database_url))?;
+    record.migrate().await?;
+    record.close().await;
+
+    let options = BenchOptions {
+        jobs: bench.jobs as usize,
+        producers: bench.producers as usize,
+        batch: bench.batch as usize,
+        slots: bench.slots as usize,
+        rate: bench.rate,
+        limit: Duration::from_secs(bench.limit),
+    };
+    let load = Load::start(config, options.slots).await?;
+    let pids = StorePids {
+        redis: stores.redis_pid(),
+        postgres: stores.postgres_pid(),
+    };
+    let report = bench::run(load, &options, pids).await?;
+    if global.json {
+        output::json(&report);
+    } else {
+        let ms = |p: &bench::Percentiles| {
+            format!(
+                "p50 {} · p95 {} · p99 {} · max {} ms",
+                p.p50, p.p95, p.p99, p.max
+            )
+        };
+        let cpu = &report.cpu_us_per_job;
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        output::table(
+            &["measured", "value"],
+            vec![
+                row("jobs", report.jobs.to_string()),
+                row(
+                    "jobs/s, enqueue to done",
+                    report.jobs_per_second.to_string(),
+                ),
+                row(
+                    "jobs/s, enqueue alone",
+                    report.enqueued_per_second.to_string(),
+                ),
+                row("sent to start", ms(&report.start_ms)),
+                row("sent to durably done", ms(&report.done_ms)),
+                row("WAL bytes per job", report.wal_bytes_per_job.to_string()),
+                row("commits per job", report.commits_per_job.to_string()),
+                row(
+                    "CPU per job",
+                    format!(
+                        "{} µs Bullwark · {} µs Redis · {} µs PostgreSQL",
+                        cpu.bullwark, cpu.redis, cpu.postgres
+                    ),
+                ),
+                row(
+                    "memory",
+                    format!("{} MiB", report.rss_bytes / (1024 * 1024)),
+                ),
+                row("exactly once", report.exactly_once.to_string()),
+            ],
+        );
+    }
+    match report.exactly_once {
+        true => Ok(()),
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "not every job completed exactly once"
+        ))),
+    }
+}

@@ -1,0 +1,47 @@
+//! Connecting a command to both stores, and saying what to do when that fails.
+
+use std::time::Duration;
+
+use super::{Done, Failure, Global, output};
+use crate::app::App;
+use crate::config::Config;
+use crate::handlers;
+use crate::record::{Record, RecordOptions};
+
+/// How long a process that stays tries to reach its stores at the start.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Connects once.
+pub(crate) async fn app(global: &Global) -> Result<App, Failure> {
+    let config = global.config()?;
+    Ok(App::connect(config.clone(), handlers::builtin(&config)).await?)
+}
+
+/// Connects; waits a while for stores that are just starting.
+pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
+    let handlers = handlers::builtin(&config);
+    let started = tokio::time::Instant::now();
+    loop {
+        match App::connect(config.clone(), handlers.clone()).await {
+            Err(error) if error.is_unavailable() && started.elapsed() < PATIENCE => {
+                tracing::warn!(%error, "waiting for the stores");
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// `bullwark migrate`
+pub(crate) async fn migrate(global: &Global) -> Done {
+    let config = global.config()?;
+    let record = Record::connect(&RecordOptions::new(&config.database_url))?;
+    record.migrate().await?;
+    record.close().await;
+    match global.json {
+        true => output::json(&serde_json::json!({ "migrated": true })),
+        false => output::line("The schema is up to date."),
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! What the program prints. The only place that writes to standard output and error.
+
+use std::io::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// One line on standard output. A reader that went away is no error.
+pub(crate) fn line(text: &str) {
+    writeln!(std::io::stdout(), "{text}").ok();
+}
+
+/// A line for the person, on standard error.
+pub(crate) fn note(text: &str) {
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
+/// An error.
+pub(crate) fn error(text: &str) {
+    note(&format!("bullwark: {text}"));
+}
+
+/// A value as JSON, on one line.
+pub(crate) fn json<T: Serialize>(value: &T) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(failed) => error(&format!("can not write JSON: {failed}")),
+    }
+}
+
+/// A table that fits the terminal.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    line(&table.to_string());
+}

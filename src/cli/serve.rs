@@ -1,0 +1,89 @@
+//! `bullwark serve`
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Done, Global, connect};
+use crate::app::App;
+use crate::record::{api_keys, workspaces};
+use crate::tasks::Tasks;
+
+/// Example: bullwark serve --http-addr 0.0.0.0:8080
+#[derive(Debug, Args)]
+#[command(after_help = "Set BULLWARK_API_KEY to make a key valid for the default workspace.")]
+pub(crate) struct Serve {
+    /// Where to listen [env: BULLWARK_HTTP_ADDR] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    http_addr: Option<String>,
+}
+
+pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
+    let mut signals = Signals::listen()?;
+    let mut given = global.given();
+    given.http_addr = serve.http_addr;
+    let config = global.config_with(given)?;
+    let app = connect::app_with_patience(config).await?;
+    let tasks = Tasks::new();
+    app.start_upkeep(&tasks);
+    let stop = CancellationToken::new();
+    let listener = bind(&app).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    if let Some(key) = &app.config.api_key {
+        api_keys::ensure(
+            &app.record,
+            key,
+            workspaces::DEFAULT_WORKSPACE,
+            "environment",
+        )
+        .await?;
+    }
+    let server = crate::http::serve(app.clone(), listener, stop.clone());
+    tokio::pin!(server);
+    let served = tokio::select! {
+        served = &mut server => served,
+        () = signals.next() => {
+            stop.cancel();
+            server.await
+        }
+    };
+    tasks.stop(STOP_LIMIT).await;
+    app.close().await;
+    Ok(served?)
+}
+
+/// How long upkeep may take to end.
+pub(crate) const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Listens where the settings say.
+pub(crate) async fn bind(app: &App) -> Result<tokio::net::TcpListener, anyhow::Error> {
+    let address = app.config.http_addr;
+    tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| {
+            anyhow::anyhow!("can not listen on {address}: {error}; choose another with --http-addr")
+        })
+}
+
+/// Ctrl-C and the signal of a supervisor.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next signal to stop.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `bullwark worker`
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{STOP_LIMIT, Signals};
+use super::{Done, Global, connect, output};
+use crate::app::{App, AppError, worker_id};
+use crate::tasks::Tasks;
+use crate::worker::{ServedQueue, WorkerOptions};
+
+/// Example: bullwark worker --queue high_priority --queue default --concurrency 100
+#[derive(Debug, Args)]
+#[command(
+    after_help = "At SIGTERM or Ctrl-C no new job is taken and running ones may finish; at a \
+    second signal they are given back at once."
+)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) options: WorkerFlags,
+}
+
+/// Options of everything that runs jobs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorkerFlags {
+    /// Queue to serve; repeat for several, first one first, or with weights: --queue a=3 --queue b=1
+    #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
+    queues: Vec<ServedQueue>,
+    /// Jobs at once
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    concurrency: u32,
+    /// Milliseconds after which the jobs of a killed worker may run elsewhere
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=3_600_000))]
+    lease_ms: u32,
+    /// Seconds that running jobs may take after the signal to stop
+    #[arg(long, default_value_t = 120)]
+    shutdown_limit: u64,
+}
+
+impl WorkerFlags {
+    pub(crate) fn settle(&self) -> WorkerOptions {
+        let mut options = WorkerOptions::new(worker_id());
+        options.queues = match self.queues.is_empty() {
+            true => default_queues(),
+            false => self.queues.clone(),
+        };
+        options.slots = self.concurrency as usize;
+        options.lease = Duration::from_millis(u64::from(self.lease_ms));
+        options.shutdown_limit = Duration::from_secs(self.shutdown_limit);
+        options
+    }
+}
+
+/// The specification's queues, most urgent first.
+fn default_queues() -> Vec<ServedQueue> {
+    ["high_priority", "default", "scheduled", "low_priority"]
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect()
+}
+
+pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
+    let signals = Signals::listen()?;
+    let app = connect::app_with_patience(global.config()?).await?;
+    let options = worker.options.settle();
+    if global.json {
+        output::json(&serde_json::json!({ "worker": options.worker_id }));
+    }
+    tracing::info!(worker = options.worker_id, slots = options.slots, "working");
+    let tasks = Tasks::new();
+    app.start_upkeep(&tasks);
+    let worked = work_until_signal(&app, options, signals).await;
+    tasks.stop(STOP_LIMIT).await;
+    app.close().await;
+    Ok(worked?)
+}
+
+/// Works until the first signal, then shuts down; the second signal hurries it.
+async fn work_until_signal(
+    app: &App,
+    options: WorkerOptions,
+    mut signals: Signals,
+) -> Result<(), AppError> {
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let work = app.work(options, stop.clone(), hurry.clone());
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            worked = &mut work => return worked,
+            () = signals.next() => {
+                if stop.is_cancelled() {
+                    hurry.cancel();
+                }
+                stop.cancel();
+            }
+        }
+    }
+}
