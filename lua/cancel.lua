@@ -44,7 +44,7 @@ local function leave(id)
   end
 end
 
-local answers, doomed, locks, left_active = {}, {}, {}, false
+local answers, doomed, locks, gone, left_active = {}, {}, {}, {}, false
 for at = 2, #ARGV do
   local id, job_key = ARGV[at], prefix .. ARGV[at]
   local job = call('HMGET', job_key, 'deid', 'rjk')
@@ -52,11 +52,13 @@ for at = 2, #ARGV do
   if job[2] and is_current_iteration(job[2], id) then
     state = 'scheduled'
   else
-    state = leave(id) or (call('EXISTS', job_key) == 1 and 'unknown') or 'absent'
+    local is_orphan = not gone[id] and call('EXISTS', job_key) == 1
+    state = leave(id) or (is_orphan and 'unknown') or 'absent'
     if state ~= 'absent' then
       if job[1] and call('GET', prefix .. 'de:' .. job[1]) == id then
         call('DEL', prefix .. 'de:' .. job[1], prefix .. 'dn:' .. job[1])
       end
+      gone[id] = true -- its keys are deleted after the last id
       doomed[#doomed + 1] = job_key
       locks[#locks + 1] = job_key .. ':lock'
       if state == 'active' then

@@ -17,8 +17,8 @@
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
 --
--- Returns  {now_ms, next_due_ms or 0, rate_wait_ms or 0, 1 if paused or at the concurrency,
---          ids, hash fields per id in the order of JOB_FIELDS}
+-- Returns  {now_ms, next_due_ms or 0, rate_wait_ms or 0, 1 if held, ids,
+--          JOB_FIELDS of each}; held: paused, or at the global concurrency
 -- Moves    delayed -> wait | prioritized; wait | paused | prioritized -> active
 -- Repeat   not safe: it claims further jobs. Those of a lost reply are rescued.
 
@@ -27,14 +27,12 @@ local wait, paused, pc, marker, limiter = KEYS[1], KEYS[5], KEYS[6], KEYS[7], KE
 local key = { wait = wait, prioritized = prioritized, delayed = delayed, pc = pc, marker = marker,
   active = active, events = events }
 local prefix, options, now = ARGV[1], cmsgpack.unpack(ARGV[2]), clock_ms(ARGV[3])
-local now_text, lease_ms = text(now), text(options.lease_ms)
-local meta = read_meta(KEYS[8])
+local now_text, lease_ms, meta = text(now), text(options.lease_ms), read_meta(KEYS[8])
 
 local JOB_FIELDS = { 'name', 'data', 'opts', 'timestamp', 'delay', 'priority', 'ats', 'atm', 'stc',
   'defa', 'parentKey', 'parent', 'rjk', 'deid' }
 local NAME, DATA, ATS, DEFA = 1, 2, 7, 10
 local ROUNDS_MAX = 10 -- more than one only where old markers or ids without a hash are dropped
-
 local function promote_due()
   local last = text((now + 1) * SCORES_PER_MS - 1)
   local due = call('ZRANGEBYSCORE', delayed, '0', last, 'LIMIT', '0', text(options.promote_max))
@@ -48,8 +46,8 @@ local function pop_list(list, ids, count)
   for _ = 1, ROUNDS_MAX do
     local popped = #ids < count and call('RPOP', list, count - #ids)
     if not popped then return end
-    for i = 1, #popped do
-      if popped[i]:sub(1, 2) ~= '0:' then ids[#ids + 1] = popped[i] end
+    for _, id in ipairs(popped) do
+      if id:sub(1, 2) ~= '0:' then ids[#ids + 1] = id end
     end
   end
 end
@@ -57,7 +55,7 @@ end
 local function pop(count)
   local ids = {}
   pop_list(wait, ids, count)
-  if #ids < count then pop_list(paused, ids, count) end
+  pop_list(paused, ids, count)
   if #ids < count then
     local popped = call('ZPOPMIN', prioritized, count - #ids)
     if #popped / 2 < count - #ids then call('DEL', pc) end

@@ -63,6 +63,6 @@ for i = 1, #options.keeps do keep_within(completed, prefix, options.keeps[i], no
 if options.metrics_points_max then
   count_metrics(metrics, points, done, now, options.metrics_points_max)
 end
-after_leaving(key, meta)
+after_ending(key, meta)
 trim_events(events, meta)
 return refusals(codes)

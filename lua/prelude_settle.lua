@@ -94,11 +94,16 @@ local function count_metrics(metrics, points, jobs, now, points_max)
   call('HSET', metrics, 'prevCount', text(before), 'prevTS', text(now))
 end
 
--- After a batch: does a waiting job get the free slot, or is the queue empty now?
-local function after_leaving(key, meta)
-  if call('LLEN', key.wait) == 0 and call('ZCARD', key.prioritized) == 0 then
-    if call('LLEN', key.active) == 0 then call('XADD', key.events, '*', 'event', 'drained') end
-  elseif meta.concurrency and not meta.paused then
-    call('ZADD', key.marker, '0', '0') -- a queue at its limit suppressed the markers
+-- A queue at its global concurrency suppressed the markers: now a slot is free.
+local function wake_for_slot(marker, meta)
+  if meta.concurrency and not meta.paused then call('ZADD', marker, '0', '0') end
+end
+
+-- After a batch of ends: does a waiting job get a free slot, or is the queue empty now?
+local function after_ending(key, meta)
+  if call('LLEN', key.wait) > 0 or call('ZCARD', key.prioritized) > 0 then
+    wake_for_slot(key.marker, meta)
+  elseif call('LLEN', key.active) == 0 then
+    call('XADD', key.events, '*', 'event', 'drained')
   end
 end

@@ -61,5 +61,6 @@ for i = 1, #ids do
   end
 end
 flush(batch, key, meta)
+wake_for_slot(key.marker, meta)
 trim_events(events, meta)
 return refusals(codes)

@@ -100,7 +100,8 @@ impl Broker {
 
     /// Makes jobs wait again that are finished, lost, or in no state; as the record has them.
     ///
-    /// A job that is live is left as it is and reported as a duplicate.
+    /// A job that is live is left as it is and reported as a duplicate. It searches `wait` for
+    /// each job, so it is for repairs; to fill an empty Redis again, use [`Broker::add`].
     pub async fn requeue(
         &self,
         queue: &QueueName,

@@ -88,7 +88,8 @@ impl ScriptCall {
 }
 
 impl Connections {
-    pub(super) async fn open(url: &str, count: usize) -> Result<Self, BrokerError> {
+    /// Connects when it is first used.
+    pub(super) fn open(url: &str, count: usize) -> Result<Self, BrokerError> {
         let client = open_client(url)?;
         let doing = "connect to redis";
         let config = ConnectionManagerConfig::new()
@@ -99,9 +100,7 @@ impl Connections {
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let mut managers = Vec::with_capacity(count.max(1));
         for _ in 0..count.max(1) {
-            let manager = client
-                .get_connection_manager_with_config(config.clone())
-                .await;
+            let manager = client.get_connection_manager_lazy(config.clone());
             managers.push(manager.map_err(|error| BrokerError::from_redis(doing, &error))?);
         }
         let manager = Manager::new_with_config(
@@ -147,12 +146,21 @@ impl Connections {
     ) -> Result<T, BrokerError> {
         let doing = call.id.script().name;
         let mut waits = RETRY_WAITS.iter();
+        let mut is_loaded = false;
         loop {
             let mut connection = self.manager();
             let error = match call.cmd.query_async::<T>(&mut connection).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
+            if is_missing_script(&error) && !is_loaded {
+                tracing::debug!(script = doing, "redis does not know our scripts, load them");
+                is_loaded = true;
+                load_scripts(&mut connection)
+                    .await
+                    .map_err(|error| BrokerError::from_redis("load scripts", &error))?;
+                continue;
+            }
             let may_repeat = match Outcome::of(&error) {
                 Outcome::NotRun => true,
                 Outcome::MaybeRun => repeat == Repeat::Safe,
@@ -162,15 +170,8 @@ impl Connections {
             let Some(wait) = wait else {
                 return Err(BrokerError::from_redis(doing, &error));
             };
-            if is_missing_script(&error) {
-                tracing::debug!(script = doing, "redis does not know our scripts, load them");
-                load_scripts(&mut connection)
-                    .await
-                    .map_err(|error| BrokerError::from_redis("load scripts", &error))?;
-            } else {
-                tracing::debug!(script = doing, %error, "redis call failed, try again");
-                tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
-            }
+            tracing::debug!(script = doing, %error, "redis call failed, try again");
+            tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
 

@@ -51,7 +51,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const OLDEST_SERVER: (u32, u32) = (6, 2);
 
 /// How to reach Redis, and what to accept there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BrokerOptions {
     pub url: String,
     /// Start of all keys; `BullMQ`'s default is `bull`.
@@ -64,6 +64,17 @@ pub struct BrokerOptions {
     pub client_name: Option<String>,
     /// Minutes of metrics to keep per queue, as `BullMQ`'s `maxDataPoints`; none: no metrics.
     pub metrics_points_max: Option<u32>,
+}
+
+impl fmt::Debug for BrokerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the url: it may hold a password.
+        f.debug_struct("BrokerOptions")
+            .field("prefix", &self.prefix)
+            .field("connections", &self.connections)
+            .field("allow_eviction", &self.allow_eviction)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for BrokerOptions {
@@ -89,9 +100,8 @@ pub struct Broker {
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the url: it may hold a password.
         f.debug_struct("Broker")
-            .field("prefix", &self.options.prefix)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
@@ -101,15 +111,27 @@ impl Broker {
     ///
     /// Refuses a Redis that is too old or that may evict jobs.
     pub async fn connect(options: BrokerOptions) -> Result<Self, BrokerError> {
-        let connections = Connections::open(&options.url, options.connections).await?;
-        let broker = Self {
+        let broker = Self::lazy(options)?;
+        broker.check().await?;
+        Ok(broker)
+    }
+
+    /// Connects when it is first used, so that a process can accept jobs while Redis is away.
+    ///
+    /// Whoever uses this calls [`Broker::check`] as soon as Redis answers.
+    pub fn lazy(options: BrokerOptions) -> Result<Self, BrokerError> {
+        let connections = Connections::open(&options.url, options.connections)?;
+        Ok(Self {
             connections,
             options: Arc::new(options),
             test_now_ms: None,
-        };
-        broker.check_server().await?;
-        broker.connections.load_scripts().await?;
-        Ok(broker)
+        })
+    }
+
+    /// Whether this Redis may be used; loads the scripts there.
+    pub async fn check(&self) -> Result<(), BrokerError> {
+        self.check_server().await?;
+        self.connections.load_scripts().await
     }
 
     /// A clone whose scripts take this time for the server's.
@@ -197,5 +219,15 @@ mod tests {
         assert!(parse_version("10.0.1").is_some_and(|v| v >= OLDEST_SERVER));
         assert!(parse_version("6.0.16").is_some_and(|v| v < OLDEST_SERVER));
         assert_eq!(parse_version("unknown"), None);
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let url = "redis://:secret@127.0.0.1:1".to_owned();
+        let options = BrokerOptions {
+            url,
+            ..BrokerOptions::default()
+        };
+        assert!(!format!("{options:?}").contains("secret"));
     }
 }

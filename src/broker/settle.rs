@@ -2,6 +2,10 @@
 //!
 //! The outcome is in the record before any of these is called. So a lock that ran out does not
 //! stop them while the job is still active; the lock of another attempt does.
+//!
+//! A call whose reply was lost is sent again, so a job that the first call settled answers
+//! `NotActive` (or `JobMissing`, if it was not kept). To a caller whose outcome is in the record
+//! these say the same as `Done`.
 
 use serde::Serialize;
 

@@ -84,6 +84,17 @@ async fn what_is_not_there_is_absent_and_nothing_is_written() {
         .unwrap();
     assert_eq!(answers, [Cancelled::Absent; 2]);
     t.expect("").await;
+
+    t.add(&["a"]).await;
+    let answers = t
+        .broker
+        .cancel(&t.queue, &strings(&["a", "a"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        answers,
+        [Cancelled::Removed(BrokerState::Wait), Cancelled::Absent]
+    );
 }
 
 #[tokio::test]

@@ -121,6 +121,47 @@ async fn an_absent_redis_and_a_full_one_are_unavailable() {
 }
 
 #[tokio::test]
+async fn a_broker_made_before_redis_works_once_redis_is_there() {
+    let mut server = Server::start(&[]);
+    server.stop();
+    let broker = Broker::lazy(options(&server)).unwrap();
+    let queue = "q".parse().unwrap();
+    assert!(broker.check().await.unwrap_err().is_unavailable());
+    assert!(
+        broker
+            .add(&queue, &[job("a")])
+            .await
+            .unwrap_err()
+            .is_unavailable()
+    );
+    server.start_again();
+    assert_eq!(
+        broker.add(&queue, &[job("a")]).await.unwrap(),
+        [Added::Created]
+    );
+    broker.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_survives_a_restart_of_redis() {
+    let mut server = Server::start(&[]);
+    let broker = Broker::connect(options(&server)).await.unwrap();
+    let queue = "q".parse().unwrap();
+    let before = broker.server_id().await.unwrap();
+    server.stop();
+    server.start_again();
+    assert_eq!(
+        broker.add(&queue, &[job("a")]).await.unwrap(),
+        [Added::Created]
+    );
+    assert_ne!(
+        broker.server_id().await.unwrap(),
+        before,
+        "it can be told that it was another"
+    );
+}
+
+#[tokio::test]
 async fn a_key_of_the_wrong_type_is_corrupt_not_unavailable() {
     let t = Bench::new().await;
     t.raws(&["SET @wait x"]).await;

@@ -7,6 +7,18 @@ use bullwark::job::QueueName;
 use crate::support::{Server, claim_options};
 
 const JOBS: usize = 50_000;
+const LARGE: Batches = Batches {
+    add: 500,
+    claim: 100,
+};
+const SMALL: Batches = Batches { add: 10, claim: 5 };
+
+/// Jobs per call.
+#[derive(Clone, Copy)]
+struct Batches {
+    add: usize,
+    claim: usize,
+}
 
 /// Processor seconds that the server has used.
 async fn cpu_seconds(server: &Server) -> f64 {
@@ -40,7 +52,7 @@ fn new_jobs(priority: u32) -> Vec<NewJob> {
         .collect()
 }
 
-async fn run(server: &Server, name: &str, priority: u32, keep: Keep) {
+async fn run(server: &Server, name: &str, priority: u32, keep: Keep, batches: Batches) {
     let options = BrokerOptions {
         url: server.url(),
         prefix: name.into(),
@@ -50,7 +62,7 @@ async fn run(server: &Server, name: &str, priority: u32, keep: Keep) {
     let queue: QueueName = "q".parse().unwrap();
     let jobs = new_jobs(priority);
     let start = cpu_seconds(server).await;
-    for part in jobs.chunks(500) {
+    for part in jobs.chunks(batches.add) {
         broker.add(&queue, part).await.unwrap();
     }
     let added = cpu_seconds(server).await;
@@ -62,7 +74,7 @@ async fn run(server: &Server, name: &str, priority: u32, keep: Keep) {
         for _ in 0..10 {
             claims.push(
                 broker
-                    .claim(&queue, &claim_options("worker:1", 100))
+                    .claim(&queue, &claim_options("worker:1", batches.claim))
                     .await
                     .unwrap()
                     .jobs,
@@ -103,10 +115,11 @@ async fn cost_of_a_job() {
         limit: None,
     };
     let plain = Server::start(&[]);
-    run(&plain, "prioritized, keep 1000", 11, some).await;
-    run(&plain, "prioritized, keep 0", 11, Keep::Remove).await;
-    run(&plain, "wait list, keep 1000", 0, some).await;
+    run(&plain, "prioritized, keep 1000", 11, some, LARGE).await;
+    run(&plain, "prioritized, keep 0", 11, Keep::Remove, LARGE).await;
+    run(&plain, "wait list, keep 1000", 0, some, LARGE).await;
+    run(&plain, "add 10, claim 5", 11, some, SMALL).await;
     let durable = Server::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
-    run(&durable, "with append-only file", 11, some).await;
-    run(&durable, "aof, keep 0", 11, Keep::Remove).await;
+    run(&durable, "with append-only file", 11, some, LARGE).await;
+    run(&durable, "aof, keep 0", 11, Keep::Remove, LARGE).await;
 }

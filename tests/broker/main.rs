@@ -12,6 +12,7 @@ mod fail;
 mod finish;
 mod inspect;
 mod pause;
+mod peer;
 mod progress;
 mod promote;
 mod release;

@@ -120,6 +120,20 @@ async fn a_retry_repeated_after_the_next_claim_leaves_that_attempt_alone() {
 }
 
 #[tokio::test]
+async fn a_queue_at_its_concurrency_wakes_a_worker_when_a_job_is_put_off() {
+    let t = Bench::new().await;
+    t.raws(&["HSET @meta concurrency 1"]).await;
+    t.add(&["a", "b"]).await;
+    t.claim(9).await;
+    t.raws(&["DEL @marker"]).await;
+    t.broker.retry(&t.queue, &[retry("a", 5000)]).await.unwrap();
+    assert_eq!(
+        t.raw::<Vec<String>>("ZRANGE @marker 0 -1").await,
+        ["0", "1"]
+    );
+}
+
+#[tokio::test]
 async fn a_retry_wakes_nobody_while_the_queue_is_paused() {
     let t = Bench::new().await;
     t.add(&["a"]).await;

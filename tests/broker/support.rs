@@ -20,7 +20,8 @@ pub(crate) const STEP: i64 = 4_294_967_296;
 
 pub(crate) struct Server {
     pub(crate) port: u16,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+    options: Vec<String>,
     /// A shell that ends the server when this process, which holds its input, ends.
     shell: Child,
 }
@@ -33,33 +34,22 @@ impl Server {
             .local_addr()
             .unwrap()
             .port();
-        let shell = Command::new("sh")
-            .arg("-c")
-            .arg("redis-server \"$@\" & server=$!; read -r _; kill -9 $server; wait")
-            .arg("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-            ])
-            .args(["--appendonly", "no", "--daemonize", "no"])
-            .arg("--dir")
-            .arg(directory.path())
-            .args(options)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server must be on PATH");
+        let options = strings(options);
+        let shell = launch(port, directory.path(), &options);
         let server = Self {
             port,
-            _directory: directory,
+            directory,
+            options,
             shell,
         };
         server.await_ready();
         server
+    }
+
+    /// The same address with another process, which has lost everything.
+    pub(crate) fn start_again(&mut self) {
+        self.shell = launch(self.port, self.directory.path(), &self.options);
+        self.await_ready();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -85,6 +75,28 @@ impl Server {
         }
         panic!("redis-server does not answer");
     }
+}
+
+fn launch(port: u16, directory: &std::path::Path, options: &[String]) -> Child {
+    Command::new("sh")
+        .arg("-c")
+        .arg("redis-server \"$@\" & server=$!; read -r _; kill -9 $server; wait")
+        .arg("redis-server")
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ])
+        .args(["--appendonly", "no", "--daemonize", "no", "--dir"])
+        .arg(directory)
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell, and redis-server on PATH")
 }
 
 pub(crate) fn server() -> &'static Server {
