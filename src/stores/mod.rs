@@ -20,6 +20,7 @@ mod directory;
 mod error;
 mod guardian;
 mod leftovers;
+mod log;
 mod postgres_server;
 mod process;
 mod programs;
