@@ -293,7 +293,11 @@ async fn a_pid_file_that_names_a_stranger_harms_nobody() {
     let data = dir.path().join("postgres/data").canonicalize().unwrap();
     let me = std::process::id();
     let text = format!("{me}\n{}\n1\n1\n\n127.0.0.1\n", data.display());
-    std::fs::write(data.join("postmaster.pid"), text).unwrap();
+    std::fs::write(data.join("postmaster.pid"), &text).unwrap();
+    let ports = std::fs::read_to_string(dir.path().join("ports")).unwrap();
+    let port = ports.trim().split(' ').next_back().unwrap();
+    let socket_lock = data.parent().unwrap().join(format!(".s.PGSQL.{port}.lock"));
+    std::fs::write(socket_lock, text).unwrap();
     std::fs::write(dir.path().join("redis/redis.pid"), me.to_string()).unwrap();
     Stores::start(kept(dir.path()))
         .await
