@@ -1,7 +1,7 @@
 //! The directory that private stores live in: its lock, its ports, the place of PostgreSQL's data.
 //!
 //! ```text
-//! DIR/lock            held while a Bullwark uses the directory; names its process
+//! DIR/lock            held while a Bullwark uses the directory; names its process and addresses
 //! DIR/id              made once, so that a directory that was deleted and made again is a new one
 //! DIR/ports           the ports of the last run
 //! DIR/redis/          append-only file
@@ -12,18 +12,18 @@
 //! Promises: two processes never use one directory at once, whatever way the first one ended; the
 //! same directory finds the same data again. Refuses to delete data that it cannot explain.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::StoresError;
 use super::account::Account;
+use super::lock::{Addresses, Lock};
 
 /// Others may pass through, so that PostgreSQL's user reaches its part, but not look around.
 const PASSABLE: u32 = 0o711;
@@ -44,8 +44,7 @@ const ELSEWHERE: [&str; 3] = ["/var/lib", "/var/tmp", "/tmp"];
 pub(super) struct Directory {
     path: PathBuf,
     id: String,
-    /// The kernel releases it when the process ends, however it ends.
-    _lock: Flock<File>,
+    lock: Lock,
 }
 
 /// The two ports of one run.
@@ -62,14 +61,10 @@ impl Directory {
         let path = path
             .canonicalize()
             .map_err(StoresError::file("resolve", path))?;
-        let lock = lock(&path)?;
+        let lock = Lock::take(&path)?;
         let id = read_or_make_id(&path)?;
         create_dir(&path.join("redis"), 0o700)?;
-        Ok(Self {
-            path,
-            id,
-            _lock: lock,
-        })
+        Ok(Self { path, id, lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -198,6 +193,13 @@ impl Directory {
         })
     }
 
+    /// Lets other processes find the servers: see [`super::discover`].
+    pub(super) fn announce(&self, addresses: &Addresses) -> Result<(), StoresError> {
+        self.lock
+            .announce(addresses)
+            .map_err(StoresError::file("write the lock of", &self.path))
+    }
+
     pub(super) fn ports_before(&self) -> Option<Ports> {
         let text = fs::read_to_string(self.path.join("ports")).ok()?;
         let (redis, postgres) = text.trim().split_once(' ')?;
@@ -231,41 +233,6 @@ pub(super) fn create_dir(path: &Path, mode: u32) -> Result<(), StoresError> {
     // The process's file mask may have taken bits away that PostgreSQL's user needs.
     made.and_then(|()| fs::set_permissions(path, PermissionsExt::from_mode(mode)))
         .map_err(StoresError::file("create", path))
-}
-
-fn lock(dir: &Path) -> Result<Flock<File>, StoresError> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(StoresError::file("open", &path))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            let written = lock
-                .set_len(0)
-                .and_then(|()| writeln!(lock, "{}", std::process::id()));
-            written.map_err(StoresError::file("write", &path))?;
-            Ok(lock)
-        }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            // The holder may be between its lock and its pid; an unknown pid is still an answer.
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() {
-                "unknown".into()
-            } else {
-                pid.trim().into()
-            };
-            Err(StoresError::InUse {
-                dir: dir.to_owned(),
-                pid,
-            })
-        }
-        Err((_, errno)) => Err(StoresError::file("lock", &path)(errno.into())),
-    }
 }
 
 fn read_or_make_id(dir: &Path) -> Result<String, StoresError> {
@@ -304,19 +271,6 @@ fn make_root_owned(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_is_locked_by_one_and_names_its_holder() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = Directory::open(dir.path()).unwrap();
-        let refused = Directory::open(dir.path()).unwrap_err().to_string();
-        assert!(
-            refused.contains(&format!("process {}", std::process::id())),
-            "{refused}"
-        );
-        drop(held);
-        Directory::open(dir.path()).unwrap();
-    }
 
     #[test]
     fn ports_stay_the_same_while_they_are_free() {

@@ -20,6 +20,8 @@ mod directory;
 mod error;
 mod guardian;
 mod leftovers;
+mod lock;
+mod log;
 mod postgres_server;
 mod process;
 mod programs;
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub use error::StoresError;
+pub use lock::{Addresses, discover};
 
 use directory::{Directory, Ports, is_free};
 use guardian::Guardian;
@@ -175,6 +178,14 @@ impl Stores {
         Ok(())
     }
 
+    /// Where any client reaches them.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            redis_url: self.redis_url.clone(),
+            database_url: self.database_url.clone(),
+        }
+    }
+
     /// An error if one of the servers has ended by itself.
     pub fn check(&mut self) -> Result<(), StoresError> {
         [&mut self.redis, &mut self.postgres]
@@ -269,7 +280,7 @@ impl Stores {
                     self.redis_url = redis_server::url(ports.redis);
                     self.database_url = self.postgres_setup.url();
                     self.database_socket_url = self.postgres_setup.socket_url();
-                    return Ok(());
+                    return self.directory.announce(&self.addresses());
                 }
                 (redis, postgres) => {
                     races += 1;

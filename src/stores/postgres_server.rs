@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -75,14 +77,36 @@ impl PostgresSetup {
         let mark = data.display().to_string();
         let found = || working_in(&data, &NAMES, &pid_file, &mark);
         end_leftovers(SERVER, found, Signal::SIGINT, &data, self.stop_patience).await?;
-        // We hold the directory's lock and nobody works there: whatever process has that number
-        // now is a stranger, but PostgreSQL would take it for itself and refuse to start.
-        match std::fs::remove_file(&pid_file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoresError::file("remove", &pid_file)(error))
+        self.remove_stale_locks()
+            .map_err(StoresError::file("tidy up", &self.dir))
+    }
+
+    /// Removes lock files whose number belongs to a stranger by now, or to a process that is dead
+    /// and not yet buried: PostgreSQL would take either for itself and refuse to start.
+    ///
+    /// A number that nobody has stays for PostgreSQL, which then also makes sure that no orphaned
+    /// backend still uses the old shared memory.
+    fn remove_stale_locks(&self) -> std::io::Result<()> {
+        let is_lock = |name: &str| name.starts_with(".s.PGSQL.") && name.ends_with(".lock");
+        let mut locks = vec![self.pid_file()];
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(is_lock) {
+                locks.push(entry.path());
             }
-            _ => Ok(()),
         }
+        for lock in locks {
+            let text = std::fs::read_to_string(&lock).unwrap_or_default();
+            let pid = text
+                .lines()
+                .next()
+                .and_then(|line| line.trim().parse().ok());
+            let exists = |pid| !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH));
+            if pid.is_some_and(exists) {
+                std::fs::remove_file(&lock)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the data directory and the database, unless they exist.

@@ -4,8 +4,6 @@
 //! terminal reaches only us, so that servers are stopped last. Refuses to wait without a limit.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,15 +18,10 @@ use tokio::sync::oneshot;
 
 use super::StoresError;
 use super::account::Account;
+use super::log::Log;
 
 /// How often a process is looked at while we wait for it.
 pub(super) const GLANCE: Duration = Duration::from_millis(10);
-
-/// How much of a log an error shows.
-const LOG_TAIL_BYTES: u64 = 4096;
-
-/// A log is put aside at the start of a run once it is larger.
-const LOG_MAX_BYTES: u64 = 10 * 1024 * 1024;
 
 /// How long a server may take to end after SIGKILL; only a broken disk takes longer.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,9 +48,7 @@ pub(super) struct Process {
     server: &'static str,
     child: Child,
     goodbye: Signal,
-    log: PathBuf,
-    /// Where in the log this run begins.
-    log_start: u64,
+    log: Log,
 }
 
 impl Process {
@@ -65,8 +56,7 @@ impl Process {
         server: &'static str,
         launch: Launch<'_>,
     ) -> Result<Self, StoresError> {
-        let log_file = open_log(launch.log)?;
-        let log_start = log_file.metadata().map(|found| found.len()).unwrap_or(0);
+        let log = Log::open(launch.log)?;
         let mut command = match launch.setpriv {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
@@ -94,23 +84,22 @@ impl Process {
         }
         // Log lines in English, and macOS wants a valid locale before threads start.
         command.env("LC_ALL", "C");
-        let also = log_file
-            .try_clone()
-            .map_err(StoresError::file("open", launch.log))?;
-        command.stdin(launch.input).stdout(log_file).stderr(also);
+        command
+            .stdin(launch.input)
+            .stdout(log.writer()?)
+            .stderr(log.writer()?);
         if let Some(account) = launch.account {
             account.apply(&mut command);
         }
         let program = launch.program.display().to_string();
         let child = spawn_from_lasting_thread(command).await;
         let child = child.map_err(|source| StoresError::Spawn { program, source })?;
-        let log = launch.log.to_owned();
+        let goodbye = launch.goodbye;
         Ok(Self {
             server,
             child,
-            goodbye: launch.goodbye,
+            goodbye,
             log,
-            log_start,
         })
     }
 
@@ -132,7 +121,7 @@ impl Process {
         match self.ended() {
             None => Ok(()),
             Some(status) => {
-                let log = self.log_tail();
+                let log = self.log.tail();
                 Err(StoresError::Ended {
                     server: self.server,
                     why: status.to_string(),
@@ -220,16 +209,11 @@ impl Process {
         }
     }
 
-    /// The last lines of the log since this process started.
-    pub(super) fn log_tail(&self) -> String {
-        log_tail(&self.log, self.log_start)
-    }
-
     fn not_started(&self, why: String) -> StoresError {
         StoresError::NotStarted {
             server: self.server,
             why,
-            log: self.log_tail(),
+            log: self.log.tail(),
         }
     }
 }
@@ -283,33 +267,6 @@ pub(super) fn send(pid: i32, signal: Signal) {
     match kill(Pid::from_raw(pid), signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(error) => tracing::warn!(pid, %signal, %error, "signal a server"),
-    }
-}
-
-fn open_log(path: &Path) -> Result<File, StoresError> {
-    if std::fs::metadata(path).is_ok_and(|found| found.len() > LOG_MAX_BYTES) {
-        let aside = path.with_extension("log.1");
-        std::fs::rename(path, &aside).map_err(StoresError::file("put aside", path))?;
-    }
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.map_err(StoresError::file("open", path))
-}
-
-fn log_tail(path: &Path, start: u64) -> String {
-    let read = || -> std::io::Result<String> {
-        let mut file = File::open(path)?;
-        let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(
-            start.max(end.saturating_sub(LOG_TAIL_BYTES)),
-        ))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    };
-    match read() {
-        Ok(text) if text.is_empty() => "(empty)".to_owned(),
-        Ok(text) => text,
-        Err(error) => format!("({}: {error})", path.display()),
     }
 }
 

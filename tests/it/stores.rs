@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bullwark::stores::{Kill, Stores, StoresError, StoresOptions};
+use bullwark::stores::{Kill, Stores, StoresError, StoresOptions, discover};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
@@ -119,19 +119,18 @@ async fn data_and_ports_stay_from_run_to_run() {
     let stores = Stores::start(kept(dir.path())).await.unwrap();
     set(&stores, "k", "v").await;
     insert(&stores, 1).await;
-    let addresses = (stores.redis_url.clone(), stores.database_url.clone());
+    let addresses = stores.addresses();
+    assert_eq!(discover(dir.path()).as_ref(), Some(&addresses));
     let pids = [stores.redis_pid().unwrap(), stores.postgres_pid().unwrap()];
     stores.stop().await.unwrap();
     assert!(
         !pids.into_iter().any(is_alive),
         "stopped servers must be gone"
     );
+    assert_eq!(discover(dir.path()), None);
 
     let stores = Stores::start(kept(dir.path())).await.unwrap();
-    assert_eq!(
-        (stores.redis_url.clone(), stores.database_url.clone()),
-        addresses
-    );
+    assert_eq!(stores.addresses(), addresses);
     assert_eq!(get(&stores, "k").await.as_deref(), Some("v"));
     assert_eq!(numbers(&stores).await, [1]);
     stores.stop().await.unwrap();
@@ -294,7 +293,11 @@ async fn a_pid_file_that_names_a_stranger_harms_nobody() {
     let data = dir.path().join("postgres/data").canonicalize().unwrap();
     let me = std::process::id();
     let text = format!("{me}\n{}\n1\n1\n\n127.0.0.1\n", data.display());
-    std::fs::write(data.join("postmaster.pid"), text).unwrap();
+    std::fs::write(data.join("postmaster.pid"), &text).unwrap();
+    let ports = std::fs::read_to_string(dir.path().join("ports")).unwrap();
+    let port = ports.trim().split(' ').next_back().unwrap();
+    let socket_lock = data.parent().unwrap().join(format!(".s.PGSQL.{port}.lock"));
+    std::fs::write(socket_lock, text).unwrap();
     std::fs::write(dir.path().join("redis/redis.pid"), me.to_string()).unwrap();
     Stores::start(kept(dir.path()))
         .await
