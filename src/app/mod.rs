@@ -59,8 +59,8 @@ pub struct App {
 }
 
 impl App {
-    /// Connects to both stores and opens the way in. Fails when one of them is away or not fit;
-    /// once connected, an outage of either is survived.
+    /// Connects to both stores and opens the way in. Fails when the record is away, or one of them is
+    /// not fit; Redis may be away. Once connected, an outage of either is survived.
     pub async fn connect(config: Config, handlers: Handlers) -> Result<Self, AppError> {
         let record = Record::connect(&RecordOptions::new(&config.database_url))?;
         if !record.is_migrated().await? {
@@ -72,7 +72,14 @@ impl App {
             allow_eviction: config.allows_eviction,
             ..BrokerOptions::default()
         };
-        let broker = Broker::connect(broker_options.clone()).await?;
+        let broker = Broker::lazy(broker_options.clone())?;
+        match broker.check().await {
+            // Jobs are accepted all the same, and delivered when Redis is back.
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, "starting without Redis")
+            }
+            checked => checked?,
+        }
         workspaces::ensure_default(&record).await?;
         let builtin = handlers.job_types()?;
         let rows: Vec<_> = builtin

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Deliver, Delivery};
 use super::{EnqueueError, Waiting, answer};
@@ -12,25 +13,14 @@ use crate::record::{Record, RecordError};
 
 /// One of the writers. Only one lane collects at a time; the others commit meanwhile.
 pub(super) struct Lane {
-    record: Record,
-    receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
-    deliver: Deliver,
+    pub(super) record: Record,
+    pub(super) receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    pub(super) deliver: Deliver,
+    pub(super) stopping: CancellationToken,
 }
 
 impl Lane {
-    pub(super) fn new(
-        record: Record,
-        receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
-        deliver: Deliver,
-    ) -> Self {
-        Self {
-            record,
-            receiver,
-            deliver,
-        }
-    }
-
-    /// Runs until every handle is gone.
+    /// Runs until every handle is gone, or until it should stop and nobody waits any more.
     pub(super) async fn run(self) {
         while let Some(batch) = self.collect().await {
             metrics::histogram!("bullwark_enqueue_batch_jobs").record(
@@ -47,7 +37,15 @@ impl Lane {
     /// is in flight is in the next one.
     async fn collect(&self) -> Option<Vec<Waiting>> {
         let mut receiver = self.receiver.lock().await;
-        let first = receiver.recv().await?;
+        let first = tokio::select! {
+            biased;
+            first = receiver.recv() => first?,
+            () = self.stopping.cancelled() => {
+                // Refuses new callers; those who wait already are still served.
+                receiver.close();
+                receiver.recv().await?
+            }
+        };
         let mut size = first.jobs.len();
         let mut batch = vec![first];
         while size < INSERT_MAX {

@@ -115,14 +115,19 @@ impl std::fmt::Debug for Waiting {
 }
 
 impl Enqueue {
-    /// Starts the group commit. It ends when the last handle is dropped, after committing and
-    /// delivering what was accepted.
+    /// Starts the group commit. It ends when `tasks` stop or the last handle is dropped, after
+    /// committing and delivering what was accepted; later calls are refused.
     pub fn start(record: Record, broker: Broker, types: JobTypes, tasks: &Tasks) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
         let deliver = deliver::start(broker, tasks);
         for _ in 0..LANES {
-            let lane = commit::Lane::new(record.clone(), receiver.clone(), deliver.clone());
+            let lane = commit::Lane {
+                record: record.clone(),
+                receiver: receiver.clone(),
+                deliver: deliver.clone(),
+                stopping: tasks.stopping().clone(),
+            };
             tasks.spawn("enqueue", lane.run());
         }
         Self {
