@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "endpoints.json";
+const KEY_FILE: &str = "api-key";
 
 /// Addresses of a running process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,4 +51,30 @@ pub(crate) fn read(data_dir: &Path) -> Option<Endpoints> {
 /// Both stores, as (Redis, database).
 pub(crate) fn discover(data_dir: &Path) -> Option<(String, String)> {
     read(data_dir).map(|endpoints| (endpoints.redis_url, endpoints.database_url))
+}
+
+/// The API key of this data directory, if one was made.
+pub(crate) fn read_api_key(data_dir: &Path) -> Option<String> {
+    let key = std::fs::read_to_string(data_dir.join(KEY_FILE)).ok()?;
+    Some(key.trim().to_owned()).filter(|key| !key.is_empty())
+}
+
+/// The API key of this data directory; makes one, readable by its owner alone, at the first use.
+pub(crate) fn api_key(data_dir: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(key) = read_api_key(data_dir) {
+        return Ok(key);
+    }
+    let random: [u8; 32] = rand::random();
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = format!("bw_{hex}");
+    std::fs::create_dir_all(data_dir)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(data_dir.join(KEY_FILE))?;
+    writeln!(file, "{key}")?;
+    Ok(key)
 }

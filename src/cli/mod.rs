@@ -5,6 +5,7 @@
 //! store is away (try again).
 
 mod bench;
+mod client;
 mod connect;
 mod dev;
 mod endpoints;
