@@ -6,4 +6,3 @@
 #[cfg(feature = "handlers")]
 pub mod handlers;
 pub mod job;
-pub mod record;

@@ -1,7 +1,7 @@
 //! The cells of one row, brought to their fields and checked for what concerns every cell.
 //!
-//! A spreadsheet's `#N/A` in an optional cell counts as empty; where the cell is a key it rejects the row.
-//! Values are taken out one by one by the validation of accounts and contacts.
+//! A spreadsheet's `#N/A` in an optional cell counts as empty; where the cell is a key it rejects
+//! the row. Values are taken out one by one by the validation of accounts and contacts.
 
 use std::borrow::Cow;
 

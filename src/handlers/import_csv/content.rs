@@ -1,7 +1,7 @@
 //! Recognises files that are no CSV whatever their name says.
 //!
-//! People rename `list.xlsx` to `list.csv`. The first bytes tell, and a sentence that says what to do
-//! helps more than ten thousand rows of mojibake.
+//! People rename `list.xlsx` to `list.csv`. The first bytes tell, and a sentence that says what to
+//! do helps more than ten thousand rows of mojibake.
 
 /// A file that is something else than text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Countries: two-letter codes from names, and the dialling prefixes that telephone numbers need.
 //!
-//! Lists the codes of ISO 3166-1 with their English names and the names that people of the country and
-//! its neighbours write into spreadsheets. Three-letter codes are known too.
+//! Lists the codes of ISO 3166-1 with their English names and the names that people of the country
+//! and its neighbours write into spreadsheets. Three-letter codes are known too.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,8 +1,8 @@
 //! From bytes of any encoding to UTF-8 text on disk.
 //!
 //! A byte order mark decides first, then the label that the user gave, then strict UTF-8 over the
-//! *whole* file (a sample would miss the one `é` in row 400,000), then a guess by letter statistics.
-//! UTF-8 is read in place. Everything else is written once, as UTF-8, to a spool file.
+//! *whole* file (a sample would miss the one `é` in row 400,000), then a guess by letter
+//! statistics. UTF-8 is read in place. Everything else is written once, as UTF-8, to a spool file.
 //!
 //! Promises: constant memory, and the same bytes out for the same bytes in, so that a byte offset
 //! noted before a crash is valid afterwards, also on another machine.

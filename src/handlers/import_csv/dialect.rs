@@ -1,8 +1,8 @@
 //! Finds out how a file is delimited, quoted and where its header stands.
 //!
-//! Looks at the first [`SAMPLE_BYTES`] of the decoded text. The delimiter is the one under which most
-//! records have the same number of columns, so a decimal comma or a comma in a sentence does not win
-//! over the semicolons that really divide the line.
+//! Looks at the first [`SAMPLE_BYTES`] of the decoded text. The delimiter is the one under which
+//! most records have the same number of columns, so a decimal comma or a comma in a sentence does
+//! not win over the semicolons that really divide the line.
 
 use std::collections::BTreeMap;
 
@@ -76,8 +76,8 @@ struct Sampled {
     line: u64,
 }
 
-/// Detects the dialect. `whole` says that the sample is the whole file; otherwise its last record may
-/// be cut off and does not count.
+/// Detects the dialect. `whole` says that the sample is the whole file; otherwise its last record
+/// may be cut off and does not count.
 pub fn detect(sample: &[u8], whole: bool, hints: Hints) -> Dialect {
     let mut base = Dialect::default();
     let mut delimiter = hints.delimiter.map(Delimiter::byte);

@@ -1,6 +1,7 @@
 //! The fields that a column can be mapped to, and the headers by which people name them.
 //!
-//! Synonyms are written as [`super::normalize::fold`] leaves them: lower case, letters and digits only.
+//! Synonyms are written as [`super::normalize::fold`] leaves them: lower case, letters and digits
+//! only.
 
 use super::payload::EntityType;
 

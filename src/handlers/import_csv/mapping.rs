@@ -1,11 +1,11 @@
 //! Which column becomes which field.
 //!
-//! The user's mapping decides first. Columns that it does not name are matched by their header (exact
-//! name, synonym, then one typing error), and a column whose header says nothing by its values when they
-//! are plainly e-mail or LinkedIn addresses. One field takes one column.
+//! The user's mapping decides first. Columns that it does not name are matched by their header
+//! (exact name, synonym, then one typing error), and a column whose header says nothing by its
+//! values when they are plainly e-mail or LinkedIn addresses. One field takes one column.
 //!
-//! Refuses before a row is touched: a mapped header that the file lacks, an unknown or doubly used field,
-//! and a file without any column for a required field.
+//! Refuses before a row is touched: a mapped header that the file lacks, an unknown or doubly used
+//! field, and a file without any column for a required field.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -69,8 +69,8 @@ pub struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     pub columns: Vec<Column>,
-    /// Columns up to the last one with a name of the user's. A value to the right of it has lost its
-    /// place: an unquoted delimiter has moved the row.
+    /// Columns up to the last one with a name of the user's. A value to the right of it has lost
+    /// its place: an unquoted delimiter has moved the row.
     pub width: usize,
 }
 

@@ -1,8 +1,8 @@
 //! One spelling for each thing: texts, domains, e-mail addresses, links and telephone numbers.
 //!
-//! Pure functions from a cell to a value or a [`Complaint`]. They repair what has one obvious meaning
-//! (blanks that do not show, case, `https://www.` in front of a domain) and refuse the rest with a
-//! suggestion where there is a likely one. Numbers are in `number`.
+//! Pure functions from a cell to a value or a [`Complaint`]. They repair what has one obvious
+//! meaning (blanks that do not show, case, `https://www.` in front of a domain) and refuse the rest
+//! with a suggestion where there is a likely one. Numbers are in `number`.
 
 use std::borrow::Cow;
 
@@ -33,8 +33,8 @@ pub fn fold(text: &str) -> String {
 
 /// A cell without blanks that do not show, in composed form, and without a formula guard.
 ///
-/// Exports write `'=1+1` so that a spreadsheet shows the text instead of computing it; reading such a
-/// file again gives the original back.
+/// Exports write `'=1+1` so that a spreadsheet shows the text instead of computing it; reading such
+/// a file again gives the original back.
 pub fn clean(cell: &str) -> Cow<'_, str> {
     let trimmed = cell.trim_matches(invisible);
     let unguarded = match trimmed.strip_prefix('\'') {

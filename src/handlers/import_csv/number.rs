@@ -12,8 +12,8 @@ pub const EMPLOYEES_MAX: i64 = 50_000_000;
 /// Largest amount that is stored: fits a double exactly, so that JSON carries it unharmed.
 pub const AMOUNT_MAX: f64 = 9_007_199_254_740_991.0;
 
-/// A number of people. Of a range such as `51-200` or `10,001+` the lower end counts, because that many
-/// are certain.
+/// A number of people. Of a range such as `51-200` or `10,001+` the lower end counts, because that
+/// many are certain.
 pub fn employees(text: &str, format: NumberFormat) -> Result<i32, Complaint> {
     let bad = || mismatch(text, "a number of employees");
     let lower = text.to_lowercase();

@@ -1,11 +1,12 @@
 //! Records of a delimited text file, one at a time, from any byte offset.
 //!
-//! Every record knows its physical line, its number and its untouched bytes, so that an error report
-//! can name all three. Ragged rows are delivered as they are; what to do with them is not decided here.
+//! Every record knows its physical line, its number and its untouched bytes, so that an error
+//! report can name all three. Ragged rows are delivered as they are; what to do with them is not
+//! decided here.
 //!
-//! Promises: bounded memory ([`RECORD_BYTES_MAX`], [`COLUMNS_MAX`]), and the same records from a noted
-//! [`Position`] as from the start. Refuses: a quote that is never closed (names the line where it opened),
-//! because everything behind it would be one nonsensical value.
+//! Promises: bounded memory ([`RECORD_BYTES_MAX`], [`COLUMNS_MAX`]), and the same records from a
+//! noted [`Position`] as from the start. Refuses: a quote that is never closed (names the line
+//! where it opened), because everything behind it would be one nonsensical value.
 
 use std::io::{self, Read};
 
@@ -352,8 +353,8 @@ pub struct Census {
 
 /// Counts all records behind the header without looking into them.
 ///
-/// It costs a fraction of the import, makes progress exact from the first row on, and finds a file that
-/// is broken near its end *before* anything of it was taken over.
+/// It costs a fraction of the import, makes progress exact from the first row on, and finds a file
+/// that is broken near its end *before* anything of it was taken over.
 pub fn census<R: Read>(
     reader: &mut RecordReader<R>,
     mut go_on: impl FnMut() -> bool,

@@ -1,8 +1,9 @@
 //! The error report: the rejected rows as they stood in the file, and behind them what is wrong.
 //!
-//! The original bytes are not touched, so that a corrected report can be uploaded in place of the file.
-//! Rows are padded to one width, so that our columns stand below their headers also behind ragged rows.
-//! Our own cells are inert in a spreadsheet: a text that would be a formula gets a leading apostrophe.
+//! The original bytes are not touched, so that a corrected report can be uploaded in place of the
+//! file. Rows are padded to one width, so that our columns stand below their headers also behind
+//! ragged rows. Our own cells are inert in a spreadsheet: a text that would be a formula gets a
+//! leading apostrophe.
 
 use std::io::{self, Write};
 
@@ -65,6 +66,11 @@ impl<W: Write> ReportWriter<W> {
             verdict.message,
             verdict.suggestion,
         ])
+    }
+
+    /// The sink, to be read or emptied between rows.
+    pub fn sink(&mut self) -> &mut W {
+        &mut self.out
     }
 
     /// Hands the file back, with everything written.

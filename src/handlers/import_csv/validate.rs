@@ -1,8 +1,9 @@
-//! From a record of the file to a typed account or contact, or to the list of what is wrong with it.
+//! From a record of the file to a typed account or contact, or to the list of what is wrong with
+//! it.
 //!
-//! Pure. A value in the wrong shape rejects its row, because a half imported row is harder to notice than
-//! a reported one. The key under which a row is compared with the other rows of the file is made here:
-//! external id first, then domain or e-mail address, then name or LinkedIn page.
+//! Pure. A value in the wrong shape rejects its row, because a half imported row is harder to
+//! notice than a reported one. The key under which a row is compared with the other rows of the
+//! file is made here: external id first, then domain or e-mail address, then name or LinkedIn page.
 
 use uuid::Uuid;
 

@@ -1,4 +1,0 @@
-//! The record: everything that must not be lost, in PostgreSQL.
-
-pub mod accounts;
-pub mod contacts;
