@@ -44,7 +44,10 @@ pub(crate) struct Dev {
 pub(crate) async fn run(global: &Global, dev: Dev) -> Done {
     let data_dir = global.data_dir();
     let mut signals = Signals::listen()?;
-    say(global, &format!("Starting Redis and PostgreSQL in {} …", data_dir.display()));
+    say(
+        global,
+        &format!("Starting Redis and PostgreSQL in {} …", data_dir.display()),
+    );
     let mut stores = tokio::select! {
         started = Stores::start(StoresOptions::kept(&data_dir)) => started?,
         () = signals.next() => return Ok(()),
@@ -80,8 +83,11 @@ async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: 
         },
     )?;
 
-    let (stop, hurry, stop_serving) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (stop, hurry, stop_serving) = (
+        CancellationToken::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
     let (upkeep, serving, working) = (Tasks::new(), Tasks::new(), Tasks::new());
     app.start_upkeep(&upkeep);
     let server = crate::http::serve(app.clone(), listener, stop_serving.clone());
@@ -114,7 +120,10 @@ async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: 
 
     let failed = wait(stores, &mut signals).await;
     drop(published);
-    say(global, "Stopping; running jobs may finish. Ctrl-C again to give them back now.");
+    say(
+        global,
+        "Stopping; running jobs may finish. Ctrl-C again to give them back now.",
+    );
     stop.cancel();
     stop_serving.cancel();
     tokio::select! {
@@ -159,7 +168,10 @@ fn settle(global: &Global, dev: &Dev, stores: &Stores) -> anyhow::Result<Config>
     given.http_addr = dev.http_addr.clone();
     given.redis_url = Some(stores.redis_url.clone());
     // The Unix socket is faster, where its path is short enough to exist.
-    let database_url = stores.database_socket_url.as_ref().unwrap_or(&stores.database_url);
+    let database_url = stores
+        .database_socket_url
+        .as_ref()
+        .unwrap_or(&stores.database_url);
     given.database_url = Some(database_url.clone());
     given.data_dir = Some(stores.dir().to_owned());
     Ok(global.config_with(given)?)
@@ -204,7 +216,10 @@ Ctrl-C stops everything.
 }
 
 async fn is_fresh(app: &App) -> anyhow::Result<bool> {
-    let filter = JobFilter { limit: 1, ..JobFilter::default() };
+    let filter = JobFilter {
+        limit: 1,
+        ..JobFilter::default()
+    };
     Ok(jobs::list_page(&app.record, &filter).await?.is_empty())
 }
 
@@ -212,7 +227,10 @@ async fn is_fresh(app: &App) -> anyhow::Result<bool> {
 async fn import_example(global: &Global, data_dir: &Path) -> Done {
     let file = data_dir.join("examples").join("accounts.csv");
     write_example(&file).with_context(|| format!("write {}", file.display()))?;
-    say(global, "Importing the example file once, so that there is something to see:");
+    say(
+        global,
+        "Importing the example file once, so that there is something to see:",
+    );
     let mut global = global.clone();
     global.data_dir = Some(data_dir.to_owned());
     import::run(&global, ImportArgs::example(file)).await

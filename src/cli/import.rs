@@ -109,7 +109,9 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Done {
             let (status, error) = (&job["status"], &job["error_message"]);
             output::json(&json!({ "id": id, "status": status, "error": error }));
         }
-        let error = job["error_message"].as_str().unwrap_or("no reason is known");
+        let error = job["error_message"]
+            .as_str()
+            .unwrap_or("no reason is known");
         let status = job["status"].as_str().unwrap_or("over");
         return Err(anyhow!("import {id} is {status}: {error}").into());
     }
@@ -136,7 +138,11 @@ fn connect(global: &Global, args: &ImportArgs) -> anyhow::Result<Client> {
         .or_else(|| environment("BULLWARK_API_KEY").filter(|key| !key.is_empty()))
         .or_else(|| endpoints::read_api_key(&data_dir));
     let address = environment("BULLWARK_HTTP_ADDR").unwrap_or_else(|| HTTP_ADDR.to_owned());
-    let server = args.server.clone().or(local).unwrap_or_else(|| format!("http://{address}"));
+    let server = args
+        .server
+        .clone()
+        .or(local)
+        .unwrap_or_else(|| format!("http://{address}"));
     let Some(key) = key else {
         bail!(
             "no API key is known: start `bullwark dev` here, or give --api-key or BULLWARK_API_KEY \
@@ -148,7 +154,10 @@ fn connect(global: &Global, args: &ImportArgs) -> anyhow::Result<Client> {
 
 impl ImportArgs {
     fn request(&self, address: &str) -> Value {
-        let name = self.file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = self
+            .file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let skip_duplicates = !self.update_existing && !self.refuse_duplicates;
         let mut options = json!({
             "update_existing": self.update_existing,
@@ -164,8 +173,11 @@ impl ImportArgs {
         if let Some(delimiter) = &self.delimiter {
             options["delimiter"] = delimiter.clone().into();
         }
-        let mapping: Map<String, Value> =
-            self.mapping.iter().map(|(from, to)| (from.clone(), to.clone().into())).collect();
+        let mapping: Map<String, Value> = self
+            .mapping
+            .iter()
+            .map(|(from, to)| (from.clone(), to.clone().into()))
+            .collect();
         let mut request = json!({
             "jobType": "import_csv",
             "payload": {
@@ -187,11 +199,17 @@ impl ImportArgs {
 
     /// The import of the example file, as the documentation shows it.
     pub(super) fn example(file: PathBuf) -> Self {
-        let mapping = [("Company Name", "name"), ("Website", "domain"), ("Industry", "industry")];
+        let mapping = [
+            ("Company Name", "name"),
+            ("Website", "domain"),
+            ("Industry", "industry"),
+        ];
         Self {
             file,
             entity: Entity::Accounts,
-            mapping: mapping.map(|(from, to)| (from.to_owned(), to.to_owned())).to_vec(),
+            mapping: mapping
+                .map(|(from, to)| (from.to_owned(), to.to_owned()))
+                .to_vec(),
             update_existing: false,
             refuse_duplicates: false,
             batch_size: None,
@@ -208,7 +226,9 @@ impl ImportArgs {
 }
 
 fn job_id(job: &Value) -> anyhow::Result<Uuid> {
-    let id = job["id"].as_str().ok_or_else(|| anyhow!("the server's answer has no job id"))?;
+    let id = job["id"]
+        .as_str()
+        .ok_or_else(|| anyhow!("the server's answer has no job id"))?;
     id.parse().context("the server's job id")
 }
 
@@ -246,7 +266,10 @@ async fn watch(client: &Client, id: Uuid, bar: &ProgressBar) -> anyhow::Result<V
         };
         missed = 0;
         show(&job, bar);
-        if matches!(job["status"].as_str(), Some("completed" | "dead_letter" | "cancelled")) {
+        if matches!(
+            job["status"].as_str(),
+            Some("completed" | "dead_letter" | "cancelled")
+        ) {
             return Ok(job);
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -278,12 +301,18 @@ fn describe(summary: &Value) -> String {
     let mut text = format!("{} imported", number("imported"));
     if number("updated") + number("unchanged") > 0 {
         let (new, updated) = (number("inserted"), number("updated"));
-        text += &format!(" ({new} new, {updated} updated, {} unchanged)", number("unchanged"));
+        text += &format!(
+            " ({new} new, {updated} updated, {} unchanged)",
+            number("unchanged")
+        );
     }
     text += &format!(", {skipped} skipped");
     let codes = summary["by_code"].as_object();
-    let reasons: Vec<String> =
-        codes.into_iter().flatten().map(|(code, count)| format!("{count} {code}")).collect();
+    let reasons: Vec<String> = codes
+        .into_iter()
+        .flatten()
+        .map(|(code, count)| format!("{count} {code}"))
+        .collect();
     if !reasons.is_empty() {
         text += &format!(": {}", reasons.join(", "));
     }
@@ -298,7 +327,9 @@ async fn report_place(
     summary: &Value,
     save: Option<&Path>,
 ) -> Result<Option<String>, Failure> {
-    let Some(report) = summary["report"].as_str() else { return Ok(None) };
+    let Some(report) = summary["report"].as_str() else {
+        return Ok(None);
+    };
     if let Some(path) = save {
         client.save_report(id, path).await?;
         return Ok(Some(path.display().to_string()));

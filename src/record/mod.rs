@@ -4,12 +4,17 @@
 //! does. Every write of an attempt names the job and the attempt number; zero rows is an answer
 //! ("this attempt has no say any more"), not an error. It never talks to Redis.
 
+pub mod accounts;
 pub mod adopt;
 pub mod api_keys;
+pub mod contacts;
 pub mod enqueue;
 mod error;
+pub mod import_chunk;
+pub mod imports;
 pub mod jobs;
 pub mod logs;
+pub mod merge;
 pub mod open;
 pub mod outbox;
 pub mod server;

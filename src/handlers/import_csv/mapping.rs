@@ -1,0 +1,503 @@
+//! Which column becomes which field.
+//!
+//! The user's mapping decides first. Columns that it does not name are matched by their header
+//! (exact name, synonym, then one typing error), and a column whose header says nothing by its
+//! values when they are plainly e-mail or LinkedIn addresses. One field takes one column.
+//!
+//! Refuses before a row is touched: a mapped header that the file lacks, an unknown or doubly used
+//! field, and a file without any column for a required field.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::fields::{self, Field};
+use super::normalize;
+use super::payload::EntityType;
+
+/// Our own columns at the end of an error report; a corrected report may be uploaded again.
+pub const REPORT_COLUMNS: [&str; 6] = [
+    "_row",
+    "_status",
+    "_error_code",
+    "_error_column",
+    "_error_message",
+    "_suggestion",
+];
+/// Longest name of a custom field, in bytes.
+pub const CUSTOM_NAME_MAX: usize = 100;
+/// Share of the sampled values that must look alike before they name a column.
+const EVIDENCE_MIN: f64 = 0.8;
+/// Headers that an error message lists.
+const LISTED_MAX: usize = 40;
+
+/// Where the values of a column go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Field(Field),
+    Custom(String),
+    Ignored,
+}
+
+/// Why a column has its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The payload says so.
+    Explicit,
+    /// The header is the name of the field.
+    Exact,
+    /// The header is a known synonym.
+    Synonym,
+    /// The header is one typing error away from a name or synonym.
+    Similar,
+    /// The values are unmistakable.
+    Values,
+    /// Nothing fits, or the payload leaves the column out.
+    Ignored,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The header, made unique (`email`, `email_2`).
+    pub header: String,
+    pub target: Target,
+    pub reason: Reason,
+}
+
+/// The columns of a file in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    pub columns: Vec<Column>,
+    /// Columns up to the last one with a name of the user's. A value to the right of it has lost
+    /// its place: an unquoted delimiter has moved the row.
+    pub width: usize,
+}
+
+/// Why a file cannot be mapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MappingError {
+    #[error("the file has no header row")]
+    NoHeader,
+    #[error(
+        "the mapping names the header `{header}`, which the file does not have; it has: {known}"
+    )]
+    UnknownHeader { header: String, known: String },
+    #[error(
+        "the mapping sends `{header}` to `{field}`, which is no field of {entity}; known: {known}"
+    )]
+    UnknownField {
+        header: String,
+        field: String,
+        entity: &'static str,
+        known: String,
+    },
+    #[error("the mapping sends both `{first}` and `{second}` to `{field}`")]
+    FieldTwice {
+        first: String,
+        second: String,
+        field: String,
+    },
+    #[error("no column for {required}; map one of the headers to it: {known}")]
+    RequiredUnmapped { required: String, known: String },
+}
+
+/// Maps the headers of a file. `sample` holds the values of the first rows, by row.
+pub fn map_columns(
+    entity: EntityType,
+    headers: &[String],
+    explicit: &BTreeMap<String, String>,
+    auto: bool,
+    sample: &[Vec<String>],
+) -> Result<Mapping, MappingError> {
+    let headers = unique_headers(headers);
+    if headers.iter().all(String::is_empty) {
+        return Err(MappingError::NoHeader);
+    }
+    let mut columns: Vec<Column> = headers
+        .iter()
+        .map(|header| Column {
+            header: header.clone(),
+            target: Target::Ignored,
+            reason: Reason::Ignored,
+        })
+        .collect();
+    let named_by_user = apply_explicit(entity, &mut columns, explicit)?;
+    if auto {
+        apply_names(entity, &mut columns, &named_by_user);
+        apply_values(entity, &mut columns, &named_by_user, sample);
+    }
+    let required = fields::required_of(entity);
+    let mapped = |field: &Field| {
+        columns
+            .iter()
+            .any(|column| column.target == Target::Field(*field))
+    };
+    if !required.iter().any(mapped) {
+        let names: Vec<_> = required
+            .iter()
+            .filter_map(|field| fields::def_of(entity, *field))
+            .map(|def| format!("`{}`", def.name))
+            .collect();
+        let required = names.join(" or ");
+        return Err(MappingError::RequiredUnmapped {
+            required,
+            known: list(&headers),
+        });
+    }
+    let width = headers
+        .iter()
+        .rposition(|header| !header.is_empty() && !is_report_column(header))
+        .map_or(0, |at| at + 1);
+    Ok(Mapping { columns, width })
+}
+
+fn is_report_column(header: &str) -> bool {
+    REPORT_COLUMNS.contains(&header)
+}
+
+/// Trims headers and numbers the repeated ones.
+fn unique_headers(headers: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut unique = Vec::with_capacity(headers.len());
+    for header in headers {
+        let header = normalize::one_line(&normalize::clean(header)).into_owned();
+        let mut name = header.clone();
+        let mut number = 2;
+        while !header.is_empty() && !seen.insert(name.to_lowercase()) {
+            name = format!("{header}_{number}");
+            number += 1;
+        }
+        unique.push(name);
+    }
+    unique
+}
+
+/// Sets what the payload says; returns the columns that it names, ignored ones included.
+fn apply_explicit(
+    entity: EntityType,
+    columns: &mut [Column],
+    explicit: &BTreeMap<String, String>,
+) -> Result<HashSet<usize>, MappingError> {
+    let mut named = HashSet::new();
+    for (header, target) in explicit {
+        let Some(at) = find_header(columns, header) else {
+            let headers: Vec<_> = columns.iter().map(|column| column.header.clone()).collect();
+            let known = list(&headers);
+            return Err(MappingError::UnknownHeader {
+                header: header.clone(),
+                known,
+            });
+        };
+        let target = parse_target(entity, header, target)?;
+        let taken = columns
+            .iter()
+            .find(|column| column.target == target && target != Target::Ignored);
+        if let Some(other) = taken {
+            return Err(MappingError::FieldTwice {
+                first: other.header.clone(),
+                second: columns[at].header.clone(),
+                field: explicit[header].clone(),
+            });
+        }
+        columns[at].reason = if target == Target::Ignored {
+            Reason::Ignored
+        } else {
+            Reason::Explicit
+        };
+        columns[at].target = target;
+        named.insert(at);
+    }
+    Ok(named)
+}
+
+/// A header as written, else by its letters and digits.
+fn find_header(columns: &[Column], header: &str) -> Option<usize> {
+    let cleaned = normalize::clean(header);
+    let exact = columns.iter().position(|column| column.header == cleaned);
+    exact.or_else(|| {
+        let folded = normalize::fold(header);
+        columns
+            .iter()
+            .position(|column| !folded.is_empty() && normalize::fold(&column.header) == folded)
+    })
+}
+
+fn parse_target(entity: EntityType, header: &str, target: &str) -> Result<Target, MappingError> {
+    let target = target.trim();
+    if matches!(target, "" | "-" | "ignore") {
+        return Ok(Target::Ignored);
+    }
+    if let Some(custom) = target.strip_prefix("custom.")
+        && (1..=CUSTOM_NAME_MAX).contains(&custom.len())
+    {
+        return Ok(Target::Custom(custom.to_owned()));
+    }
+    match fields::by_name(entity, target) {
+        Some(def) => Ok(Target::Field(def.field)),
+        None => {
+            let names: Vec<_> = fields::fields_of(entity)
+                .iter()
+                .map(|def| def.name)
+                .collect();
+            Err(MappingError::UnknownField {
+                header: header.to_owned(),
+                field: target.to_owned(),
+                entity: entity.as_str(),
+                known: format!("{}, custom.<name>", names.join(", ")),
+            })
+        }
+    }
+}
+
+/// Matches headers by name: all exact names first, so that a synonym never takes their field.
+fn apply_names(entity: EntityType, columns: &mut [Column], named: &HashSet<usize>) {
+    for reason in [Reason::Exact, Reason::Synonym, Reason::Similar] {
+        for def in fields::fields_of(entity) {
+            if is_taken(columns, def.field) {
+                continue;
+            }
+            let name = normalize::fold(def.name);
+            let fits = |folded: &str| match reason {
+                Reason::Exact => folded == name,
+                Reason::Synonym => def.synonyms.contains(&folded),
+                _ => {
+                    one_error_apart(folded, &name)
+                        || def
+                            .synonyms
+                            .iter()
+                            .any(|synonym| one_error_apart(folded, synonym))
+                }
+            };
+            let found = columns.iter().enumerate().position(|(at, column)| {
+                !named.contains(&at)
+                    && column.target == Target::Ignored
+                    && !is_report_column(&column.header)
+                    && fits(&normalize::fold(&column.header))
+            });
+            if let Some(at) = found {
+                columns[at].target = Target::Field(def.field);
+                columns[at].reason = reason;
+            }
+        }
+    }
+}
+
+fn is_taken(columns: &[Column], field: Field) -> bool {
+    columns
+        .iter()
+        .any(|column| column.target == Target::Field(field))
+}
+
+/// One letter changed, added or left out, or two swapped; words of under six letters are too easily
+/// others.
+fn one_error_apart(left: &str, right: &str) -> bool {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    if left.len().min(right.len()) < 6 || left.len().abs_diff(right.len()) > 1 {
+        return false;
+    }
+    let same_start = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
+    let same_end = left
+        .iter()
+        .rev()
+        .zip(right.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let swapped = left.len() == right.len()
+        && same_start + same_end + 2 == left.len()
+        && left[same_start] == right[same_start + 1]
+        && left[same_start + 1] == right[same_start];
+    swapped || same_start + same_end + 1 >= left.len().max(right.len())
+}
+
+/// Gives unnamed or oddly named columns a field when their values are unmistakable.
+fn apply_values(
+    entity: EntityType,
+    columns: &mut [Column],
+    named: &HashSet<usize>,
+    sample: &[Vec<String>],
+) {
+    let looks: [(Field, fn(&str) -> bool); 2] = [
+        (Field::Email, |value| normalize::email(value).is_ok()),
+        (Field::LinkedinUrl, |value| {
+            value.contains("linkedin.com/") && normalize::linkedin(value).is_ok()
+        }),
+    ];
+    for (field, looks_right) in looks {
+        if fields::def_of(entity, field).is_none() || is_taken(columns, field) {
+            continue;
+        }
+        let found = (0..columns.len()).find(|at| {
+            let open = columns[*at].target == Target::Ignored && !named.contains(at);
+            open && !is_report_column(&columns[*at].header) && share(sample, *at, looks_right)
+        });
+        if let Some(at) = found {
+            columns[at].target = Target::Field(field);
+            columns[at].reason = Reason::Values;
+        }
+    }
+}
+
+fn share(sample: &[Vec<String>], at: usize, looks_right: fn(&str) -> bool) -> bool {
+    let values = || {
+        sample
+            .iter()
+            .filter_map(|row| row.get(at))
+            .map(|value| value.trim())
+    };
+    let filled = values().filter(|value| !value.is_empty()).count();
+    let right = values().filter(|value| looks_right(value)).count();
+    filled > 0 && right as f64 / filled as f64 >= EVIDENCE_MIN
+}
+
+fn list(headers: &[String]) -> String {
+    let named: Vec<_> = headers.iter().filter(|header| !header.is_empty()).collect();
+    let shown: Vec<_> = named
+        .iter()
+        .take(LISTED_MAX)
+        .map(|h| normalize::shorten(h).into_owned())
+        .collect();
+    let more = named.len().saturating_sub(LISTED_MAX);
+    match more {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use EntityType::{Accounts, Contacts};
+
+    fn run(
+        entity: EntityType,
+        headers: &[&str],
+        explicit: &[(&str, &str)],
+        sample: &[&[&str]],
+    ) -> Result<(String, usize), MappingError> {
+        let headers: Vec<_> = headers.iter().map(|h| (*h).to_owned()).collect();
+        let explicit = explicit
+            .iter()
+            .map(|(h, t)| ((*h).to_owned(), (*t).to_owned()))
+            .collect();
+        let sample: Vec<Vec<_>> = sample
+            .iter()
+            .map(|row| row.iter().map(|v| (*v).to_owned()).collect())
+            .collect();
+        let mapping = map_columns(entity, &headers, &explicit, true, &sample)?;
+        let shown: Vec<_> = mapping
+            .columns
+            .iter()
+            .map(|column| match &column.target {
+                Target::Field(field) => fields::def_of(entity, *field)
+                    .map_or("?", |def| def.name)
+                    .to_owned(),
+                Target::Custom(name) => format!("custom.{name}"),
+                Target::Ignored => "-".to_owned(),
+            })
+            .collect();
+        Ok((shown.join(" "), mapping.width))
+    }
+
+    #[test]
+    fn headers_are_matched_by_name_synonym_and_likeness() {
+        for (entity, headers, expected) in [
+            (
+                Accounts,
+                vec!["Company Name", "Website", "Industry", "Employees"],
+                "name website industry employee_count",
+            ),
+            (
+                Accounts,
+                vec!["FIRMA", "Domain", "Umsatz", "Land"],
+                "name domain annual_revenue country",
+            ),
+            (Accounts, vec!["Company", "Name"], "- name"),
+            (
+                Accounts,
+                vec!["Compnay Name", "Idustry", "xyz"],
+                "name industry -",
+            ),
+            (
+                Contacts,
+                vec!["E-Mail", "Vorname", "Nachname", "Position"],
+                "email first_name last_name title",
+            ),
+            (
+                Contacts,
+                vec!["Email", "email", "Name"],
+                "email - full_name",
+            ),
+            (Contacts, vec!["email adress", "Company"], "email company"),
+        ] {
+            let found = run(entity, &headers, &[], &[]);
+            assert_eq!(
+                found,
+                Ok((expected.to_owned(), headers.len())),
+                "{headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_mapping_of_the_payload_decides_first() {
+        let headers = ["Company Name", "Website", "Kunde seit", "Notes"];
+        let explicit = [
+            ("company  name", "name"),
+            ("Website", "domain"),
+            ("Kunde seit", "custom.since"),
+            ("Notes", ""),
+        ];
+        assert_eq!(
+            run(Accounts, &headers, &explicit, &[]).unwrap().0,
+            "name domain custom.since -"
+        );
+        let second = run(Contacts, &["email", "Email"], &[("Email_2", "email")], &[]).unwrap();
+        assert_eq!(second.0, "- email");
+    }
+
+    #[test]
+    fn mistakes_in_the_mapping_are_named() {
+        let unknown = run(Accounts, &["Firm", "Web"], &[("Company", "name")], &[]).unwrap_err();
+        assert!(
+            unknown.to_string().ends_with("it has: Firm, Web"),
+            "{unknown}"
+        );
+        let field = run(Accounts, &["Firm"], &[("Firm", "nmae")], &[]).unwrap_err();
+        assert!(field.to_string().contains("known: name, domain"), "{field}");
+        let twice = run(Accounts, &["A", "B"], &[("A", "name"), ("B", "name")], &[]).unwrap_err();
+        assert!(matches!(twice, MappingError::FieldTwice { .. }));
+        let missing = run(Contacts, &["Vorname", "Ort"], &[], &[]).unwrap_err();
+        assert!(
+            missing.to_string().contains("`email` or `linkedin_url`"),
+            "{missing}"
+        );
+        assert_eq!(
+            run(Accounts, &["", " "], &[], &[]),
+            Err(MappingError::NoHeader)
+        );
+    }
+
+    #[test]
+    fn values_name_a_column_whose_header_does_not() {
+        let sample: [&[&str]; 2] = [&["Ada", "ada@example.com"], &["Bob", "bob@example.com"]];
+        assert_eq!(
+            run(Contacts, &["Wer", "Wohin"], &[], &sample).unwrap().0,
+            "- email"
+        );
+    }
+
+    #[test]
+    fn the_columns_of_a_report_are_left_out_and_do_not_widen_the_file() {
+        let headers = ["name", "domain", "", "_row", "_status", "_error_code"];
+        assert_eq!(
+            run(Accounts, &headers, &[], &[]).unwrap(),
+            ("name domain - - - -".into(), 2)
+        );
+        let index = ["", "name", "domain"];
+        assert_eq!(
+            run(Accounts, &index, &[], &[]).unwrap(),
+            ("- name domain".into(), 3)
+        );
+    }
+}

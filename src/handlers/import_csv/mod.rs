@@ -1,0 +1,59 @@
+//! `import_csv`: rows of a delimited file become accounts or contacts.
+//!
+//! ```text
+//! source ─► content, decode, dialect ─► mapping ─► census      once, before any effect
+//!                                                     │
+//! reader ─► cells, normalize, validate ─► chunk ─► record      beside each other, chunk by chunk
+//!                                                     │
+//!                                          report, summary
+//! ```
+//!
+//! Promises: each row of the file takes effect once, whatever crashes; memory does not grow with
+//! the file; a bad row costs nothing but itself and is reported with its original bytes. Refuses:
+//! files that cannot be read as a whole, before the first row of them is taken over.
+
+mod address;
+pub mod cells;
+mod chunks;
+pub mod content;
+pub mod country;
+pub mod decode;
+pub mod dialect;
+pub mod fields;
+pub mod issue;
+pub mod mapping;
+pub mod normalize;
+pub mod number;
+pub mod payload;
+pub mod prepare;
+pub mod reader;
+pub mod report;
+mod report_file;
+mod run;
+pub mod source;
+pub mod summary;
+pub mod validate;
+
+pub use chunks::CHUNK_ROWS;
+pub use payload::ImportCsv;
+pub use source::SourceOptions;
+pub use summary::Summary;
+
+use crate::job::JobError;
+use crate::worker::{Handler, JobContext};
+
+/// The handler of `import_csv` jobs.
+#[derive(Debug, Clone)]
+pub struct ImportCsvHandler {
+    pub source: SourceOptions,
+}
+
+impl Handler for ImportCsvHandler {
+    const TYPE: &'static str = "import_csv";
+    type Payload = ImportCsv;
+    type Output = Summary;
+
+    async fn run(&self, ctx: JobContext, payload: ImportCsv) -> Result<Summary, JobError> {
+        run::run(&ctx, &payload, &self.source).await
+    }
+}

@@ -1,0 +1,540 @@
+//! One spelling for each thing: texts, domains, e-mail addresses, links and telephone numbers.
+//!
+//! Pure functions from a cell to a value or a [`Complaint`]. They repair what has one obvious
+//! meaning (blanks that do not show, case, `https://www.` in front of a domain) and refuse the rest
+//! with a suggestion where there is a likely one. Numbers are in `number`.
+
+use std::borrow::Cow;
+
+use unicode_normalization::char::is_combining_mark;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use super::issue::{Code, Complaint};
+
+/// Longest e-mail address that the mail standards allow.
+pub const EMAIL_MAX: usize = 254;
+/// Longest web address that is stored.
+pub const URL_MAX: usize = 2_000;
+
+/// A letter-and-digit skeleton for comparing names: no case, accents, blanks or punctuation.
+pub fn fold(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for character in text.nfkd().filter(|c| !is_combining_mark(*c)) {
+        match character {
+            'ß' => folded.push_str("ss"),
+            'ø' | 'Ø' => folded.push('o'),
+            'ł' | 'Ł' => folded.push('l'),
+            c if c.is_alphanumeric() => folded.extend(c.to_lowercase()),
+            _ => {}
+        }
+    }
+    folded
+}
+
+/// A cell without blanks that do not show, in composed form, and without a formula guard.
+///
+/// Exports write `'=1+1` so that a spreadsheet shows the text instead of computing it; reading such
+/// a file again gives the original back.
+pub fn clean(cell: &str) -> Cow<'_, str> {
+    let trimmed = cell.trim_matches(invisible);
+    let unguarded = match trimmed.strip_prefix('\'') {
+        Some(rest) if rest.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) => rest,
+        _ => trimmed,
+    };
+    if unguarded.is_ascii() || is_nfc_quick(unguarded.chars()) == IsNormalized::Yes {
+        Cow::Borrowed(unguarded)
+    } else {
+        Cow::Owned(unguarded.nfc().collect())
+    }
+}
+
+fn invisible(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(
+            c,
+            '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' | '\u{AD}'
+        )
+}
+
+/// A text of one line: runs of blanks and line ends become one blank.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c == ' ' || !invisible(c);
+    if text.chars().all(plain) && !text.contains("  ") {
+        return Cow::Borrowed(text);
+    }
+    let words: Vec<_> = text
+        .split(invisible)
+        .filter(|word| !word.is_empty())
+        .collect();
+    Cow::Owned(words.join(" "))
+}
+
+/// What spreadsheets write when a formula failed.
+pub fn is_spreadsheet_error(text: &str) -> bool {
+    const ERRORS: [&str; 9] = [
+        "#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#NV",
+    ];
+    text.starts_with('#') && ERRORS.iter().any(|error| text.eq_ignore_ascii_case(error))
+}
+
+/// A long number that a spreadsheet has rounded: `1.23E+11`.
+pub fn is_rounded_number(text: &str) -> bool {
+    let Some((mantissa, exponent)) = text.split_once(['E', 'e']) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mut mantissa_parts = mantissa.splitn(2, ['.', ',']);
+    exponent.strip_prefix('+').is_some_and(digits)
+        && mantissa_parts.next().is_some_and(digits)
+        && mantissa_parts.next().is_none_or(digits)
+}
+
+/// The registrable domain in a domain, a URL or an e-mail address: `https://www.Shop.acme.co.uk/x`
+/// gives `acme.co.uk`.
+pub fn domain(text: &str) -> Result<String, Complaint> {
+    let host = ascii_host(host_of(text)).ok_or_else(|| bad_domain(text))?;
+    registrable(&host)
+        .map(str::to_owned)
+        .ok_or_else(|| bad_domain(text))
+}
+
+/// The registrable part of a host in ASCII form, when its ending is a known public suffix.
+pub fn registrable(host: &str) -> Option<&str> {
+    let suffix = psl::suffix(host.as_bytes())?;
+    if !suffix.is_known() {
+        return None;
+    }
+    psl::domain_str(host)
+}
+
+/// What stands between scheme and path.
+fn host_of(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => host,
+    };
+    host.trim_end_matches('.')
+}
+
+/// The host in lower-case ASCII (punycode), if every label is one that DNS allows.
+fn ascii_host(host: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    let host = if host.bytes().all(plain) && !host.contains("--") {
+        host.to_ascii_lowercase()
+    } else {
+        idna::domain_to_ascii_strict(host).ok()?
+    };
+    let sound_label = |label: &str| {
+        (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let mut labels = host.rsplit('.');
+    let top_is_name = labels.next()?.bytes().any(|b| b.is_ascii_alphabetic());
+    let sound =
+        top_is_name && host.len() <= 253 && host.contains('.') && host.split('.').all(sound_label);
+    sound.then_some(host)
+}
+
+fn bad_domain(text: &str) -> Complaint {
+    let complaint = Complaint::new(
+        Code::DomainInvalid,
+        format!("`{}` is not a domain", shorten(text)),
+    );
+    let repaired: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| if c == ',' { '.' } else { c })
+        .collect();
+    if repaired == text {
+        return complaint;
+    }
+    match ascii_host(host_of(&repaired))
+        .as_deref()
+        .and_then(registrable)
+    {
+        Some(domain) => complaint.suggest(domain),
+        None => complaint,
+    }
+}
+
+/// An e-mail address: the domain in lower case and ASCII, the local part as it was written.
+pub fn email(text: &str) -> Result<String, Complaint> {
+    parse_email(text).ok_or_else(|| {
+        let message = format!("`{}` is not an e-mail address", shorten(text));
+        let complaint = Complaint::new(Code::EmailInvalid, message);
+        let repaired: String = text
+            .chars()
+            .filter(|c| !c.is_whitespace())
+            .map(|c| if c == ',' { '.' } else { c })
+            .collect();
+        let repaired = repaired
+            .replace("(at)", "@")
+            .replace("[at]", "@")
+            .replace("..", ".");
+        match parse_email(repaired.trim_matches(['.', ';'])) {
+            Some(address) => complaint.suggest(address),
+            None => complaint,
+        }
+    })
+}
+
+fn parse_email(text: &str) -> Option<String> {
+    // `Ada Lovelace <ada@example.com>` and `mailto:` links are common in exported address books.
+    let text = match text.rsplit_once('<') {
+        Some((_, rest)) => rest.strip_suffix('>')?,
+        None => text,
+    };
+    let text = match text.get(..7) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("mailto:") => &text[7..],
+        _ => text,
+    };
+    let (local, domain) = text.rsplit_once('@')?;
+    let sound = |c: char| {
+        c.is_ascii_alphanumeric()
+            || "!#$%&'*+/=?^_`{|}~.-".contains(c)
+            || (!c.is_ascii() && c.is_alphanumeric())
+    };
+    let local_is_sound = (1..=64).contains(&local.len())
+        && local.chars().all(sound)
+        && !local.starts_with('.')
+        && !local.ends_with('.')
+        && !local.contains("..");
+    if !local_is_sound {
+        return None;
+    }
+    let host = ascii_host(domain)?;
+    // A public suffix alone receives no mail, and an unknown ending is a typing error.
+    registrable(&host)?;
+    let address = format!("{local}@{host}");
+    (address.len() <= EMAIL_MAX).then_some(address)
+}
+
+/// A web address with scheme and a lower-case host; the path stays.
+pub fn website(text: &str) -> Result<String, Complaint> {
+    let bad = || {
+        Complaint::new(
+            Code::UrlInvalid,
+            format!("`{}` is no web address", shorten(text)),
+        )
+    };
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+        None => ("https".to_owned(), text.strip_prefix("//").unwrap_or(text)),
+    };
+    if !matches!(scheme.as_str(), "http" | "https") || text.contains(char::is_whitespace) {
+        return Err(bad());
+    }
+    let host = ascii_host(host_of(rest))
+        .filter(|host| registrable(host).is_some())
+        .ok_or_else(bad)?;
+    let path_at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let path = if rest[path_at..] == *"/" {
+        ""
+    } else {
+        &rest[path_at..]
+    };
+    Ok(format!("{scheme}://{host}{path}"))
+}
+
+/// A LinkedIn page, in the one form that can be compared: no locale host, query or closing slash.
+pub fn linkedin(text: &str) -> Result<String, Complaint> {
+    let bad = || {
+        let message = format!("`{}` is no LinkedIn address", shorten(text));
+        Complaint::new(Code::UrlInvalid, message)
+    };
+    let lower = text.to_lowercase();
+    let rest = lower
+        .split_once("://")
+        .map_or(lower.as_str(), |(_, rest)| rest);
+    let path = match rest.split_once('/') {
+        Some((host, path)) if host == "linkedin.com" || host.ends_with(".linkedin.com") => path,
+        Some(("in" | "company" | "school", _)) => rest,
+        _ => return Err(bad()),
+    };
+    let path = path
+        .split(['?', '#'])
+        .next()
+        .unwrap_or(path)
+        .trim_matches('/');
+    let mut parts = path.split('/');
+    match (parts.next(), parts.next()) {
+        (Some(kind @ ("in" | "company" | "school" | "pub" | "showcase")), Some(name))
+            if !name.is_empty() && !name.contains(char::is_whitespace) =>
+        {
+            Ok(format!("https://www.linkedin.com/{kind}/{name}"))
+        }
+        _ => Err(bad()),
+    }
+}
+
+/// A telephone number: `+` and digits where the country is known, else the digits; an extension as
+/// ` x12` behind it.
+pub fn phone(text: &str, default_dial: &str) -> Result<String, Complaint> {
+    let bad = |why: &'static str| Complaint::new(Code::PhoneInvalid, why);
+    if is_rounded_number(text) {
+        let message = "a spreadsheet has rounded this number; format the column as text";
+        return Err(Complaint::new(Code::ExcelDamage, message));
+    }
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.trim_start_matches("tel:");
+    let (number, extension) = split_extension(lower);
+    if number
+        .chars()
+        .any(|c| !(c.is_ascii_digit() || " +-./()\u{A0}\u{2011}\u{2013}".contains(c)))
+    {
+        return Err(bad(
+            "a telephone number has digits, blanks and + - . / ( ) only",
+        ));
+    }
+    let mut digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    let international = number.trim_start().trim_start_matches('(').starts_with('+');
+    if international {
+        // `+49 (0)30 …`: the bracketed zero is dialled inside the country only.
+        if let Some(at) = number.find("(0)") {
+            let before = number[..at].chars().filter(char::is_ascii_digit).count();
+            digits.remove(before);
+        }
+    } else if let Some(rest) = digits.strip_prefix("00") {
+        digits = rest.to_owned();
+    } else if !default_dial.is_empty() {
+        // Italy keeps the zero of the area code; the others drop it.
+        let national = if default_dial == "39" {
+            &digits[..]
+        } else {
+            digits.trim_start_matches('0')
+        };
+        let national = match default_dial {
+            "1" if national.len() == 11 && national.starts_with('1') => &national[1..],
+            _ => national,
+        };
+        digits = format!("{default_dial}{national}");
+    } else {
+        return match digits.len() {
+            5..=15 => Ok(with_extension(digits, extension)),
+            _ => Err(bad("a telephone number has between 5 and 15 digits")),
+        };
+    }
+    match digits.len() {
+        7..=15 => Ok(with_extension(format!("+{digits}"), extension)),
+        _ => Err(bad("a telephone number has between 7 and 15 digits")),
+    }
+}
+
+fn split_extension(number: &str) -> (&str, Option<&str>) {
+    for mark in ["extension", "ext.", "ext", "durchwahl", "x", "#"] {
+        if let Some((number, extension)) = number.split_once(mark) {
+            let extension = extension.trim_matches([' ', '.', ':']);
+            let sound = (1..=6).contains(&extension.len())
+                && extension.bytes().all(|byte| byte.is_ascii_digit());
+            if sound {
+                return (number, Some(extension));
+            }
+        }
+    }
+    (number, None)
+}
+
+fn with_extension(number: String, extension: Option<&str>) -> String {
+    match extension {
+        Some(extension) => format!("{number} x{extension}"),
+        None => number,
+    }
+}
+
+/// The start of a value for a message; values may be megabytes long.
+pub fn shorten(text: &str) -> Cow<'_, str> {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => Cow::Owned(format!("{}…", &text[..at])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        function: impl Fn(&str) -> Result<String, Complaint>,
+        cases: &[(&str, Result<&str, (Code, Option<&str>)>)],
+    ) {
+        for (text, expected) in cases {
+            let found = function(text);
+            let found = match &found {
+                Ok(value) => Ok(value.as_str()),
+                Err(complaint) => Err((complaint.code, complaint.suggestion.as_deref())),
+            };
+            assert_eq!(&found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cells_lose_what_does_not_show() {
+        for (cell, expected) in [
+            ("  a b ", "a b"),
+            ("\u{A0}a\u{200B}\u{FEFF}", "a"),
+            ("Cafe\u{301}", "Café"),
+            ("'=1+1", "=1+1"),
+            ("'-5", "-5"),
+            ("'s Hertogenbosch", "'s Hertogenbosch"),
+            ("", ""),
+        ] {
+            assert_eq!(clean(cell), expected);
+        }
+        assert_eq!(one_line("a \n\t b"), "a b");
+        assert_eq!(
+            fold(" E-Mail  Straße (Größe) Łódź"),
+            "emailstrassegrosselodz"
+        );
+    }
+
+    #[test]
+    fn spreadsheet_damage_is_recognised() {
+        assert!(is_spreadsheet_error("#N/A") && is_spreadsheet_error("#ref!"));
+        assert!(!is_spreadsheet_error("#1 Pizza"));
+        for (text, rounded) in [
+            ("1.23E+11", true),
+            ("4,9E+10", true),
+            ("1E+11", true),
+            ("1E5", false),
+            ("E+11", false),
+            ("1.E+11", false),
+            ("abcE+11", false),
+        ] {
+            assert_eq!(is_rounded_number(text), rounded, "{text}");
+        }
+    }
+
+    #[test]
+    fn domains() {
+        let bad = |suggestion| Err((Code::DomainInvalid, suggestion));
+        check(
+            domain,
+            &[
+                ("acme.com", Ok("acme.com")),
+                ("HTTPS://www.Acme.com/about?x=1", Ok("acme.com")),
+                ("http://shop.acme.co.uk:8080/", Ok("acme.co.uk")),
+                ("//acme.de", Ok("acme.de")),
+                ("ada@mail.acme.com", Ok("acme.com")),
+                ("acme.com.", Ok("acme.com")),
+                ("müller.de", Ok("xn--mller-kva.de")),
+                ("acme.github.io", Ok("acme.github.io")),
+                ("acme,com", bad(Some("acme.com"))),
+                ("acme .com", bad(Some("acme.com"))),
+                ("acme", bad(None)),
+                ("co.uk", bad(None)),
+                ("127.0.0.1", bad(None)),
+                ("acme.notatld", bad(None)),
+                ("-acme.com", bad(None)),
+                ("a..com", bad(None)),
+                ("", bad(None)),
+            ],
+        );
+    }
+
+    #[test]
+    fn emails() {
+        let bad = |suggestion| Err((Code::EmailInvalid, suggestion));
+        check(
+            email,
+            &[
+                ("Ada.Lovelace@Example.COM", Ok("Ada.Lovelace@example.com")),
+                (
+                    "ada+tag@mail.example.co.uk",
+                    Ok("ada+tag@mail.example.co.uk"),
+                ),
+                ("Ada <ada@example.com>", Ok("ada@example.com")),
+                ("mailto:ada@example.com", Ok("ada@example.com")),
+                ("o'brien@example.ie", Ok("o'brien@example.ie")),
+                ("info@müller.de", Ok("info@xn--mller-kva.de")),
+                ("a@b", bad(None)),
+                ("ada@", bad(None)),
+                ("@example.com", bad(None)),
+                ("ada", bad(None)),
+                ("ada@example,com", bad(Some("ada@example.com"))),
+                ("ada @example.com", bad(Some("ada@example.com"))),
+                ("ada(at)example.com", bad(Some("ada@example.com"))),
+                ("ada..l@example.com", bad(Some("ada.l@example.com"))),
+                ("ada@@example.com", bad(None)),
+                (".ada@example.com", bad(Some("ada@example.com"))),
+                ("ada@example.c0m", bad(None)),
+                ("a@b.com; c@d.com", bad(None)),
+            ],
+        );
+        let long = format!("{}@example.com", "x".repeat(65));
+        assert!(email(&long).is_err());
+    }
+
+    #[test]
+    fn links() {
+        let bad = Err((Code::UrlInvalid, None));
+        check(
+            website,
+            &[
+                ("acme.com", Ok("https://acme.com")),
+                ("http://WWW.Acme.com/", Ok("http://www.acme.com")),
+                ("https://acme.com/A?b=C", Ok("https://acme.com/A?b=C")),
+                ("ftp://acme.com", bad),
+                ("javascript:alert(1)", bad),
+                ("http://10.0.0.1/", bad),
+                ("acme com", bad),
+            ],
+        );
+        check(
+            linkedin,
+            &[
+                (
+                    "https://de.linkedin.com/in/Ada-L/?trk=x",
+                    Ok("https://www.linkedin.com/in/ada-l"),
+                ),
+                (
+                    "linkedin.com/company/acme",
+                    Ok("https://www.linkedin.com/company/acme"),
+                ),
+                ("in/ada", Ok("https://www.linkedin.com/in/ada")),
+                ("https://evil-linkedin.com/in/ada", bad),
+                ("https://linkedin.com/feed", bad),
+                ("ada", bad),
+            ],
+        );
+    }
+
+    #[test]
+    fn telephone_numbers() {
+        let bad = Err((Code::PhoneInvalid, None));
+        check(
+            |text| phone(text, "49"),
+            &[
+                ("+49 (0)30 / 123-456", Ok("+4930123456")),
+                ("030 123456", Ok("+4930123456")),
+                ("0044 20 7946 0958", Ok("+442079460958")),
+                ("+1 (415) 555-0100 ext. 12", Ok("+14155550100 x12")),
+                ("tel:+4930123456", Ok("+4930123456")),
+                ("4,9E+10", Err((Code::ExcelDamage, None))),
+                ("call me", bad),
+                ("12", bad),
+                ("1234567890123456", bad),
+            ],
+        );
+        check(
+            |text| phone(text, ""),
+            &[
+                ("(415) 555-0100", Ok("4155550100")),
+                ("+14155550100", Ok("+14155550100")),
+            ],
+        );
+        check(
+            |text| phone(text, "1"),
+            &[("1-415-555-0100", Ok("+14155550100"))],
+        );
+        check(
+            |text| phone(text, "39"),
+            &[("06 1234567", Ok("+39061234567"))],
+        );
+    }
+}

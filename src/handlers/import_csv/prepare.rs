@@ -1,0 +1,142 @@
+//! Everything that is decided about a file before its first row is taken over.
+//!
+//! Blocking, and pure apart from the spool file. It reads the file twice: once for its checksum and
+//! encoding, once to count its records. So a file that is no CSV, cannot be mapped or breaks off
+//! inside of a quote is refused as a whole, with nothing of it imported.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use super::content::{WrongContent, check_content};
+use super::decode::{self, Decoded};
+use super::dialect::{self, Dialect, Hints, SAMPLE_BYTES};
+use super::mapping::{Mapping, MappingError, map_columns};
+use super::payload::ImportCsv;
+use super::reader::{self, Census, Position, ReadError, RecordReader};
+
+/// Rows that the automatic mapping looks at.
+const EVIDENCE_ROWS: usize = 50;
+
+/// A file that can be imported.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    pub sha256: String,
+    pub bytes: u64,
+    pub text: Decoded,
+    pub dialect: Dialect,
+    /// The header as it stands in the file, and how many columns it has.
+    pub header: Vec<u8>,
+    pub header_columns: usize,
+    pub mapping: Mapping,
+    /// Where the first data record starts.
+    pub first: Position,
+    pub census: Census,
+}
+
+/// Why a file cannot be imported, whatever is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error("{0}")]
+    Content(#[from] WrongContent),
+    #[error("{0}")]
+    Format(ReadError),
+    #[error("{0}")]
+    Mapping(#[from] MappingError),
+    #[error("read the file: {0}")]
+    Io(#[from] io::Error),
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<ReadError> for PrepareError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Io(error),
+            other => Self::Format(other),
+        }
+    }
+}
+
+/// Looks at the whole file. `go_on` is asked now and then and ends the work when it says no.
+pub fn prepare(
+    path: &Path,
+    payload: &ImportCsv,
+    spool: &Path,
+    go_on: impl Fn() -> bool,
+) -> Result<Prepared, PrepareError> {
+    let survey = decode::survey(path)?;
+    check_content(&survey.head)?;
+    let label = payload.options.encoding.as_deref();
+    let text = decode::decode(path, &survey, label, &spool.join("decoded"))?;
+    let dialect = find_dialect(&text, payload)?;
+    let mut reader = open(&text, &dialect, dialect.header)?;
+    if !reader.advance()? {
+        return Err(MappingError::NoHeader.into());
+    }
+    let header = reader.raw().to_vec();
+    let headers: Vec<String> = values(&reader);
+    let first = Position {
+        row: 0,
+        ..reader.position()
+    };
+    let mut sample = Vec::new();
+    let mut rows = open(&text, &dialect, first)?;
+    while sample.len() < EVIDENCE_ROWS && rows.advance()? {
+        sample.push(values(&rows));
+    }
+    let options = &payload.options;
+    let mapping = map_columns(
+        payload.entity_type,
+        &headers,
+        &payload.mapping,
+        options.auto_map,
+        &sample,
+    )?;
+    let mut census = reader::census(&mut open(&text, &dialect, first)?, &go_on)?;
+    if !go_on() {
+        return Err(PrepareError::Stopped);
+    }
+    census.columns = census.columns.max(headers.len());
+    Ok(Prepared {
+        sha256: survey.sha256,
+        bytes: survey.bytes,
+        text,
+        dialect,
+        header,
+        header_columns: headers.len(),
+        mapping,
+        first,
+        census,
+    })
+}
+
+/// A reader that stands at a position of the text.
+pub fn open(
+    text: &Decoded,
+    dialect: &Dialect,
+    position: Position,
+) -> io::Result<RecordReader<BufReader<File>>> {
+    let mut file = File::open(&text.path)?;
+    file.seek(SeekFrom::Start(text.start + position.offset))?;
+    Ok(RecordReader::new(BufReader::new(file), dialect, position))
+}
+
+fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Dialect> {
+    let mut file = File::open(&text.path)?;
+    file.seek(SeekFrom::Start(text.start))?;
+    let mut sample = Vec::with_capacity(SAMPLE_BYTES);
+    file.take(SAMPLE_BYTES as u64).read_to_end(&mut sample)?;
+    let is_whole = text.bytes - text.start <= SAMPLE_BYTES as u64;
+    let hints = Hints {
+        delimiter: payload.options.delimiter,
+        header_row: payload.options.header_row,
+    };
+    Ok(dialect::detect(&sample, is_whole, hints))
+}
+
+fn values<R: Read>(reader: &RecordReader<R>) -> Vec<String> {
+    (0..reader.columns())
+        .map(|at| String::from_utf8_lossy(reader.field(at)).into_owned())
+        .collect()
+}

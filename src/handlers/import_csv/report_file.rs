@@ -1,0 +1,91 @@
+//! Writes the error report of a run to disk, from the rows that the record keeps.
+//!
+//! Safe to repeat: the same rows give the same bytes, and a reader sees the old file or the new
+//! one.
+
+use std::io;
+use std::path::Path;
+
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+use super::prepare::Prepared;
+use super::report::{ReportWriter, Verdict};
+use crate::job::JobError;
+use crate::record::Record;
+use crate::record::imports::{self, RejectedRow};
+
+/// Writes `reports/<id>.csv` below the data directory and returns that name; nothing when no row
+/// was rejected.
+pub(super) async fn write(
+    record: &Record,
+    id: Uuid,
+    prepared: &Prepared,
+    data_dir: &Path,
+    bom: bool,
+) -> Result<Option<String>, JobError> {
+    let mut page = list(record, id, 0).await?;
+    if page.is_empty() {
+        return Ok(None);
+    }
+    let name = format!("reports/{id}.csv");
+    let temporary = data_dir.join(format!("reports/.{id}.tmp"));
+    tokio::fs::create_dir_all(data_dir.join("reports"))
+        .await
+        .map_err(disk)?;
+    let mut file = tokio::fs::File::create(&temporary).await.map_err(disk)?;
+    let mut report = ReportWriter::new(
+        Vec::new(),
+        &prepared.dialect,
+        &prepared.header,
+        prepared.header_columns,
+        prepared.census.columns,
+        bom,
+    )
+    .map_err(disk)?;
+    while let Some(last) = page.last().map(|row| row.row_no) {
+        for row in &page {
+            add(&mut report, row).map_err(disk)?;
+        }
+        file.write_all(&std::mem::take(report.sink()))
+            .await
+            .map_err(disk)?;
+        page = list(record, id, last).await?;
+    }
+    file.flush().await.map_err(disk)?;
+    file.sync_all().await.map_err(disk)?;
+    drop(file);
+    tokio::fs::rename(&temporary, data_dir.join(&name))
+        .await
+        .map_err(disk)?;
+    Ok(Some(name))
+}
+
+fn add(report: &mut ReportWriter<Vec<u8>>, row: &RejectedRow) -> io::Result<()> {
+    fn text(value: &Option<String>) -> &str {
+        value.as_deref().unwrap_or_default()
+    }
+    let verdict = Verdict {
+        row: row.row_no.unsigned_abs(),
+        status: &row.outcome,
+        code: text(&row.code),
+        column: text(&row.column_name),
+        message: text(&row.message),
+        suggestion: text(&row.suggestion),
+    };
+    report.row(
+        &row.raw,
+        usize::try_from(row.raw_columns).unwrap_or(0),
+        verdict,
+    )
+}
+
+async fn list(record: &Record, id: Uuid, after: i64) -> Result<Vec<RejectedRow>, JobError> {
+    imports::list_rejected(record, id, after)
+        .await
+        .map_err(JobError::retry)
+}
+
+fn disk(error: io::Error) -> JobError {
+    JobError::Retry(format!("write the error report: {error}"))
+}

@@ -1,0 +1,451 @@
+//! Brings the file of an import to this machine's disk.
+//!
+//! Three kinds of address: `upload://<id>` for files that came through the API, `file://` below a
+//! directory that the operator has opened, and `http(s)://`. Promises: never more than the allowed
+//! bytes, never longer than the allowed time. Refuses: paths and links that lead out of their
+//! directory, and addresses of the own machine or network, looked at after name resolution and
+//! again at every redirect, so that neither a DNS answer nor a `Location` header leads a download
+//! to a metadata service.
+//!
+//! Query strings of addresses are secrets (signed links) and never appear in an error.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use reqwest::Url;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::redirect::{Attempt, Policy};
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+use super::address::{GuardedResolver, is_forbidden};
+
+/// Redirects that a download follows.
+const REDIRECTS_MAX: usize = 5;
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence in the middle of a download.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait that a server may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Longest id of an upload.
+const UPLOAD_ID_MAX: usize = 128;
+
+/// Where files may come from.
+#[derive(Debug, Clone)]
+pub struct SourceOptions {
+    /// Uploads are in `uploads/`, reports in `reports/`, files under work in `work/`.
+    pub data_dir: PathBuf,
+    /// `file://` addresses are refused unless they are below this directory.
+    pub allowed_dir: Option<PathBuf>,
+    /// Lets downloads reach the own machine and private networks; for tests and closed networks.
+    pub allow_private_addresses: bool,
+    /// Largest file.
+    pub max_bytes: u64,
+    /// Longest download.
+    pub timeout: Duration,
+}
+
+impl SourceOptions {
+    /// 2 GB and ten minutes, no local directory, no private addresses.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            allowed_dir: None,
+            allow_private_addresses: false,
+            max_bytes: 2 * 1024 * 1024 * 1024,
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A file on this machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    pub path: PathBuf,
+    /// The last part of the address, for display.
+    pub name: Option<String>,
+}
+
+/// Why there is no file.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It will not get better.
+    #[error("{0}")]
+    Refused(String),
+    /// It may work later, after this time if the server named one.
+    #[error("{message}")]
+    Unavailable {
+        message: String,
+        after: Option<Duration>,
+    },
+    #[error("the download was stopped")]
+    Cancelled,
+}
+
+impl SourceError {
+    fn refused(message: impl Into<String>) -> Self {
+        Self::Refused(message.into())
+    }
+
+    fn unavailable(message: impl Into<String>) -> Self {
+        Self::Unavailable {
+            message: message.into(),
+            after: None,
+        }
+    }
+}
+
+/// Makes the file of `address` available; a download goes into `spool`.
+pub async fn open(
+    address: &str,
+    options: &SourceOptions,
+    spool: &Path,
+    cancelled: &CancellationToken,
+) -> Result<LocalFile, SourceError> {
+    let address = address.trim();
+    match address.split_once("://") {
+        Some(("upload", id)) => upload(id, options).await,
+        Some(("file", _)) => local(address, options).await,
+        Some(("http" | "https", _)) => download(address, options, spool, cancelled).await,
+        Some((scheme, _)) => Err(SourceError::refused(format!(
+            "file_url begins with `{scheme}://`; known are upload://, https://, http:// and file://"
+        ))),
+        None => Err(SourceError::refused(
+            "file_url has no scheme; it looks like upload://…, https://…, http://… or file://…",
+        )),
+    }
+}
+
+async fn upload(id: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if id.is_empty() || id.len() > UPLOAD_ID_MAX || !id.chars().all(sound) || id.starts_with('.') {
+        return Err(SourceError::refused(format!(
+            "`upload://{id}` is no id of an upload"
+        )));
+    }
+    let path = options.data_dir.join("uploads").join(id);
+    check_file(&path, &format!("upload {id}"), options.max_bytes).await?;
+    Ok(LocalFile { path, name: None })
+}
+
+async fn local(address: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {
+    let Some(allowed) = &options.allowed_dir else {
+        return Err(SourceError::refused(
+            "file:// addresses are not allowed on this server",
+        ));
+    };
+    let path = Url::parse(address)
+        .ok()
+        .and_then(|url| url.to_file_path().ok())
+        .ok_or_else(|| SourceError::refused("the file:// address is not a path on this machine"))?;
+    let missing = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => SourceError::refused("the file of the file:// address is gone"),
+        _ => SourceError::unavailable(format!("open the file: {error}")),
+    };
+    // Links are followed first and the result is looked at: what counts is where the bytes are.
+    let real = tokio::fs::canonicalize(&path).await.map_err(missing)?;
+    let allowed = tokio::fs::canonicalize(allowed).await.map_err(missing)?;
+    if !real.starts_with(&allowed) {
+        return Err(SourceError::refused(
+            "the file is outside of the directory for imports",
+        ));
+    }
+    check_file(&real, "the file", options.max_bytes).await?;
+    let name = real
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    Ok(LocalFile { path: real, name })
+}
+
+/// A plain file of an allowed size; a link, directory or device is refused.
+async fn check_file(path: &Path, what: &str, max_bytes: u64) -> Result<(), SourceError> {
+    let meta = match tokio::fs::symlink_metadata(path).await {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::refused(format!(
+                "{what} does not exist (any more)"
+            )));
+        }
+        Err(error) => return Err(SourceError::unavailable(format!("open {what}: {error}"))),
+    };
+    if !meta.is_file() {
+        return Err(SourceError::refused(format!("{what} is not a plain file")));
+    }
+    if meta.len() > max_bytes {
+        return Err(too_large(max_bytes));
+    }
+    Ok(())
+}
+
+fn too_large(max_bytes: u64) -> SourceError {
+    let megabytes = max_bytes / 1024 / 1024;
+    SourceError::refused(format!(
+        "the file is larger than {megabytes} MB ({max_bytes} bytes)"
+    ))
+}
+
+async fn download(
+    address: &str,
+    options: &SourceOptions,
+    spool: &Path,
+    cancelled: &CancellationToken,
+) -> Result<LocalFile, SourceError> {
+    let url = Url::parse(address).map_err(|_| SourceError::refused("file_url is no valid URL"))?;
+    check_literal(&url, options.allow_private_addresses).map_err(SourceError::refused)?;
+    let name = url
+        .path_segments()
+        .and_then(|mut parts| parts.next_back())
+        .filter(|name| !name.is_empty())
+        .map(|name| name.chars().filter(|c| !c.is_control()).take(255).collect());
+    let path = spool.join("download");
+    let transfer = transfer(url, options, &path);
+    tokio::select! {
+        result = transfer => result?,
+        () = cancelled.cancelled() => return Err(SourceError::Cancelled),
+    }
+    Ok(LocalFile { path, name })
+}
+
+async fn transfer(url: Url, options: &SourceOptions, path: &Path) -> Result<(), SourceError> {
+    let response = client(options)?.get(url).send().await.map_err(failed)?;
+    let status = response.status();
+    if !status.is_success() {
+        let message = format!("the server of the file answered {status}");
+        let retryable = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+        if retryable {
+            return Err(SourceError::Unavailable {
+                message,
+                after: retry_after(response.headers()),
+            });
+        }
+        let hint = "; the link may be wrong or expired";
+        return Err(SourceError::refused(format!("{message}{hint}")));
+    }
+    if response
+        .content_length()
+        .is_some_and(|length| length > options.max_bytes)
+    {
+        return Err(too_large(options.max_bytes));
+    }
+    let disk = |error: io::Error| SourceError::unavailable(format!("store the file: {error}"));
+    let mut file = tokio::fs::File::create(path).await.map_err(disk)?;
+    let mut body = response.bytes_stream();
+    let mut bytes = 0;
+    while let Some(part) = body.next().await {
+        let part = part.map_err(failed)?;
+        bytes += part.len() as u64;
+        // Counted after decompression, so that a small bomb does not fill the disk.
+        if bytes > options.max_bytes {
+            return Err(too_large(options.max_bytes));
+        }
+        file.write_all(&part).await.map_err(disk)?;
+    }
+    file.flush().await.map_err(disk)
+}
+
+fn client(options: &SourceOptions) -> Result<reqwest::Client, SourceError> {
+    // The program installs it first thing; other users of the library may not have.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let allow_private = options.allow_private_addresses;
+    let redirects = Policy::custom(move |attempt: Attempt<'_>| {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error("too many redirects");
+        }
+        match check_literal(attempt.url(), allow_private) {
+            Ok(()) => attempt.follow(),
+            Err(why) => attempt.error(Forbidden(why)),
+        }
+    });
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .timeout(options.timeout)
+        .redirect(redirects)
+        // A proxy would resolve the name itself, behind the guard.
+        .no_proxy()
+        .dns_resolver(GuardedResolver { allow_private })
+        .user_agent(concat!("bullwark/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| SourceError::unavailable(format!("prepare the download: {error}")))
+}
+
+/// An address that a download must not reach.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Forbidden(pub String);
+
+/// Hosts that are addresses never reach the resolver; look at them here.
+fn check_literal(url: &Url, allow_private: bool) -> Result<(), String> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "the download leads to `{}://`, which is not allowed",
+            url.scheme()
+        ));
+    }
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(ip) if !allow_private && is_forbidden(ip) => Err(format!(
+            "the download leads to {ip}, an address inside of this network"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a failed request means. The address, with its secrets, stays out of the message.
+fn failed(error: reqwest::Error) -> SourceError {
+    let error = error.without_url();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let mut message = String::new();
+    while let Some(source) = cause {
+        if let Some(Forbidden(why)) = source.downcast_ref() {
+            return SourceError::refused(why.clone());
+        }
+        message = format!(
+            "{message}{}{source}",
+            if message.is_empty() { "" } else { ": " }
+        );
+        cause = source.source();
+    }
+    if error.is_redirect() {
+        return SourceError::refused(format!("download the file: {message}"));
+    }
+    SourceError::unavailable(format!("download the file: {message}"))
+}
+
+/// `Retry-After` in seconds, or as a date compared with the server's own clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let seconds = match text.trim().parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let date = |text| chrono::DateTime::parse_from_rfc2822(text).ok();
+            let now = date(headers.get(DATE)?.to_str().ok()?)?;
+            u64::try_from((date(text)? - now).num_seconds()).unwrap_or(0)
+        }
+    };
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open_at(address: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {
+        open(
+            address,
+            options,
+            &options.data_dir,
+            &CancellationToken::new(),
+        )
+        .await
+    }
+
+    #[tokio::test]
+    async fn paths_do_not_lead_out_of_their_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["uploads", "open", "secret"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        std::fs::write(root.join("uploads/abc-1.csv"), "x").unwrap();
+        std::fs::write(root.join("open/list.csv"), "x").unwrap();
+        std::fs::write(root.join("secret/list.csv"), "x").unwrap();
+        for (link, target) in [
+            ("open/out.csv", "secret/list.csv"),
+            ("uploads/out", "secret/list.csv"),
+        ] {
+            std::os::unix::fs::symlink(root.join(target), root.join(link)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("open/list.csv"), root.join("open/in.csv")).unwrap();
+        let mut options = SourceOptions::new(root);
+        let file = |name: &str| format!("file://{}/{name}", root.display());
+        assert!(
+            open_at(&file("open/list.csv"), &options).await.is_err(),
+            "no directory is open"
+        );
+        options.allowed_dir = Some(root.join("open"));
+        for (address, allowed) in [
+            ("upload://abc-1.csv".to_owned(), true),
+            ("upload://../secret/list.csv".to_owned(), false),
+            ("upload://..".to_owned(), false),
+            ("upload://out".to_owned(), false),
+            ("upload://".to_owned(), false),
+            ("upload://missing".to_owned(), false),
+            (file("open/list.csv"), true),
+            (file("open/in.csv"), true),
+            (file("open/out.csv"), false),
+            (file("secret/list.csv"), false),
+            (file("open/../secret/list.csv"), false),
+            (file("open/%2e%2e/secret/list.csv"), false),
+            (file("open"), false),
+            ("ftp://example.com/x".to_owned(), false),
+            ("/etc/passwd".to_owned(), false),
+        ] {
+            let found = open_at(&address, &options).await;
+            match found {
+                Ok(_) => assert!(allowed, "{address}"),
+                Err(SourceError::Refused(_)) => assert!(!allowed, "{address}"),
+                Err(other) => panic!("{address}: {other}"),
+            }
+        }
+        options.max_bytes = 0;
+        assert!(
+            open_at("upload://abc-1.csv", &options).await.is_err(),
+            "too large"
+        );
+    }
+
+    #[tokio::test]
+    async fn downloads_stay_out_of_private_networks() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SourceOptions::new(dir.path());
+        for address in [
+            "http://127.0.0.1:1/x",
+            "http://localhost:1/x",
+            "http://2130706433/x",
+            "http://0x7f.1/x",
+            "http://[::1]/x",
+            "http://[::ffff:10.0.0.1]/x",
+            "http://169.254.169.254/latest/meta-data",
+        ] {
+            let found = open_at(address, &options).await;
+            assert!(
+                matches!(found, Err(SourceError::Refused(_))),
+                "{address}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn servers_may_say_when_to_come_back() {
+        for (retry, date, expected) in [
+            ("120", "", Some(120)),
+            ("999999", "", Some(3600)),
+            (
+                "Wed, 21 Oct 2026 07:30:00 GMT",
+                "Wed, 21 Oct 2026 07:28:00 GMT",
+                Some(120),
+            ),
+            (
+                "Wed, 21 Oct 2026 07:00:00 GMT",
+                "Wed, 21 Oct 2026 07:28:00 GMT",
+                Some(0),
+            ),
+            ("soon", "", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, retry.parse().unwrap());
+            headers.insert(DATE, date.parse().unwrap());
+            assert_eq!(
+                retry_after(&headers).map(|wait| wait.as_secs()),
+                expected,
+                "{retry}"
+            );
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Imports: the run as a whole, and what the error report needs. One function per statement.
+//!
+//! The rows themselves are written by [`super::import_chunk`].
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Record, RecordError, Tx};
+
+/// Most rejected rows that [`list_rejected`] reads at once.
+pub const REJECTED_PAGE_MAX: i64 = 500;
+
+/// What is known about a file before its first row.
+#[derive(Debug, Clone)]
+pub struct NewImport {
+    pub id: Uuid,
+    pub workspace_id: Option<Uuid>,
+    pub entity_type: &'static str,
+    pub file_name: Option<String>,
+    pub sha256: String,
+    pub bytes: i64,
+    pub dry_run: bool,
+    pub total: i64,
+    pub encoding: &'static str,
+    pub delimiter: &'static str,
+    pub header_mapping: serde_json::Value,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportStatus {
+    Running,
+    Completed,
+    CompletedWithErrors,
+    Failed,
+    Cancelled,
+}
+
+impl ImportStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::CompletedWithErrors => "completed_with_errors",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The counters of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct ImportCounts {
+    pub total: i64,
+    pub processed: i64,
+    pub inserted: i64,
+    pub updated: i64,
+    pub unchanged: i64,
+    pub skipped: i64,
+    pub failed: i64,
+    pub by_code: serde_json::Value,
+}
+
+/// A row that was not taken over, as the error report shows it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct RejectedRow {
+    pub row_no: i64,
+    pub outcome: String,
+    pub code: Option<String>,
+    pub column_name: Option<String>,
+    pub message: Option<String>,
+    pub suggestion: Option<String>,
+    pub raw: Vec<u8>,
+    pub raw_columns: i32,
+}
+
+/// Writes down that a run begins. A later attempt of the same job goes on with the same row and its
+/// counters; what the attempt has found out about the file is written again.
+pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<(), RecordError> {
+    sqlx::query(
+        "INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, dry_run,
+           total, encoding, delimiter, header_mapping)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         ON CONFLICT (id) DO UPDATE
+         SET status = 'running', finished_at = NULL, total = $8, encoding = $9, delimiter = $10,
+           header_mapping = $11",
+    )
+    .bind(import.id)
+    .bind(import.workspace_id)
+    .bind(import.entity_type)
+    .bind(&import.file_name)
+    .bind(&import.sha256)
+    .bind(import.bytes)
+    .bind(import.dry_run)
+    .bind(import.total)
+    .bind(import.encoding)
+    .bind(import.delimiter)
+    .bind(&import.header_mapping)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// The newest earlier import of the very same bytes into the same kind of record, if there is one.
+pub async fn find_same_file(tx: &mut Tx, import: &NewImport) -> Result<Option<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM imports
+         WHERE workspace_id IS NOT DISTINCT FROM $1 AND sha256 = $2 AND entity_type = $3
+           AND id < $4 AND NOT dry_run AND status IN ('completed', 'completed_with_errors')
+         ORDER BY id DESC LIMIT 1",
+    )
+    .bind(import.workspace_id)
+    .bind(&import.sha256)
+    .bind(import.entity_type)
+    .bind(import.id)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+/// The counters as the last committed chunk left them; nothing when the import never began.
+pub async fn find_counts(tx: &mut Tx, id: Uuid) -> Result<Option<ImportCounts>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT total, processed, inserted, updated, unchanged, skipped, failed, by_code
+         FROM imports WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(tx.connection())
+    .await?)
+}
+
+/// The counters of an import that has begun.
+pub async fn counts(tx: &mut Tx, id: Uuid) -> Result<ImportCounts, RecordError> {
+    let found = find_counts(tx, id).await?;
+    found.ok_or_else(|| RecordError::Corrupt(format!("import {id} is gone")))
+}
+
+/// Writes down how a run ended. Safe to repeat.
+pub async fn finish(
+    tx: &mut Tx,
+    id: Uuid,
+    status: ImportStatus,
+    warnings: &serde_json::Value,
+    report_path: Option<&str>,
+) -> Result<(), RecordError> {
+    sqlx::query(
+        "UPDATE imports
+         SET status = $2, warnings = $3, report_path = $4, finished_at = now()
+         WHERE id = $1",
+    )
+    .bind(id)
+    .bind(status.as_str())
+    .bind(warnings)
+    .bind(report_path)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Says of a cancelled job's import that it is cancelled; what is committed stays and is counted.
+///
+/// No attempt says this, the job's own status does: false when the job is not cancelled.
+pub async fn mark_cancelled(record: &Record, id: Uuid) -> Result<bool, RecordError> {
+    let done = sqlx::query(
+        "UPDATE imports i SET status = 'cancelled', finished_at = now()
+         FROM jobs j
+         WHERE i.id = $1 AND j.id = i.id AND i.status = 'running' AND j.status = 'cancelled'",
+    )
+    .bind(id)
+    .execute(&record.pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Rejected rows behind `after`, in the order of the file. One pass over the run's rows in all,
+/// however few of them are rejected.
+pub async fn list_rejected(
+    record: &Record,
+    id: Uuid,
+    after: i64,
+) -> Result<Vec<RejectedRow>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT row_no, outcome, code, column_name, message, suggestion, raw, raw_columns
+         FROM import_rows
+         WHERE import_id = $1 AND row_no > $2 AND raw IS NOT NULL
+         ORDER BY row_no
+         LIMIT $3",
+    )
+    .bind(id)
+    .bind(after)
+    .bind(REJECTED_PAGE_MAX)
+    .fetch_all(&record.pool)
+    .await?)
+}

@@ -1,0 +1,18 @@
+//! How a row that exists already takes over the values of a file or a provider.
+
+/// What an update does with existing and with missing values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// Existing values win; new ones only fill gaps.
+    pub fill_blank: bool,
+    /// Columns that a missing value empties. Never keys, never required columns.
+    pub clear: Vec<&'static str>,
+}
+
+/// One column of many rows, for `unnest`.
+pub(super) fn texts<'a, T>(
+    rows: &[&'a T],
+    column: impl Fn(&'a T) -> &'a Option<String>,
+) -> Vec<Option<&'a str>> {
+    rows.iter().map(|row| column(row).as_deref()).collect()
+}
