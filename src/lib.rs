@@ -11,6 +11,8 @@ pub mod control;
 pub mod enqueue;
 #[cfg(feature = "handlers")]
 pub mod handlers;
+#[cfg(feature = "server")]
+pub mod http;
 pub mod job;
 pub mod periodic;
 pub mod reconcile;
@@ -21,4 +23,5 @@ pub mod tasks;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 pub mod upkeep;
+pub mod uploads;
 pub mod worker;

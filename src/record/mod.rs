@@ -14,6 +14,7 @@ pub mod open;
 pub mod outbox;
 pub mod settle;
 pub mod start;
+pub mod stats;
 mod tx;
 pub mod types;
 pub mod workspaces;
