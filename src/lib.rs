@@ -27,4 +27,5 @@ pub mod tasks;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 pub mod upkeep;
+pub mod uploads;
 pub mod worker;

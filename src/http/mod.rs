@@ -1,9 +1,177 @@
-//! placeholder until merge
+//! The HTTP API. The only place of the crate that says `axum`.
+//!
+//! One file per group of routes; around them `connection` (sockets), `observe` (what every request
+//! gets), `auth` (whose request it is), `body` and `query` (reading with limits) and `problem` (how
+//! errors look).
+//!
+//! Promises: every answer carries a request id; every error is a problem document with a stable
+//! code; every body, page, wait and number of requests has a limit; a caller sees its own workspace
+//! only; a handler that is dropped because its client left loses nothing that was acknowledged.
+//! Refuses: requests without an API key (but for health), and requests from other sites' pages: no
+//! CORS headers are sent.
+
+mod auth;
+mod body;
+mod connection;
+mod control;
+mod enqueue;
+mod health;
+mod jobs;
+mod observe;
+mod problem;
+mod query;
+mod reports;
+mod state;
+mod stats;
+mod types;
+mod uploads;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::middleware::{Next, from_fn};
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::periodic::{Next as Rest, every};
+use crate::tasks::Tasks;
+use problem::{Code, Problem};
+use state::State;
+
+/// How often Redis is looked at, for what answers say about it.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often the remains of unfinished uploads are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How long a duty may take to end.
+const DUTY_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Limits of the server that an operator may change.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// How long a request may take.
+    pub request_patience: Duration,
+    /// How long an upload may take.
+    pub upload_patience: Duration,
+    /// How long an upload may stand still.
+    pub upload_pause_max: Duration,
+    /// The largest upload.
+    pub upload_max_bytes: u64,
+    /// How long requests in flight may take to end at a stop.
+    pub stop_limit: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            request_patience: Duration::from_secs(30),
+            upload_patience: Duration::from_secs(600),
+            upload_pause_max: Duration::from_secs(30),
+            upload_max_bytes: 2 * 1024 * 1024 * 1024,
+            stop_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves the API until `shutdown`; see [`serve_with`].
 pub async fn serve(
-    _app: crate::app::App,
-    _l: tokio::net::TcpListener,
-    _s: CancellationToken,
+    app: App,
+    listener: TcpListener,
+    shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    serve_with(app, HttpOptions::default(), listener, shutdown).await
+}
+
+/// Serves the API until `shutdown`: then no connection is accepted any more, requests in flight
+/// end, and those past the limit are cut off.
+pub async fn serve_with(
+    app: App,
+    options: HttpOptions,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    tracing::info!(address = %listener.local_addr()?, "http listens");
+    let stop_limit = options.stop_limit;
+    let state = State::new(app, options);
+    let duties = Tasks::new();
+    start_duties(&state, &duties);
+    connection::serve(routes(state), listener, shutdown, stop_limit).await;
+    duties.stop(DUTY_STOP_LIMIT).await;
     Ok(())
+}
+
+/// All routes with what goes around them, for a server of one's own. Connections, the look at
+/// Redis and the sweep of uploads belong to [`serve`].
+pub fn router(app: App) -> Router {
+    routes(State::new(app, HttpOptions::default()))
+}
+
+fn routes(state: State) -> Router {
+    let options = state.options.clone();
+    let observed = |patience| {
+        from_fn(move |request: Request, next: Next| observe::observe(patience, request, next))
+    };
+    // Its own clock, which sees whether the upload goes on, ends before this one.
+    let upload_patience = options.upload_patience + Duration::from_secs(10);
+    let fast = Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/api/jobs", get(jobs::list).post(enqueue::one))
+        .route("/api/jobs/bulk", post(enqueue::many))
+        .route("/api/jobs/stats", get(stats::stats))
+        .route("/api/jobs/{id}", get(jobs::show).patch(control::patch))
+        .route("/api/jobs/{id}/logs", get(jobs::logs))
+        .route("/api/jobs/{id}/retry", post(control::retry))
+        .route("/api/jobs/{id}/report", get(reports::report))
+        .route("/api/job-types", get(types::list).post(types::declare))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(route_not_found)
+        .layer(observed(options.request_patience));
+    let slow = Router::new()
+        .route("/api/uploads", post(uploads::upload))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(observed(upload_patience));
+    fast.merge(slow).with_state(state)
+}
+
+async fn route_not_found(uri: Uri) -> Problem {
+    let detail = format!("there is no `{}` here", shortened(uri.path()));
+    Problem::new(Code::RouteNotFound, detail)
+}
+
+async fn method_not_allowed(request: Request) -> Problem {
+    let (method, path) = (request.method(), shortened(request.uri().path()));
+    let detail = format!("`{path}` does not take {method}; the header `Allow` says what it takes");
+    Problem::new(Code::MethodNotAllowed, detail)
+}
+
+/// At most so much of a stranger's text stands in an answer.
+fn shortened(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+fn start_duties(state: &State, duties: &Tasks) {
+    let probed = state.clone();
+    every(duties, "http probe", PROBE_EVERY, move || {
+        let state = probed.clone();
+        async move {
+            let redis = health::redis(&state).await;
+            state.note_redis(redis.is_err());
+            Ok::<_, std::convert::Infallible>(Rest::Rest)
+        }
+    });
+    let uploads = state.uploads.clone();
+    every(duties, "upload sweep", SWEEP_EVERY, move || {
+        let uploads = uploads.clone();
+        async move {
+            let removed = uploads.sweep().await?;
+            if removed > 0 {
+                tracing::info!(removed, "remains of unfinished uploads removed");
+            }
+            Ok::<_, std::io::Error>(Rest::Rest)
+        }
+    });
 }

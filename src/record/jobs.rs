@@ -42,6 +42,31 @@ pub struct JobRow {
     pub created_by: Option<Uuid>,
 }
 
+/// One row of `jobs` as lists show it.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct JobHead {
+    pub id: Uuid,
+    pub workspace_id: Option<Uuid>,
+    pub job_type: String,
+    pub job_queue: String,
+    pub status: String,
+    pub priority: i32,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub progress: Option<serde_json::Value>,
+    pub error_message: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub completed_at: Option<DateTime<Utc>>,
+    pub failed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub retry_delay_seconds: i32,
+    pub worker_id: Option<String>,
+    pub worker_heartbeat_at: Option<DateTime<Utc>>,
+    pub created_by: Option<Uuid>,
+}
+
 /// What to list: newest first, by keyset. `None` matches everything.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -59,6 +84,12 @@ const COLUMNS: &str = "SELECT id, workspace_id, job_type, job_queue, payload, st
   started_at, completed_at, failed_at, next_retry_at, retry_delay_seconds, worker_id,
   worker_heartbeat_at, created_by FROM jobs";
 
+const HEAD_COLUMNS: &str =
+    "SELECT id, workspace_id, job_type, job_queue, status, priority, attempts,
+  max_attempts, progress, error_message, created_at, scheduled_for, started_at, completed_at,
+  failed_at, next_retry_at, retry_delay_seconds, worker_id, worker_heartbeat_at, created_by
+  FROM jobs";
+
 /// One job, of this workspace when one is given.
 pub async fn get(
     record: &Record,
@@ -75,7 +106,31 @@ pub async fn get(
 
 /// A page of jobs, newest first.
 pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow>, RecordError> {
-    let mut query = sqlx::QueryBuilder::new(COLUMNS);
+    list_page_at(record, filter, 0).await
+}
+
+/// A page of jobs after the first `offset` ones, which are counted through: keep it small.
+pub async fn list_page_at(
+    record: &Record,
+    filter: &JobFilter,
+    offset: i64,
+) -> Result<Vec<JobRow>, RecordError> {
+    let mut query = page(COLUMNS, filter, offset);
+    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+}
+
+/// The same page without payloads, results and stacks, which may be large.
+pub async fn list_heads(
+    record: &Record,
+    filter: &JobFilter,
+    offset: i64,
+) -> Result<Vec<JobHead>, RecordError> {
+    let mut query = page(HEAD_COLUMNS, filter, offset);
+    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+}
+
+fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sqlx::Postgres> {
+    let mut query = sqlx::QueryBuilder::new(columns);
     query.push(" WHERE true");
     if let Some(workspace_id) = filter.workspace_id {
         query.push(" AND workspace_id = ").push_bind(workspace_id);
@@ -103,7 +158,10 @@ pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow
     query
         .push(" ORDER BY id DESC LIMIT ")
         .push_bind(filter.limit.clamp(1, PAGE_MAX));
-    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+    if offset > 0 {
+        query.push(" OFFSET ").push_bind(offset);
+    }
+    query
 }
 
 /// Where Redis has a job.

@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod server;
 pub mod settle;
 pub mod start;
+pub mod stats;
 mod tx;
 pub mod types;
 pub mod workspaces;

@@ -1,0 +1,179 @@
+//! Connections: accepting them, bounding them and ending them.
+//!
+//! At most [`CONNECTIONS_MAX`] are open at once; further clients wait in the kernel's queue. A
+//! client that is slow to send its headers, idle for long, or does not read its answer is cut off,
+//! so that nobody holds a place by doing nothing.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::tasks::Tasks;
+
+/// Connections that are open at once.
+const CONNECTIONS_MAX: usize = 2048;
+/// How long headers may take to arrive, and how long an idle connection is kept.
+const HEADERS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may leave an answer unread.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// The pause after a failed accept: the process may be out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves until `shutdown`, then lets requests in flight end for at most `stop_limit`.
+pub(super) async fn serve(
+    router: Router,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    stop_limit: Duration,
+) {
+    let tasks = Tasks::new();
+    let cut = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // An answer is written in few pieces; holding one back for the client's acknowledgement
+        // would cost 40 ms.
+        stream.set_nodelay(true).ok();
+        let (router, stopping, cut) = (router.clone(), tasks.stopping().clone(), cut.clone());
+        tasks.spawn("http connection", async move {
+            let _place = place;
+            tokio::select! {
+                () = converse(stream, router, stopping) => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+    drop((listener, router));
+    if !tasks.stop(stop_limit).await {
+        cut.cancel();
+        tasks.drained().await;
+    }
+}
+
+/// All requests of one connection.
+async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken) {
+    let io = TokioIo::new(Patient::new(stream));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_PATIENCE)
+        .serve_connection(io, TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let mut is_stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stopping.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients leave as they like; only somebody who looks for it wants to know.
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// A stream whose writes fail when the other side takes nothing for [`WRITE_PATIENCE`].
+struct Patient {
+    stream: TcpStream,
+    deadline: Pin<Box<Sleep>>,
+    is_waiting: bool,
+}
+
+impl Patient {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            deadline: Box::pin(sleep(WRITE_PATIENCE)),
+            is_waiting: false,
+        }
+    }
+
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.is_waiting = false;
+            return written;
+        }
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.deadline
+                .as_mut()
+                .reset(Instant::now() + WRITE_PATIENCE);
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,100 @@
+//! What people do to jobs: cancel, and retry by hand. Doing either again changes nothing.
+
+use axum::extract::{FromRequestParts, Request};
+use axum::{Json, extract};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::auth::Caller;
+use super::body;
+use super::jobs::{JobId, find};
+use super::problem::{Code, Problem};
+use super::state::State;
+use crate::control;
+use crate::job::{Event, Status};
+use crate::record::jobs::JobRow;
+
+/// The largest body of a change.
+const PATCH_BODY_MAX: usize = 16 * 1024;
+/// The longest reason that is written down, in characters.
+const REASON_MAX: usize = 500;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    status: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// `{"status": "cancelled"}`, with a reason if one likes.
+pub(super) async fn patch(
+    extract::State(state): extract::State<State>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, &state).await?;
+    let JobId(id) = JobId::from_request_parts(&mut parts, &state).await?;
+    body::expect_json(&parts.headers)?;
+    let whole = body::read(&state, &parts.headers, body, PATCH_BODY_MAX).await?;
+    let change: Change = body::object(&whole.bytes, &json!({ "status": "" }))?;
+    if change.status != Status::Cancelled.as_str() {
+        let message = "can only be set to `cancelled`; to run a job again, POST to its /retry";
+        let detail = format!("`status` {message}");
+        return Err(Problem::new(Code::InvalidRequest, detail).with_error("/status", message));
+    }
+    let reason = reason(change.reason)?;
+
+    let app = &state.app;
+    let workspace_id = Some(caller.workspace_id);
+    let done = control::cancel(&app.record, &app.broker, &[id], workspace_id, &reason).await?;
+    let job = find(&state, id, caller).await?;
+    if done.is_empty() && job.status != Status::Cancelled.as_str() {
+        return Err(not_allowed(id, &job, Event::Cancelled));
+    }
+    Ok(Json(json!({ "job": job })))
+}
+
+fn reason(given: Option<String>) -> Result<String, Problem> {
+    let reason = given.unwrap_or_else(|| "by request".to_owned());
+    if reason.chars().count() <= REASON_MAX && !reason.contains('\0') {
+        return Ok(reason);
+    }
+    let message = format!("must have at most {REASON_MAX} characters and no U+0000");
+    let detail = format!("`reason` {message}");
+    Err(Problem::new(Code::InvalidRequest, detail).with_error("/reason", message))
+}
+
+/// Gives a job that is over another run.
+pub(super) async fn retry(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    JobId(id): JobId,
+) -> Result<Json<Value>, Problem> {
+    let app = &state.app;
+    let workspace_id = Some(caller.workspace_id);
+    let done = control::retry(&app.record, &app.broker, &[id], workspace_id).await?;
+    let job = find(&state, id, caller).await?;
+    if done.is_empty() {
+        return Err(not_allowed(id, &job, Event::Retried));
+    }
+    Ok(Json(json!({ "job": job })))
+}
+
+fn not_allowed(id: Uuid, job: &JobRow, event: Event) -> Problem {
+    let status = &job.status;
+    let why = match (status.parse::<Status>(), event) {
+        (Ok(Status::Pending), Event::Retried) => "it waits to run anyway".to_owned(),
+        (Ok(Status::Processing), Event::Retried) => "it is running".to_owned(),
+        (Ok(Status::Failed), Event::Retried) => match job.next_retry_at {
+            Some(time) => format!("its next attempt is due at {}", time.to_rfc3339()),
+            None => "its next attempt is due already".to_owned(),
+        },
+        (Ok(status), Event::Cancelled) if status.is_final() => "it is over".to_owned(),
+        // It moved between the change and this look at it.
+        _ => "its status has just changed; try again".to_owned(),
+    };
+    let detail = format!("job {id} is {status} and can not be {event}: {why}");
+    Problem::new(Code::JobState, detail).with_member("status", status.as_str())
+}

@@ -1,0 +1,286 @@
+//! `POST /api/jobs` and `POST /api/jobs/bulk`: the way in.
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, extract};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::body;
+use super::problem::{Code, Problem};
+use super::state::State;
+use crate::enqueue::{ENQUEUE_MAX, EnqueueError, Enqueued};
+use crate::job::request::MAX_ATTEMPTS;
+use crate::job::{JobRequest, QueueName, Status, backoff};
+use crate::record::jobs::{self, JobRow};
+
+/// The largest request for one job. Its payload is measured without blanks, so this is more than
+/// the largest payload.
+const JOB_BODY_MAX: usize = 4 * 1024 * 1024;
+/// The largest body of a bulk request.
+const BULK_BODY_MAX: usize = 32 * 1024 * 1024;
+
+/// Accepts one job: 201, or 202 while Redis is away, or 200 when its idempotency key gave a job
+/// that was there before.
+pub(super) async fn one(
+    extract::State(state): extract::State<State>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (caller, headers, body) = open(&state, request, body::expect_json).await?;
+    let whole = body::read(&state, &headers, body, JOB_BODY_MAX).await?;
+    let mut request = job(&whole.bytes, caller)?;
+    take_key(&headers, &mut request)?;
+    let asked = request.clone();
+    let accepted = state.app.enqueue.enqueue(request).await?;
+    drop(whole);
+
+    let location = (LOCATION, format!("/api/jobs/{}", accepted.id));
+    if !accepted.is_new {
+        let row = jobs::get(&state.app.record, accepted.id, Some(caller.workspace_id)).await?;
+        let row = row.ok_or_else(|| gone(&accepted))?;
+        return Ok((StatusCode::OK, [location], Json(json!({ "job": row }))).into_response());
+    }
+    let status = match state.is_redis_away() {
+        true => StatusCode::ACCEPTED,
+        false => StatusCode::CREATED,
+    };
+    let row = row(&state, asked, &accepted);
+    Ok((status, [location], Json(json!({ "job": row }))).into_response())
+}
+
+fn gone(accepted: &Enqueued) -> Problem {
+    let detail = format!(
+        "the idempotency key was used for job {}, which has been removed since",
+        accepted.id
+    );
+    Problem::new(Code::JobGone, detail)
+}
+
+/// Accepts many jobs; each has its own answer, in order. 200 when all were accepted, else 207.
+pub(super) async fn many(
+    extract::State(state): extract::State<State>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (caller, headers, body) = open(&state, request, expect_bulk).await?;
+    if headers.contains_key(KEY_HEADER) {
+        let detail = "one Idempotency-Key can not name many jobs: give each job a field \
+            `idempotencyKey` instead";
+        return Err(body::refuse(&headers, body, mismatch(detail)).await);
+    }
+    let whole = body::read(&state, &headers, body, BULK_BODY_MAX).await?;
+    let entries = match is_lines(&headers) {
+        true => lines(&whole.bytes)?,
+        false => array(&whole.bytes)?,
+    };
+
+    // Only what can be read goes to enqueue; the places of the others are kept.
+    let mut requests = Vec::with_capacity(entries.len());
+    let mut unread = Vec::new();
+    for (place, entry) in entries.iter().enumerate() {
+        match job(entry, caller) {
+            Ok(request) => requests.push(request),
+            Err(problem) => unread.push((place, problem)),
+        }
+    }
+    let count = entries.len();
+    drop(entries);
+    let mut answers = state.app.enqueue.enqueue_many(requests).await?.into_iter();
+    if unread.is_empty() && answers.as_slice().iter().all(is_away) {
+        // Nothing was accepted: the whole request may be sent again as it is.
+        if let Some(Err(error)) = answers.next() {
+            return Err(error.into());
+        }
+    }
+    let mut unread = unread.into_iter().peekable();
+    let mut accepted = 0;
+    let results: Vec<Value> = (0..count)
+        .map(|place| {
+            let answer = match unread.next_if(|(unread, _)| *unread == place) {
+                Some((_, problem)) => Err(problem),
+                None => match answers.next() {
+                    Some(answer) => answer.map_err(Problem::from),
+                    None => Err(EnqueueError::Stopping.into()),
+                },
+            };
+            match answer {
+                Ok(job) => {
+                    accepted += 1;
+                    json!({ "id": job.id, "created": job.is_new })
+                }
+                Err(problem) => json!({ "problem": problem.document() }),
+            }
+        })
+        .collect();
+    let refused = count - accepted;
+    let status = match refused {
+        0 => StatusCode::OK,
+        _ => StatusCode::MULTI_STATUS,
+    };
+    let answer = json!({ "accepted": accepted, "refused": refused, "results": results });
+    Ok((status, Json(answer)).into_response())
+}
+
+fn is_away(answer: &Result<Enqueued, EnqueueError>) -> bool {
+    answer.as_ref().is_err_and(EnqueueError::is_unavailable)
+}
+
+/// Who calls, and the body, not yet read; a refusal reads some of it first.
+async fn open(
+    state: &State,
+    request: Request,
+    expect: fn(&HeaderMap) -> Result<(), Problem>,
+) -> Result<(Caller, HeaderMap, Body), Problem> {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, state).await;
+    match caller.and_then(|caller| expect(&parts.headers).map(|()| caller)) {
+        Ok(caller) => Ok((caller, parts.headers, body)),
+        Err(problem) => Err(body::refuse(&parts.headers, body, problem).await),
+    }
+}
+
+fn job(bytes: &[u8], caller: Caller) -> Result<JobRequest, Problem> {
+    let mut request: JobRequest = body::object(bytes, &json!({ "jobType": "" }))?;
+    request.workspace_id = Some(caller.workspace_id);
+    Ok(request)
+}
+
+const KEY_HEADER: &str = "idempotency-key";
+
+/// The header goes before the field; two different keys are a mistake.
+fn take_key(headers: &HeaderMap, request: &mut JobRequest) -> Result<(), Problem> {
+    let Some(value) = headers.get(KEY_HEADER) else {
+        return Ok(());
+    };
+    let Ok(key) = std::str::from_utf8(value.as_bytes()) else {
+        return Err(mismatch("the header Idempotency-Key is not UTF-8"));
+    };
+    match &request.idempotency_key {
+        Some(other) if other != key => Err(mismatch(
+            "the header Idempotency-Key and the field `idempotencyKey` differ: send one of them",
+        )),
+        _ => {
+            request.idempotency_key = Some(key.to_owned());
+            Ok(())
+        }
+    }
+}
+
+fn mismatch(detail: &str) -> Problem {
+    Problem::new(Code::IdempotencyKeyMismatch, detail)
+}
+
+fn is_lines(headers: &HeaderMap) -> bool {
+    let media_type = body::media_type(headers);
+    matches!(
+        media_type.as_str(),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+    )
+}
+
+fn expect_bulk(headers: &HeaderMap) -> Result<(), Problem> {
+    match is_lines(headers) {
+        true => Ok(()),
+        false => body::expect_json(headers),
+    }
+}
+
+/// One job per line; empty lines are passed over.
+fn lines(bytes: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines
+        .filter(|line| !line.is_empty())
+        .take(ENQUEUE_MAX + 1)
+        .collect();
+    counted(lines)
+}
+
+/// The members of `jobs`, each still as text, so that a wrong one does not spoil the others.
+fn array(bytes: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    /// What is looked at first; the texts are borrowed afterwards.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Bulk<'a> {
+        #[serde(borrow)]
+        jobs: Vec<&'a RawValue>,
+    }
+    let bulk = match serde_json::from_slice::<Bulk<'_>>(bytes) {
+        Ok(bulk) => bulk,
+        // Says what is wrong, and where.
+        Err(error) => {
+            let shape: Result<Shape, Problem> = body::object(bytes, &json!({ "jobs": [] }));
+            let detail = format!("expected {{\"jobs\": [ … ]}}: {error}");
+            return Err(shape
+                .err()
+                .unwrap_or_else(|| Problem::new(Code::InvalidRequest, detail)));
+        }
+    };
+    counted(bulk.jobs.iter().map(|raw| raw.get().as_bytes()).collect())
+}
+
+/// The same as a bulk body, for its error messages.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shape {
+    #[serde(rename = "jobs")]
+    _jobs: Vec<serde::de::IgnoredAny>,
+}
+
+fn counted(entries: Vec<&[u8]>) -> Result<Vec<&[u8]>, Problem> {
+    match entries.len() {
+        0 => Err(
+            Problem::new(Code::InvalidRequest, "there are no jobs in the body")
+                .with_error("/jobs", "is empty"),
+        ),
+        given if given > ENQUEUE_MAX => {
+            let detail =
+                format!("more than {ENQUEUE_MAX} jobs in one request; send them in several");
+            Err(Problem::new(Code::TooManyJobs, detail))
+        }
+        _ => Ok(entries),
+    }
+}
+
+/// The row as the record has it, without asking the record: everything in it is known here. A test
+/// compares both.
+fn row(state: &State, asked: JobRequest, accepted: &Enqueued) -> JobRow {
+    let types = &state.app.types;
+    // Declared types have the defaults; only built-in ones say otherwise.
+    let default_attempts = types
+        .get(&asked.job_type)
+        .map_or(MAX_ATTEMPTS, |t| t.max_attempts);
+    let created_at = accepted.created_at.unwrap_or_else(crate::clock::now);
+    let delay = asked.delay_ms.filter(|ms| *ms > 0);
+    let delayed = delay.map(|ms| created_at + chrono::TimeDelta::milliseconds(ms as i64));
+    JobRow {
+        id: accepted.id,
+        workspace_id: asked.workspace_id,
+        job_type: asked.job_type,
+        job_queue: asked.queue.unwrap_or_else(|| QueueName::default().into()),
+        payload: asked.payload,
+        status: Status::Pending.as_str().to_owned(),
+        priority: asked.priority.unwrap_or(0) as i32,
+        attempts: 0,
+        max_attempts: asked.max_attempts.unwrap_or(default_attempts) as i32,
+        progress: Some(json!({})),
+        result: None,
+        error_message: None,
+        error_stack: None,
+        created_at,
+        scheduled_for: asked.scheduled_for.or(delayed),
+        started_at: None,
+        completed_at: None,
+        failed_at: None,
+        next_retry_at: None,
+        retry_delay_seconds: asked
+            .retry_delay_seconds
+            .map_or(backoff::RETRY_DELAY_SECONDS, |s| s as i32),
+        worker_id: None,
+        worker_heartbeat_at: None,
+        created_by: asked.created_by,
+    }
+}

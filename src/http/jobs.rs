@@ -1,0 +1,160 @@
+//! Reading jobs: lists, one job, its log.
+
+use axum::extract::FromRequestParts;
+use axum::http::Uri;
+use axum::http::request::Parts;
+use axum::{Json, extract};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::auth::Caller;
+use super::problem::{Code, Problem};
+use super::query::{Parameters, invalid};
+use super::state::State;
+use crate::job::{QueueName, Status};
+use crate::record::jobs::{self, JobFilter, JobRow};
+use crate::record::logs::{self, LOG_PAGE_MAX};
+
+/// Jobs of a page when nothing else is said.
+const LIMIT: i64 = 50;
+/// The most jobs of a page.
+const LIMIT_MAX: i64 = 200;
+/// The most jobs of a page with payloads and results, which may have a megabyte each.
+const LIMIT_WITH_PAYLOAD_MAX: i64 = 25;
+/// How far `page` goes: pages are counted through, so later ones cost more. `before` has no end.
+const PAGES_MAX: i64 = 100;
+/// Lines of the log beside a job.
+const LOGS: i64 = 200;
+
+/// A page of jobs, newest first.
+pub(super) async fn list(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<Value>, Problem> {
+    let allowed = [
+        "status", "jobType", "job_type", "queue", "page", "limit", "before", "include",
+    ];
+    let given = Parameters::parse(&uri, &allowed)?;
+    let with_payload = match given.text("include") {
+        None => false,
+        Some("payload") => true,
+        Some(other) => {
+            let other = super::shortened(other);
+            return Err(invalid(&format!(
+                "`include` is `{other}`; only `payload` is known (payload and result)"
+            )));
+        }
+    };
+    let limit_max = match with_payload {
+        true => LIMIT_WITH_PAYLOAD_MAX,
+        false => LIMIT_MAX,
+    };
+    let limit = given.number("limit", 1, limit_max)?;
+    let limit = limit.unwrap_or(LIMIT.min(limit_max));
+    let page = given.number("page", 1, PAGES_MAX)?;
+    let before = given.text("before").map(cursor).transpose()?;
+    if page.is_some() && before.is_some() {
+        return Err(invalid("give `page` or `before`, not both"));
+    }
+    let filter = JobFilter {
+        workspace_id: Some(caller.workspace_id),
+        status: given.parsed::<Status>("status")?,
+        job_type: given
+            .text("jobType")
+            .or(given.text("job_type"))
+            .map(str::to_owned),
+        queue: given.parsed::<QueueName>("queue")?.map(String::from),
+        before,
+        // One more tells whether there is a next page.
+        limit: limit + 1,
+    };
+    let offset = (page.unwrap_or(1) - 1) * limit;
+    let _turn = state.read_turn().await?;
+    let record = &state.app.record;
+    let (jobs, ids) = if with_payload {
+        let rows = jobs::list_page_at(record, &filter, offset).await?;
+        (json!(rows), rows.iter().map(|row| row.id).collect())
+    } else {
+        let rows = jobs::list_heads(record, &filter, offset).await?;
+        (
+            json!(rows),
+            rows.iter().map(|row| row.id).collect::<Vec<_>>(),
+        )
+    };
+    let has_more = ids.len() as i64 > limit;
+    let mut jobs = jobs;
+    if let Value::Array(jobs) = &mut jobs {
+        jobs.truncate(limit as usize);
+    }
+    let last = ids.get(limit as usize - 1).filter(|_| has_more);
+    let mut pagination = json!({ "limit": limit, "next": last, "hasMore": has_more });
+    if let Some(page) = page {
+        pagination["page"] = page.into();
+    }
+    Ok(Json(json!({ "jobs": jobs, "pagination": pagination })))
+}
+
+fn cursor(text: &str) -> Result<Uuid, Problem> {
+    Uuid::parse_str(text).map_err(|_| {
+        let text = super::shortened(text);
+        invalid(&format!(
+            "`before` is `{text}`; it must be the `next` of a page, which is a job id"
+        ))
+    })
+}
+
+/// One job with its log and the attempts that failed.
+pub(super) async fn show(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    JobId(id): JobId,
+) -> Result<Json<Value>, Problem> {
+    let _turn = state.read_turn().await?;
+    let job = find(&state, id, caller).await?;
+    let logs = logs::of_job(&state.app.record, id, LOGS).await?;
+    let failures = jobs::failures(&state.app.record, id).await?;
+    Ok(Json(
+        json!({ "job": job, "logs": logs, "failures": failures }),
+    ))
+}
+
+/// The newest lines of a job's log, oldest of them first.
+pub(super) async fn logs(
+    extract::State(state): extract::State<State>,
+    caller: Caller,
+    JobId(id): JobId,
+    uri: Uri,
+) -> Result<Json<Value>, Problem> {
+    let given = Parameters::parse(&uri, &["limit"])?;
+    let limit = given.number("limit", 1, LOG_PAGE_MAX)?;
+    let _turn = state.read_turn().await?;
+    find(&state, id, caller).await?;
+    let logs = logs::of_job(&state.app.record, id, limit.unwrap_or(LOGS)).await?;
+    Ok(Json(json!({ "logs": logs })))
+}
+
+/// A job of the caller. One of another workspace is as unknown as one that never was.
+pub(super) async fn find(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
+    let job = jobs::get(&state.app.record, id, Some(caller.workspace_id)).await?;
+    job.ok_or_else(|| Problem::new(Code::JobNotFound, format!("there is no job {id}")))
+}
+
+/// The job id in a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JobId(pub(super) Uuid);
+
+impl FromRequestParts<State> for JobId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let text = extract::Path::<String>::from_request_parts(parts, state).await;
+        let text = text.map_or_else(|_| String::new(), |extract::Path(text)| text);
+        Uuid::parse_str(&text).map(Self).map_err(|_| {
+            let text = super::shortened(&text);
+            let example = "0192f5a1-7c3e-7d00-8000-3b9aca000000";
+            let detail = format!("`{text}` is no job id; one looks like {example}");
+            Problem::new(Code::InvalidId, detail)
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! What happens around every request: its id, its time limit, its log line, its headers, and the
+//! document when it ends in a problem.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::problem::{Code, Problem};
+use crate::tasks::panic_text;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken over.
+const REQUEST_ID_MAX: usize = 128;
+/// Set unless a route says otherwise.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CACHE_CONTROL, "no-store"),
+    (REFERRER_POLICY, "no-referrer"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+];
+
+/// Runs a request of at most `patience`.
+pub(super) async fn observe(patience: Duration, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let request_id = request_id(&request);
+    let method = request.method().clone();
+    // The pattern, not the path: labels are a small closed set.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", request_id, %method, route);
+
+    let mut response = run(patience, &method, request, next)
+        .instrument(span.clone())
+        .await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let document = problem.render(&request_id);
+        let allow = response.headers_mut().remove(axum::http::header::ALLOW);
+        response = document;
+        if let Some(allow) = allow {
+            response
+                .headers_mut()
+                .insert(axum::http::header::ALLOW, allow);
+        }
+    }
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    let seconds = began.elapsed().as_secs_f64();
+    metrics::histogram!("bullwark_http_request_seconds", "route" => route).record(seconds);
+    metrics::counter!("bullwark_http_requests_total", "status" => status.to_string()).increment(1);
+    tracing::debug!(parent: &span, status, seconds, "answered");
+    response
+}
+
+async fn run(patience: Duration, method: &Method, request: Request, next: Next) -> Response {
+    let answering = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(patience, answering).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let panic = panic_text(panic.as_ref());
+            Problem::internal(&format_args!("panic: {panic}")).into_response()
+        }
+        Err(_) => {
+            tracing::warn!(?patience, "request timed out");
+            let outcome = match *method {
+                Method::GET | Method::HEAD => "try again shortly",
+                _ => {
+                    "whether it took effect is unknown: look before you repeat it, or repeat it \
+                      with the same Idempotency-Key"
+                }
+            };
+            let detail = format!("no answer within {} seconds; {outcome}", patience.as_secs());
+            Problem::new(Code::Timeout, detail).into_response()
+        }
+    }
+}
+
+/// The client's own id, if it is one that may stand in a log; else a new one.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID);
+    let given = given.and_then(|value| value.to_str().ok());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    match given {
+        Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.chars().all(is_plain) => {
+            id.to_owned()
+        }
+        _ => Uuid::now_v7().to_string(),
+    }
+}

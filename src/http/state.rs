@@ -1,0 +1,105 @@
+//! What the routes share, and the bounds that keep one kind of request from starving the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::HttpOptions;
+use super::auth::Keys;
+use super::problem::{Code, Problem};
+use crate::app::App;
+use crate::uploads::Uploads;
+
+/// Bytes of bodies that are held in memory at once, in KiB.
+const BODIES_MAX_KIB: u32 = 256 * 1024;
+/// Requests that read the record at once: fewer than it has connections, so that pages never keep
+/// upkeep and handlers waiting.
+const READS_MAX: usize = 6;
+/// Uploads that arrive at once.
+const UPLOADS_MAX: usize = 32;
+/// How long a request waits for its turn.
+const TURN_MAX: Duration = Duration::from_secs(5);
+
+/// Shared by all routes.
+#[derive(Debug, Clone)]
+pub(super) struct State(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) app: App,
+    pub(super) options: HttpOptions,
+    pub(super) keys: Keys,
+    pub(super) uploads: Uploads,
+    redis_away: AtomicBool,
+    bodies: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    arriving: Arc<Semaphore>,
+}
+
+impl std::ops::Deref for State {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl State {
+    pub(super) fn new(app: App, options: HttpOptions) -> Self {
+        Self(Arc::new(Shared {
+            uploads: Uploads::new(&app.config.data_dir),
+            app,
+            options,
+            keys: Keys::default(),
+            redis_away: AtomicBool::new(false),
+            bodies: Arc::new(Semaphore::new(BODIES_MAX_KIB as usize)),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            arriving: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        }))
+    }
+}
+
+impl Shared {
+    /// Whether Redis was away when it was looked at last.
+    pub(super) fn is_redis_away(&self) -> bool {
+        self.redis_away.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_redis(&self, is_away: bool) {
+        if self.redis_away.swap(is_away, Ordering::Relaxed) != is_away {
+            match is_away {
+                true => tracing::warn!("redis is away; jobs are accepted and delivered later"),
+                false => tracing::info!("redis is back"),
+            }
+        }
+    }
+
+    /// Room for a body of at most so many bytes; held while the request lives.
+    pub(super) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        turn(&self.bodies, kib.clamp(1, BODIES_MAX_KIB)).await
+    }
+
+    /// A turn to read the record.
+    pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        turn(&self.reads, 1).await
+    }
+
+    /// A turn to upload.
+    pub(super) async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        turn(&self.arriving, 1).await
+    }
+}
+
+async fn turn(gate: &Arc<Semaphore>, permits: u32) -> Result<OwnedSemaphorePermit, Problem> {
+    let acquired = Arc::clone(gate).acquire_many_owned(permits);
+    match tokio::time::timeout(TURN_MAX, acquired).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => {
+            let detail = "the server has too many requests of this kind; try again shortly";
+            Err(Problem::new(Code::Overloaded, detail))
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Files in the data directory: what clients uploaded, and the reports that jobs leave for them.
+//!
+//! `uploads/<id>` is the content as it came, `uploads/<id>.json` is what is known about it. The
+//! content appears last, by a rename, so whoever finds it finds all of it. An upload belongs to one
+//! workspace, and [`Uploads::find`] gives it to that one only.
+//!
+//! Where the process may die, and what the next reader finds:
+//!
+//! * while the content arrives: a `.part` file, which [`Uploads::sweep`] removes;
+//! * between the two renames: a `.json` without content, likewise;
+//! * after the second: a complete upload, whoever was told of it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+/// The longest file name that is kept, in characters.
+const FILE_NAME_MAX: usize = 200;
+/// The name of a file that came without a usable one.
+const FILE_NAME: &str = "upload";
+/// Unfinished files older than this are removed: longer than any upload may take.
+const UNFINISHED_MAX: Duration = Duration::from_secs(3600);
+/// Files that one sweep looks at.
+const SWEEP_MAX: usize = 100_000;
+
+/// What is known about an upload: the content of its `.json` file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    pub id: Uuid,
+    pub workspace_id: Uuid,
+    /// For people only; never a path.
+    pub file_name: String,
+    pub bytes: u64,
+    /// Of the content, in hexadecimal digits.
+    pub sha256: String,
+    pub created_at: chrono::DateTime<chrono::Utc>,
+}
+
+impl Upload {
+    /// How jobs name it.
+    pub fn url(&self) -> String {
+        format!("upload://{}", self.id)
+    }
+}
+
+/// The uploads of a data directory.
+#[derive(Debug, Clone)]
+pub struct Uploads {
+    dir: PathBuf,
+}
+
+impl Uploads {
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            dir: data_dir.join("uploads"),
+        }
+    }
+
+    /// A complete upload of this workspace and where its content is.
+    pub async fn find(
+        &self,
+        id: Uuid,
+        workspace_id: Uuid,
+    ) -> io::Result<Option<(Upload, PathBuf)>> {
+        let content = self.dir.join(id.to_string());
+        let text = match tokio::fs::read(self.known_path(id)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let upload: Upload = serde_json::from_slice(&text)?;
+        let is_ours = upload.workspace_id == workspace_id;
+        let is_complete = is_ours && tokio::fs::try_exists(&content).await?;
+        Ok(is_complete.then_some((upload, content)))
+    }
+
+    /// Begins an upload. Dropped without [`Incoming::finish`], it leaves nothing.
+    pub async fn begin(&self, workspace_id: Uuid, file_name: &str) -> io::Result<Incoming> {
+        let (uploads, id) = (self.clone(), Uuid::now_v7());
+        let file_name = sanitized(file_name);
+        blocking(move || {
+            private_dir(&uploads.dir)?;
+            let part = Part::create(uploads.dir.join(format!("{id}.part")))?;
+            let file = tokio::fs::File::from_std(part.file.try_clone()?);
+            Ok(Incoming {
+                uploads,
+                id,
+                workspace_id,
+                file_name,
+                file,
+                part,
+                hash: Sha256::new(),
+                bytes: 0,
+            })
+        })
+        .await
+    }
+
+    /// Removes what uploads left that were cut short by the end of their process.
+    pub async fn sweep(&self) -> io::Result<usize> {
+        let dir = self.dir.clone();
+        blocking(move || sweep(&dir)).await
+    }
+
+    fn known_path(&self, id: Uuid) -> PathBuf {
+        self.dir.join(format!("{id}.json"))
+    }
+}
+
+/// Where the error report of a job is, if it has one.
+pub fn report_path(data_dir: &Path, job_id: Uuid) -> PathBuf {
+    data_dir.join("reports").join(format!("{job_id}.csv"))
+}
+
+/// An upload that is arriving.
+#[derive(Debug)]
+pub struct Incoming {
+    uploads: Uploads,
+    id: Uuid,
+    workspace_id: Uuid,
+    file_name: String,
+    file: tokio::fs::File,
+    part: Part,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Incoming {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.hash.update(chunk);
+        self.bytes += chunk.len() as u64;
+        self.file.write_all(chunk).await
+    }
+
+    /// Puts the upload in its place. When this returns, it is on disk.
+    pub async fn finish(self) -> io::Result<Upload> {
+        let Self {
+            uploads,
+            id,
+            workspace_id,
+            file_name,
+            mut file,
+            part,
+            hash,
+            bytes,
+        } = self;
+        file.flush().await?;
+        file.sync_all().await?;
+        let upload = Upload {
+            id,
+            workspace_id,
+            file_name,
+            bytes,
+            sha256: hex(&hash.finalize()),
+            created_at: crate::clock::now(),
+        };
+        let known = serde_json::to_vec(&upload)?;
+        blocking(move || {
+            let mut beside = Part::create(uploads.dir.join(format!("{id}.json.part")))?;
+            beside.file.write_all(&known)?;
+            beside.file.sync_all()?;
+            let mut beside = beside.rename(uploads.known_path(id))?;
+            part.rename(uploads.dir.join(id.to_string()))?.keep();
+            beside.keep();
+            File::open(&uploads.dir)?.sync_all()?;
+            Ok(upload)
+        })
+        .await
+    }
+}
+
+/// A file that is removed when it is dropped, unless it is kept.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    file: File,
+    is_kept: bool,
+}
+
+impl Part {
+    fn create(path: PathBuf) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
+        Ok(Self {
+            path,
+            file,
+            is_kept: false,
+        })
+    }
+
+    fn rename(mut self, path: PathBuf) -> io::Result<Self> {
+        std::fs::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(self)
+    }
+
+    fn keep(&mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "unfinished upload not removed");
+        }
+    }
+}
+
+fn sweep(dir: &Path) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other?,
+    };
+    let mut removed = 0;
+    for entry in entries.take(SWEEP_MAX) {
+        let path = entry?.path();
+        let is_unfinished = match path.extension().and_then(|e| e.to_str()) {
+            Some("part") => true,
+            Some("json") => !path.with_extension("").exists(),
+            _ => false,
+        };
+        if !is_unfinished {
+            continue;
+        }
+        // By the file system's clock, which wrote the other time as well. An unreadable age, or a
+        // file that went away meanwhile, counts as young.
+        let age = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
+        let is_old = age
+            .and_then(|modified| modified.elapsed().ok())
+            .is_some_and(|age| age > UNFINISHED_MAX);
+        if is_old && std::fs::remove_file(&path).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// What a person may see of a file name that a stranger chose: the last part of a path, without
+/// characters that hide or reorder others.
+fn sanitized(name: &str) -> String {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_plain = |c: &char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            && !matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let plain: String = last.chars().filter(is_plain).take(FILE_NAME_MAX).collect();
+    let plain = plain.trim().trim_start_matches('.');
+    if plain.is_empty() { FILE_NAME } else { plain }.to_owned()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Uuid = Uuid::from_u128(1);
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir.join("uploads")).unwrap();
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_finished_upload_is_found_by_its_workspace_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = Uploads::new(dir.path());
+        let mut incoming = uploads.begin(OURS, "a.csv").await.unwrap();
+        incoming.write(b"ab").await.unwrap();
+        incoming.write(b"c").await.unwrap();
+        let upload = incoming.finish().await.unwrap();
+        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((upload.bytes, upload.sha256.as_str()), (3, sum));
+
+        let (found, path) = uploads.find(upload.id, OURS).await.unwrap().unwrap();
+        assert_eq!(found, upload);
+        assert_eq!(std::fs::read(path).unwrap(), b"abc");
+        let theirs = uploads.find(upload.id, Uuid::from_u128(2)).await.unwrap();
+        assert!(theirs.is_none());
+        let unknown = uploads.find(Uuid::from_u128(3), OURS).await.unwrap();
+        assert!(unknown.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_upload_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut incoming = Uploads::new(dir.path()).begin(OURS, "a").await.unwrap();
+        incoming.write(b"half").await.unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        drop(incoming);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sweep_removes_old_remains_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let uploads = Uploads::new(dir.path());
+        let upload = uploads.begin(OURS, "a").await.unwrap();
+        let whole = upload.finish().await.unwrap().id;
+        let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let path = |name: String| dir.path().join("uploads").join(name);
+        for (name, is_old) in [
+            ("dead.part", true),
+            ("dead.json", true),
+            ("dead.json.part", true),
+            ("arriving.part", false),
+            ("arriving.json", false),
+        ] {
+            let file = File::create(path(name.to_owned())).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        for name in [whole.to_string(), format!("{whole}.json")] {
+            let file = File::options().append(true).open(path(name)).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        assert_eq!(uploads.sweep().await.unwrap(), 3);
+        assert!(uploads.find(whole, OURS).await.unwrap().is_some());
+        assert_eq!(names(dir.path()).len(), 4);
+    }
+
+    #[test]
+    fn a_file_name_is_for_people_only() {
+        for (given, kept) in [
+            ("leads.csv", "leads.csv"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\Users\\me\\leads.csv", "leads.csv"),
+            (".bashrc", "bashrc"),
+            ("a\r\nSet-Cookie: x", "aSet-Cookie: x"),
+            ("gnp.\u{202e}csv.exe", "gnp.csv.exe"),
+            ("Zoë 名簿.csv", "Zoë 名簿.csv"),
+            ("..", "upload"),
+            ("", "upload"),
+        ] {
+            assert_eq!(sanitized(given), kept, "{given:?}");
+        }
+        assert_eq!(sanitized(&"x".repeat(999)).len(), FILE_NAME_MAX);
+    }
+}
