@@ -4,6 +4,9 @@
 -- `timestamp`). What only Bullwark needs stands in the schema `bullwark`. On Supabase `auth` and its
 -- roles exist already; elsewhere small stand-ins are made, so that the policies mean the same.
 
+-- A role named `bullwark` would otherwise make its tables in the schema of that name.
+SET LOCAL search_path = public;
+
 CREATE SCHEMA IF NOT EXISTS bullwark;
 CREATE SCHEMA IF NOT EXISTS auth;
 

@@ -5,6 +5,8 @@
 -- without a workspace are one tenant of their own. (NULLS NOT DISTINCT would say the same, from
 -- PostgreSQL 15 on.)
 
+SET LOCAL search_path = public;
+
 -- A company. A row is found again by `external_id`, else by `domain` (registrable, lower case,
 -- ASCII), else by its name: the key of a row that has neither of the two. Typed columns hold what
 -- is filtered and sorted by; everything else that a workspace wants to keep goes into `custom`.

@@ -1,5 +1,7 @@
 -- Imports: what became of a file, as a whole and row by row.
 
+SET LOCAL search_path = public;
+
 -- One run of an import; `id` is the job's. The counters grow in the transaction that writes the
 -- rows which they count, so they are exact after every crash. Where the run goes on is in
 -- `jobs.checkpoint`.

@@ -36,12 +36,9 @@ pub(crate) struct ImportArgs {
     /// Header of the file and field of the record; an empty field leaves the column out
     #[arg(long = "map", value_name = "HEADER=FIELD", value_parser = parse_mapping)]
     mapping: Vec<(String, String)>,
-    /// Rows that exist already change the record
-    #[arg(long)]
-    update_existing: bool,
-    /// Rows that exist already are errors, instead of being skipped
-    #[arg(long, conflicts_with = "update_existing")]
-    refuse_duplicates: bool,
+    /// What becomes of a row whose record exists already
+    #[arg(long, value_enum, default_value_t = Existing::Update)]
+    existing: Existing,
     /// Rows per statement
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2000))]
     batch_size: Option<u32>,
@@ -74,6 +71,16 @@ pub(crate) struct ImportArgs {
 enum Entity {
     Accounts,
     Contacts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Existing {
+    /// It changes the record where it differs
+    Update,
+    /// It is left out
+    Skip,
+    /// It is an error
+    Refuse,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, String), String> {
@@ -158,10 +165,9 @@ impl ImportArgs {
             .file
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        let skip_duplicates = !self.update_existing && !self.refuse_duplicates;
         let mut options = json!({
-            "update_existing": self.update_existing,
-            "skip_duplicates": skip_duplicates,
+            "update_existing": self.existing == Existing::Update,
+            "skip_duplicates": self.existing == Existing::Skip,
             "dry_run": self.dry_run,
         });
         if let Some(size) = self.batch_size {
@@ -210,8 +216,7 @@ impl ImportArgs {
             mapping: mapping
                 .map(|(from, to)| (from.to_owned(), to.to_owned()))
                 .to_vec(),
-            update_existing: false,
-            refuse_duplicates: false,
+            existing: Existing::Update,
             batch_size: None,
             encoding: None,
             delimiter: None,
