@@ -1,5 +1,7 @@
 //! What people do to jobs and job types over HTTP, and that they do it to their own only.
 
+use std::time::Duration;
+
 use bullwark::record::logs::{self, LogLevel, NewLog};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -184,5 +186,27 @@ async fn a_declared_type_is_accepted_at_once() {
     let answer = server.post("/api/job-types", json!({"name": ""})).await;
     answer.problem(422, "invalid_request");
     assert_eq!(answer.body["errors"][0]["pointer"], "/name");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_stops_within_seconds() {
+    let (sandbox, server) = server().await;
+    assert_eq!(server.get("/api/jobs").await.status, 200);
+    let revoke = "UPDATE bullwark.api_keys SET revoked_at = now()";
+    let pool = sandbox.pool().await;
+    sqlx::query(revoke).execute(&pool).await.unwrap();
+    // Remembered for five seconds; looked at until then and not much longer.
+    let stopped = async {
+        while server.get("/api/jobs").await.status == 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, stopped).await.unwrap();
+    server
+        .get("/api/jobs")
+        .await
+        .problem(401, "invalid_api_key");
     server.end().await;
 }
