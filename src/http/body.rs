@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use serde_json::{Error, Value};
+use serde_json::{Error, Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Code, Problem};
@@ -16,8 +16,8 @@ use crate::job;
 
 /// What is read of a body that is refused, so that the client gets the answer and no broken
 /// connection.
-const DRAIN_MAX: usize = 8 * 1024 * 1024;
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_MAX: usize = 64 * 1024 * 1024;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A whole body; its room in memory is given back when it is dropped.
 #[derive(Debug)]
@@ -149,8 +149,13 @@ fn misfit<T: DeserializeOwned>(value: &Value, minimal: &Value, whole: &Error) ->
         let mut fields = minimal.as_object().cloned().unwrap_or_default();
         fields.insert(key.clone(), value.clone());
         let error = T::deserialize(Value::Object(fields)).err()?.to_string();
-        // A second name of a minimal field; if it was given twice, only the whole shows it.
-        (!error.starts_with("duplicate field")).then_some(error)
+        if !error.starts_with("duplicate field") {
+            return Some(error);
+        }
+        // The second name of a minimal field, which it stands for then.
+        let field = Map::from_iter([(key.clone(), value.clone())]);
+        let error = T::deserialize(Value::Object(field)).err();
+        error.map(|error| error.to_string())
     };
     let mut errors = Vec::new();
     for (key, value) in given {

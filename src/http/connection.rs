@@ -78,7 +78,7 @@ pub(super) async fn serve(
 
 /// All requests of one connection.
 async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken) {
-    let io = TokioIo::new(Patient::new(stream));
+    let io = TokioIo::new(Patient::new(stream, WRITE_PATIENCE));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_PATIENCE)
@@ -100,18 +100,20 @@ async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken
     }
 }
 
-/// A stream whose writes fail when the other side takes nothing for [`WRITE_PATIENCE`].
+/// A stream whose writes fail when the other side takes nothing for `patience`.
 struct Patient {
     stream: TcpStream,
+    patience: Duration,
     deadline: Pin<Box<Sleep>>,
     is_waiting: bool,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, patience: Duration) -> Self {
         Self {
             stream,
-            deadline: Box::pin(sleep(WRITE_PATIENCE)),
+            patience,
+            deadline: Box::pin(sleep(patience)),
             is_waiting: false,
         }
     }
@@ -126,9 +128,8 @@ impl Patient {
             return written;
         }
         if !std::mem::replace(&mut self.is_waiting, true) {
-            self.deadline
-                .as_mut()
-                .reset(Instant::now() + WRITE_PATIENCE);
+            let deadline = Instant::now() + self.patience;
+            self.deadline.as_mut().reset(deadline);
         }
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -175,5 +176,32 @@ impl AsyncWrite for Patient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (mut client, (stream, _)) = (client.unwrap(), accepted.unwrap());
+        let mut patient = Patient::new(stream, Duration::from_millis(100));
+
+        // What is read is written, however long it takes in all.
+        let mut read = vec![0; 3];
+        for _ in 0..3 {
+            patient.write_all(b"abc").await.unwrap();
+            client.read_exact(&mut read).await.unwrap();
+            sleep(Duration::from_millis(60)).await;
+        }
+        // More than both sides buffer.
+        let error = patient.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

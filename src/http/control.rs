@@ -96,5 +96,5 @@ fn not_allowed(id: Uuid, job: &JobRow, event: Event) -> Problem {
         _ => "its status has just changed; try again".to_owned(),
     };
     let detail = format!("job {id} is {status} and can not be {event}: {why}");
-    Problem::new(Code::JobState, detail).with_member("status", status.as_str())
+    Problem::new(Code::JobState, detail).with_member("job_status", status.as_str())
 }

@@ -91,7 +91,7 @@ async fn run(patience: Duration, method: &Method, request: Request, next: Next) 
                       with the same Idempotency-Key"
                 }
             };
-            let detail = format!("no answer within {} seconds; {outcome}", patience.as_secs());
+            let detail = format!("no answer within {patience:?}; {outcome}");
             Problem::new(Code::Timeout, detail).into_response()
         }
     }
@@ -107,5 +107,70 @@ fn request_id(request: &Request) -> String {
             id.to_owned()
         }
         _ => Uuid::now_v7().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::Router;
+    use axum::middleware::from_fn;
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::connection;
+    use super::*;
+    use crate::tasks::Tasks;
+
+    async fn broken() -> &'static str {
+        panic!("on purpose, with a secret")
+    }
+
+    /// What a server with routes that go wrong says to one request.
+    async fn answer(start: &str) -> String {
+        let router = Router::new()
+            .route("/panic", get(broken))
+            .route("/slow", get(pending::<()>).merge(post(pending::<()>)))
+            .layer(from_fn(|request: Request, next: Next| {
+                observe(Duration::from_millis(50), request, next)
+            }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tasks, stop) = (Tasks::new(), CancellationToken::new());
+        let limit = Duration::from_secs(10);
+        tasks.spawn(
+            "server",
+            connection::serve(router, listener, stop.clone(), limit),
+        );
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        stop.cancel();
+        tasks.drained().await;
+        text
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_without_its_words() {
+        let text = answer("GET /panic").await;
+        assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
+        assert!(text.contains("\"code\":\"internal_error\""), "{text}");
+        assert!(text.contains("\"request_id\":"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_told_what_that_means() {
+        let text = answer("GET /slow").await;
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+        assert!(text.contains("retry-after: 2"), "{text}");
+        assert!(text.contains("\"code\":\"timeout\"") && text.contains("try again shortly"));
+        let text = answer("POST /slow").await;
+        assert!(text.contains("whether it took effect is unknown"), "{text}");
     }
 }

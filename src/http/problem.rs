@@ -154,7 +154,10 @@ impl Problem {
             if !self.errors.is_empty() {
                 members.insert("errors".to_owned(), json!(self.errors));
             }
-            members.extend(self.members.clone());
+            for (name, value) in &self.members {
+                // The members that every problem has are not replaced.
+                members.entry(name).or_insert_with(|| value.clone());
+            }
         }
         document
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, Tx};
 use crate::job::Status;
 
 /// The most rows of one page.
@@ -116,7 +116,10 @@ pub async fn list_page_at(
     offset: i64,
 ) -> Result<Vec<JobRow>, RecordError> {
     let mut query = page(COLUMNS, filter, offset);
-    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+    let mut tx = begin_list(record).await?;
+    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    Ok(rows)
 }
 
 /// The same page without payloads, results and stacks, which may be large.
@@ -126,7 +129,20 @@ pub async fn list_heads(
     offset: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
     let mut query = page(HEAD_COLUMNS, filter, offset);
-    Ok(query.build_query_as().fetch_all(&record.pool).await?)
+    let mut tx = begin_list(record).await?;
+    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    Ok(rows)
+}
+
+/// A rare filter over many rows may take long, and goes on when its reader has left: it must not
+/// keep a connection for ever.
+pub(super) async fn begin_list(record: &Record) -> Result<Tx, RecordError> {
+    let mut tx = record.begin().await?;
+    sqlx::query("SET LOCAL statement_timeout = '10s'")
+        .execute(tx.connection())
+        .await?;
+    Ok(tx)
 }
 
 fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sqlx::Postgres> {

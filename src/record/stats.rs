@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::jobs::begin_list;
 use super::{Record, RecordError};
 
 /// Jobs that are counted at most; what is beyond is not looked at.
@@ -21,7 +22,8 @@ pub async fn count_open(
     record: &Record,
     workspace_id: Uuid,
 ) -> Result<Vec<OpenCount>, RecordError> {
-    Ok(sqlx::query_as(
+    let mut tx = begin_list(record).await?;
+    let counts = sqlx::query_as(
         "WITH sealed AS (
            SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
          ), counted AS (
@@ -42,18 +44,23 @@ pub async fn count_open(
     )
     .bind(workspace_id)
     .bind(OPEN_MAX)
-    .fetch_all(&record.pool)
-    .await?)
+    .fetch_all(tx.connection())
+    .await?;
+    tx.commit().await?;
+    Ok(counts)
 }
 
 /// The dead letters of a workspace.
 pub async fn count_dead(record: &Record, workspace_id: Uuid) -> Result<i64, RecordError> {
-    Ok(sqlx::query_scalar(
+    let mut tx = begin_list(record).await?;
+    let count = sqlx::query_scalar(
         "SELECT count(*) FROM (
            SELECT FROM bullwark.dead_letters WHERE workspace_id = $1 LIMIT $2) AS counted",
     )
     .bind(workspace_id)
     .bind(OPEN_MAX)
-    .fetch_one(&record.pool)
-    .await?)
+    .fetch_one(tx.connection())
+    .await?;
+    tx.commit().await?;
+    Ok(count)
 }

@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod http;
+mod http_control;
+mod http_enqueue;
+mod http_outage;
+mod http_uploads;
 mod stores;
 mod stores_orphans;
 mod support;

@@ -7,6 +7,8 @@
 //!
 //! Tests that stop, kill or flush a server start a pair of their own: [`own_stores`].
 
+pub(crate) mod server;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
