@@ -4,6 +4,8 @@
 //! meanwhile goes to standard error. Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a
 //! store is away (try again).
 
+#![expect(clippy::doc_markdown, reason = "doc comments are the help text here")]
+
 mod bench;
 mod client;
 mod connect;
