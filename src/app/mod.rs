@@ -103,6 +103,18 @@ impl App {
         })
     }
 
+    /// What the HTTP server works on.
+    #[cfg(feature = "server")]
+    pub fn services(&self) -> crate::http::Services {
+        crate::http::Services {
+            record: self.record.clone(),
+            broker: self.broker.clone(),
+            enqueue: self.enqueue.clone(),
+            types: self.types.clone(),
+            data_dir: self.config.data_dir.clone(),
+        }
+    }
+
     /// Starts the duties of a process that stays.
     pub fn start_upkeep(&self, tasks: &Tasks) {
         upkeep::start(&self.record, &self.broker, tasks);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Done, Failure, Global, output};
+use super::{Done, Failure, Global, output, whole};
 use crate::bench::{self, BenchOptions, Load, StorePids};
 use crate::config::Config;
 use crate::record::{Record, RecordOptions};
@@ -18,16 +18,16 @@ use crate::stores::{Stores, StoresOptions};
 )]
 pub(crate) struct Bench {
     /// Jobs to enqueue and run
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=20_000_000))]
+    #[arg(long, default_value_t = 200_000, value_parser = whole(1..=20_000_000))]
     jobs: u32,
     /// Callers that enqueue at the same time
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 200, value_parser = whole(1..=10_000))]
     producers: u32,
     /// Jobs per call
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=10_000))]
     batch: u32,
     /// Slots of the worker
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 100, value_parser = whole(1..=10_000))]
     slots: u32,
     /// Jobs per second to send; 0: as fast as answers come
     #[arg(long, default_value_t = 0)]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::{Done, Failure, Global, output};
 use crate::app::App;
 use crate::config::Config;
-use crate::handlers;
+use crate::handlers::import_csv::SourceOptions;
+use crate::handlers::{self, BuiltinOptions};
 use crate::record::{Record, RecordOptions};
+use crate::worker::Handlers;
 
 /// How long a process that stays tries to reach its stores at the start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,12 +17,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Connects once.
 pub(crate) async fn app(global: &Global) -> Result<App, Failure> {
     let config = global.config()?;
-    Ok(App::connect(config.clone(), handlers::builtin(&config)).await?)
+    Ok(App::connect(config.clone(), builtin(&config)).await?)
 }
 
 /// Connects; waits a while for stores that are just starting.
 pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
-    let handlers = handlers::builtin(&config);
+    let handlers = builtin(&config);
     let started = tokio::time::Instant::now();
     loop {
         match App::connect(config.clone(), handlers.clone()).await {
@@ -31,6 +33,19 @@ pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
             other => return Ok(other?),
         }
     }
+}
+
+/// The built-in handlers with these settings.
+fn builtin(config: &Config) -> Handlers {
+    let source = SourceOptions {
+        allowed_dir: config.import_dir.clone(),
+        allow_private_addresses: config.allows_private_addresses,
+        ..SourceOptions::new(&config.data_dir)
+    };
+    handlers::builtin(&BuiltinOptions {
+        source,
+        has_diagnostics: config.has_diagnostics,
+    })
 }
 
 /// `bullwark migrate`

@@ -31,7 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 #[command(after_help = "Examples:
   bullwark enqueue sleep --payload '{\"ms\": 500}' --wait --diagnostics
   bullwark enqueue import_csv --payload @import.json --queue high_priority
-  bullwark enqueue --ndjson jobs.ndjson      one request per line: {\"jobType\": \"…\", \"payload\": {…}}")]
+  bullwark enqueue --ndjson jobs.ndjson
+
+Each line of a file is a request: {\"jobType\": \"…\", \"payload\": {…}}")]
 pub(crate) struct EnqueueArgs {
     /// Job type
     #[arg(required_unless_present = "ndjson", conflicts_with = "ndjson")]

@@ -93,6 +93,13 @@ enum Command {
     Bench(bench::Bench),
 }
 
+/// A whole number within bounds, for options.
+fn whole(
+    bounds: std::ops::RangeInclusive<i64>,
+) -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(bounds)
+}
+
 /// A command that did not do its work.
 #[derive(Debug)]
 pub(crate) enum Failure {

@@ -38,7 +38,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
         )
         .await?;
     }
-    let server = crate::http::serve(app.clone(), listener, stop.clone());
+    let server = crate::http::serve(app.services(), listener, stop.clone());
     tokio::pin!(server);
     let served = tokio::select! {
         served = &mut server => served,

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{STOP_LIMIT, Signals};
-use super::{Done, Global, connect, output};
+use super::{Done, Global, connect, output, whole};
 use crate::app::{App, AppError, worker_id};
 use crate::tasks::Tasks;
 use crate::worker::{ServedQueue, WorkerOptions};
@@ -29,10 +29,10 @@ pub(crate) struct WorkerFlags {
     #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
     queues: Vec<ServedQueue>,
     /// Jobs at once
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 50, value_parser = whole(1..=10_000))]
     concurrency: u32,
     /// Milliseconds after which the jobs of a killed worker may run elsewhere
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=3_600_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole(1000..=3_600_000))]
     lease_ms: u32,
     /// Seconds that running jobs may take after the signal to stop
     #[arg(long, default_value_t = 120)]

@@ -6,20 +6,25 @@
 pub mod diagnostics;
 pub mod import_csv;
 
-use crate::config::Config;
 use crate::worker::Handlers;
 use import_csv::{ImportCsvHandler, SourceOptions};
 
+/// What the built-in handlers need to know.
+#[derive(Debug, Clone)]
+pub struct BuiltinOptions {
+    /// Where imports may read.
+    pub source: SourceOptions,
+    /// Also offer the diagnostic types.
+    pub has_diagnostics: bool,
+}
+
 /// Handlers of every built-in type; the diagnostic ones only when asked for.
-pub fn builtin(config: &Config) -> Handlers {
+pub fn builtin(options: &BuiltinOptions) -> Handlers {
     let mut handlers = Handlers::default();
-    let source = SourceOptions {
-        allowed_dir: config.import_dir.clone(),
-        allow_private_addresses: config.allows_private_addresses,
-        ..SourceOptions::new(&config.data_dir)
-    };
-    handlers.add(ImportCsvHandler { source });
-    if config.has_diagnostics {
+    handlers.add(ImportCsvHandler {
+        source: options.source.clone(),
+    });
+    if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }
     handlers

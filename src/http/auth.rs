@@ -45,7 +45,7 @@ impl FromRequestParts<State> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let key = given_key(parts)?;
-        let workspace_id = state.keys.workspace(&state.app.record, key).await?;
+        let workspace_id = state.keys.workspace(&state.services.record, key).await?;
         Ok(Self { workspace_id })
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn patch(
     }
     let reason = reason(change.reason)?;
 
-    let app = &state.app;
+    let app = &state.services;
     let workspace_id = Some(caller.workspace_id);
     let done = control::cancel(&app.record, &app.broker, &[id], workspace_id, &reason).await?;
     let job = find(&state, id, caller).await?;
@@ -72,7 +72,7 @@ pub(super) async fn retry(
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
-    let app = &state.app;
+    let app = &state.services;
     let workspace_id = Some(caller.workspace_id);
     let done = control::retry(&app.record, &app.broker, &[id], workspace_id).await?;
     let job = find(&state, id, caller).await?;

@@ -36,12 +36,17 @@ pub(super) async fn one(
     let mut request = job(&whole.bytes, caller)?;
     take_key(&headers, &mut request)?;
     let asked = request.clone();
-    let accepted = state.app.enqueue.enqueue(request).await?;
+    let accepted = state.services.enqueue.enqueue(request).await?;
     drop(whole);
 
     let location = (LOCATION, format!("/api/jobs/{}", accepted.id));
     if !accepted.is_new {
-        let row = jobs::get(&state.app.record, accepted.id, Some(caller.workspace_id)).await?;
+        let row = jobs::get(
+            &state.services.record,
+            accepted.id,
+            Some(caller.workspace_id),
+        )
+        .await?;
         let row = row.ok_or_else(|| gone(&accepted))?;
         return Ok((StatusCode::OK, [location], Json(json!({ "job": row }))).into_response());
     }
@@ -89,7 +94,12 @@ pub(super) async fn many(
     }
     let count = entries.len();
     drop(entries);
-    let mut answers = state.app.enqueue.enqueue_many(requests).await?.into_iter();
+    let mut answers = state
+        .services
+        .enqueue
+        .enqueue_many(requests)
+        .await?
+        .into_iter();
     if unread.is_empty() && answers.as_slice().iter().all(is_away) {
         // Nothing was accepted: the whole request may be sent again as it is.
         if let Some(Err(error)) = answers.next() {
@@ -248,7 +258,7 @@ fn counted(entries: Vec<&[u8]>) -> Result<Vec<&[u8]>, Problem> {
 /// The row as the record has it, without asking the record: everything in it is known here. A test
 /// compares both.
 fn row(state: &State, asked: JobRequest, accepted: &Enqueued) -> JobRow {
-    let types = &state.app.types;
+    let types = &state.services.types;
     // Declared types have the defaults; only built-in ones say otherwise.
     let default_attempts = types
         .get(&asked.job_type)

@@ -47,7 +47,7 @@ fn described(looked: Looked) -> Value {
 
 async fn postgres(state: &State) -> Looked {
     let began = Instant::now();
-    match tokio::time::timeout(PROBE_PATIENCE, state.app.record.ping()).await {
+    match tokio::time::timeout(PROBE_PATIENCE, state.services.record.ping()).await {
         Ok(Ok(())) => Ok(began.elapsed()),
         Ok(Err(_)) | Err(_) => Err(()),
     }
@@ -55,7 +55,7 @@ async fn postgres(state: &State) -> Looked {
 
 pub(super) async fn redis(state: &State) -> Looked {
     let began = Instant::now();
-    match tokio::time::timeout(PROBE_PATIENCE, state.app.broker.ping()).await {
+    match tokio::time::timeout(PROBE_PATIENCE, state.services.broker.ping()).await {
         Ok(Ok(())) => Ok(began.elapsed()),
         Ok(Err(_)) | Err(_) => Err(()),
     }

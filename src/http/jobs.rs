@@ -71,7 +71,7 @@ pub(super) async fn list(
     };
     let offset = (page.unwrap_or(1) - 1) * limit;
     let _turn = state.read_turn().await?;
-    let record = &state.app.record;
+    let record = &state.services.record;
     let (jobs, ids) = if with_payload {
         let rows = jobs::list_page_at(record, &filter, offset).await?;
         (json!(rows), rows.iter().map(|row| row.id).collect())
@@ -112,8 +112,8 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, Problem> {
     let _turn = state.read_turn().await?;
     let job = find(&state, id, caller).await?;
-    let logs = logs::of_job(&state.app.record, id, LOGS).await?;
-    let failures = jobs::failures(&state.app.record, id).await?;
+    let logs = logs::of_job(&state.services.record, id, LOGS).await?;
+    let failures = jobs::failures(&state.services.record, id).await?;
     Ok(Json(
         json!({ "job": job, "logs": logs, "failures": failures }),
     ))
@@ -130,13 +130,13 @@ pub(super) async fn logs(
     let limit = given.number("limit", 1, LOG_PAGE_MAX)?;
     let _turn = state.read_turn().await?;
     find(&state, id, caller).await?;
-    let logs = logs::of_job(&state.app.record, id, limit.unwrap_or(LOGS)).await?;
+    let logs = logs::of_job(&state.services.record, id, limit.unwrap_or(LOGS)).await?;
     Ok(Json(json!({ "logs": logs })))
 }
 
 /// A job of the caller. One of another workspace is as unknown as one that never was.
 pub(super) async fn find(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
-    let job = jobs::get(&state.app.record, id, Some(caller.workspace_id)).await?;
+    let job = jobs::get(&state.services.record, id, Some(caller.workspace_id)).await?;
     job.ok_or_else(|| Problem::new(Code::JobNotFound, format!("there is no job {id}")))
 }
 

@@ -26,6 +26,7 @@ mod stats;
 mod types;
 mod uploads;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
@@ -36,8 +37,11 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::broker::Broker;
+use crate::enqueue::Enqueue;
+use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
+use crate::record::Record;
 use crate::tasks::Tasks;
 use problem::{Code, Problem};
 use state::State;
@@ -48,6 +52,18 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How long a duty may take to end.
 const DUTY_STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the routes work on.
+#[derive(Debug, Clone)]
+pub struct Services {
+    pub record: Record,
+    pub broker: Broker,
+    pub enqueue: Enqueue,
+    /// The built-in job types.
+    pub types: JobTypes,
+    /// Uploads and reports are below it.
+    pub data_dir: PathBuf,
+}
 
 /// Limits of the server that an operator may change.
 #[derive(Debug, Clone)]
@@ -78,24 +94,24 @@ impl Default for HttpOptions {
 
 /// Serves the API until `shutdown`; see [`serve_with`].
 pub async fn serve(
-    app: App,
+    services: Services,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    serve_with(app, HttpOptions::default(), listener, shutdown).await
+    serve_with(services, HttpOptions::default(), listener, shutdown).await
 }
 
 /// Serves the API until `shutdown`: then no connection is accepted any more, requests in flight
 /// end, and those past the limit are cut off.
 pub async fn serve_with(
-    app: App,
+    services: Services,
     options: HttpOptions,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "http listens");
     let stop_limit = options.stop_limit;
-    let state = State::new(app, options);
+    let state = State::new(services, options);
     let duties = Tasks::new();
     start_duties(&state, &duties);
     connection::serve(routes(state), listener, shutdown, stop_limit).await;
@@ -105,8 +121,8 @@ pub async fn serve_with(
 
 /// All routes with what goes around them, for a server of one's own. Connections, the look at
 /// Redis and the sweep of uploads belong to [`serve`].
-pub fn router(app: App) -> Router {
-    routes(State::new(app, HttpOptions::default()))
+pub fn router(services: Services) -> Router {
+    routes(State::new(services, HttpOptions::default()))
 }
 
 fn routes(state: State) -> Router {

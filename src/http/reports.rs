@@ -24,7 +24,7 @@ pub(super) async fn report(
     JobId(id): JobId,
 ) -> Result<Response, Problem> {
     let job = find(&state, id, caller).await?;
-    let path = report_path(&state.app.config.data_dir, id);
+    let path = report_path(&state.services.data_dir, id);
     let file = match tokio::fs::File::open(&path).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

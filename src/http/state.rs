@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::HttpOptions;
 use super::auth::Keys;
 use super::problem::{Code, Problem};
-use crate::app::App;
+use super::{HttpOptions, Services};
 use crate::uploads::Uploads;
 
 /// Bytes of bodies that are held in memory at once, in KiB.
@@ -28,7 +27,7 @@ pub(super) struct State(Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) app: App,
+    pub(super) services: Services,
     pub(super) options: HttpOptions,
     pub(super) keys: Keys,
     pub(super) uploads: Uploads,
@@ -47,10 +46,10 @@ impl std::ops::Deref for State {
 }
 
 impl State {
-    pub(super) fn new(app: App, options: HttpOptions) -> Self {
+    pub(super) fn new(services: Services, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
-            uploads: Uploads::new(&app.config.data_dir),
-            app,
+            uploads: Uploads::new(&services.data_dir),
+            services,
             options,
             keys: Keys::default(),
             redis_away: AtomicBool::new(false),

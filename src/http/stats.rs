@@ -26,7 +26,7 @@ pub(super) async fn stats(
     caller: Caller,
 ) -> Result<Json<Value>, Problem> {
     let _turn = state.read_turn().await?;
-    let record = &state.app.record;
+    let record = &state.services.record;
     let open = stats::count_open(record, caller.workspace_id).await?;
     let dead_letter = stats::count_dead(record, caller.workspace_id).await?;
 

@@ -24,7 +24,7 @@ pub(super) async fn list(
     _caller: Caller,
 ) -> Result<Json<Value>, Problem> {
     let _turn = state.read_turn().await?;
-    let rows = types::list(&state.app.record).await?;
+    let rows = types::list(&state.services.record).await?;
     Ok(Json(json!({ "job_types": rows })))
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn declare(
         Problem::new(Code::InvalidRequest, text.clone()).with_error(pointer, text)
     })?;
 
-    let app = &state.app;
+    let app = &state.services;
     let known = types::list(&app.record).await?;
     let is_new = known.iter().all(|row| row.name != given.name);
     if is_new && known.len() >= TYPES_MAX {

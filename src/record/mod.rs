@@ -78,8 +78,8 @@ impl Record {
                 .test_before_acquire(false)
                 .idle_timeout(Duration::from_secs(60))
         };
-        // The default search path begins with a schema of the role's name. For a role named `bullwark`
-        // that would be our own schema, where tables of the specification do not belong.
+        // The default search path begins with a schema of the role's name. For a role named
+        // `bullwark` that would be our own, where tables of the specification do not belong.
         //
         // The hot statements join a batch of ids with the primary key. On stale statistics the
         // planner may prefer to hash the whole table; taking the alternatives away leaves one plan.
@@ -87,15 +87,17 @@ impl Record {
         // middle, must not hold up the batch behind it for ever.
         let writers = pool_options(options.writers).after_connect(|connection, _| {
             Box::pin(async move {
-                let settings = "SET search_path = public; SET enable_hashjoin = off; SET enable_mergejoin = off; \
-                    SET enable_seqscan = off; SET synchronous_commit = on; SET jit = off; \
-                    SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '30s'";
+                let settings = "SET search_path = public; SET synchronous_commit = on;
+                    SET enable_hashjoin = off; SET enable_mergejoin = off;
+                    SET enable_seqscan = off; SET jit = off; SET lock_timeout = '20s';
+                    SET idle_in_transaction_session_timeout = '30s'";
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
             })
         });
         let pool = pool_options(options.connections).after_connect(|connection, _| {
             Box::pin(async move {
-                let settings = "SET search_path = public; SET jit = off; SET idle_in_transaction_session_timeout = '120s'";
+                let settings = "SET search_path = public; SET jit = off;
+                    SET idle_in_transaction_session_timeout = '120s'";
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
             })
         });

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bullwark::app::App;
 use bullwark::config::{Config, Given};
-use bullwark::handlers;
+use bullwark::handlers::import_csv::SourceOptions;
+use bullwark::handlers::{self, BuiltinOptions};
 use bullwark::http::{HttpOptions, serve_with};
 use bullwark::record::api_keys;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::tasks::Tasks;
+use bullwark::worker::Handlers;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
@@ -30,6 +32,14 @@ pub(crate) struct Server {
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: Tasks,
     client: reqwest::Client,
+}
+
+fn builtin(config: &Config) -> Handlers {
+    let source = SourceOptions::new(&config.data_dir);
+    handlers::builtin(&BuiltinOptions {
+        source,
+        has_diagnostics: true,
+    })
 }
 
 /// What came back.
@@ -94,7 +104,9 @@ impl Server {
             ..Given::default()
         };
         let config = Config::settle(given, |_| None, |_| None).unwrap();
-        let app = App::connect(config, handlers::builtin(true)).await.unwrap();
+        let app = App::connect(config.clone(), builtin(&config))
+            .await
+            .unwrap();
         let record = &app.record;
         make_other_workspace(database_url).await;
         for (key, workspace) in [(KEY, DEFAULT_WORKSPACE), (OTHER_KEY, OTHER_WORKSPACE)] {
@@ -105,7 +117,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
-        let serving = serve_with(app.clone(), options, listener, stop.clone());
+        let serving = serve_with(app.services(), options, listener, stop.clone());
         tasks.spawn("http server", async move { serving.await.unwrap() });
         Self {
             app,
