@@ -45,18 +45,24 @@ CREATE TABLE accounts (
   CONSTRAINT accounts_employee_count CHECK (employee_count >= 0),
   CONSTRAINT accounts_custom_is_object CHECK (jsonb_typeof(custom) = 'object')
 );
+-- Each unique index names its key in a condition, also where that is always true: an index whose
+-- condition the query does not imply is out of the question, so a look-up by one key has one
+-- possible plan. Without that, plans made while the table was empty read the whole workspace by
+-- another index.
+--
 -- Lists, exports and the deletion of a workspace.
 CREATE INDEX accounts_workspace ON accounts (workspace_id, id);
 CREATE UNIQUE INDEX accounts_domain_unique ON accounts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), domain)
+  (domain, COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
   WHERE domain IS NOT NULL;
 CREATE UNIQUE INDEX accounts_external_id_unique ON accounts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), external_id)
+  (external_id, COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
   WHERE external_id IS NOT NULL;
 -- Finds every account by name, and makes the name unique where nothing else tells two rows apart.
 CREATE UNIQUE INDEX accounts_name_unique ON accounts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), name_key,
-   COALESCE(domain, ''), COALESCE(external_id, ''));
+  (name_key, COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid),
+   COALESCE(domain, ''), COALESCE(external_id, ''))
+  WHERE name_key IS NOT NULL;
 
 -- A person. Found again by `external_id`, else by e-mail address in any case, else by LinkedIn
 -- page. `account_id` is the employer, linked by the domain of the company or of the address, else
@@ -94,13 +100,13 @@ CREATE TABLE contacts (
 CREATE INDEX contacts_workspace ON contacts (workspace_id, id);
 CREATE INDEX contacts_account ON contacts (account_id) WHERE account_id IS NOT NULL;
 CREATE UNIQUE INDEX contacts_email_unique ON contacts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), lower(email))
+  (lower(email), COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
   WHERE email IS NOT NULL;
 CREATE UNIQUE INDEX contacts_external_id_unique ON contacts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), external_id)
+  (external_id, COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
   WHERE external_id IS NOT NULL;
 CREATE UNIQUE INDEX contacts_linkedin_unique ON contacts
-  (COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid), linkedin_url)
+  (linkedin_url, COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid))
   WHERE linkedin_url IS NOT NULL;
 
 -- Members see and change what belongs to their workspaces; Bullwark's own connection owns the

@@ -52,6 +52,7 @@ CREATE TABLE import_rows (
   row_no      bigint NOT NULL,
   line_no     bigint NOT NULL,
   outcome     text NOT NULL,
+  -- hash of the import and the keys of the row
   row_key     uuid,
   -- the account or contact; several rows may mean the same one
   entity_id   uuid,
@@ -66,7 +67,7 @@ CREATE TABLE import_rows (
     ('inserted', 'updated', 'unchanged', 'skipped', 'failed')),
   CONSTRAINT import_rows_failed_has_code CHECK (outcome <> 'failed' OR code IS NOT NULL)
 );
-CREATE UNIQUE INDEX import_rows_key_unique ON import_rows (import_id, row_key)
+CREATE UNIQUE INDEX import_rows_key_unique ON import_rows (row_key)
   WHERE row_key IS NOT NULL;
 
 CREATE FUNCTION bullwark.delete_import_rows() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Makes the example files, the same bytes every time.
 
-    generate.py                          writes accounts.csv and contacts-latin1.csv beside this script
-    generate.py --rows N --out FILE      writes N account rows, streaming, and prints what is wrong
-                                         with them as JSON
+    generate.py                      writes accounts.csv and contacts-latin1.csv beside itself
+    generate.py --rows N --out FILE  writes N account rows, streaming, and prints what is wrong
+                                     with them as JSON
 
-The small files are as untidy as real ones: byte order mark, quotes and line breaks inside of values,
-accents, and a known number of bad rows.
+The small files are as untidy as real ones: byte order mark, quotes and line breaks inside of
+values, accents, and a known number of bad rows.
 """
 
 import argparse
@@ -16,11 +16,13 @@ import random
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-FIRST = """Acme Borealis Cobalt Delphi Ember Falcon Granite Harbor Indigo Juniper Kestrel Lumen Meridian
-Nimbus Orchid Pioneer Quartz Rivet Summit Tundra Umbra Vertex Willow Xenon Yonder Zephyr Alpen Baltic
-Copper Dune Elm Fjord Glacier Horizon Iris Jade Krypton Larch Maple Nova""".split()
-SECOND = """Analytics Bearings Ceramics Dynamics Energy Foods Gears Health Insurance Jewels Kitchens
-Logistics Media Networks Optics Payments Robotics Software Textiles Utilities Ventures Works""".split()
+FIRST = """Acme Borealis Cobalt Delphi Ember Falcon Granite Harbor Indigo Juniper Kestrel Lumen
+Meridian Nimbus Orchid Pioneer Quartz Rivet Summit Tundra Umbra Vertex Willow Xenon Yonder
+Zephyr Alpen Baltic Copper Dune Elm Fjord Glacier Horizon Iris Jade Krypton Larch Maple
+Nova""".split()
+SECOND = """Analytics Bearings Ceramics Dynamics Energy Foods Gears Health Insurance Jewels
+Kitchens Logistics Media Networks Optics Payments Robotics Software Textiles Utilities Ventures
+Works""".split()
 COUNTRIES = [
     # name as people write it, legal form, ending of domains, cities, telephone
     ("Germany", "GmbH", "de", ["Berlin", "Köln", "München", "Düsseldorf"], "+49 30 {:07d}"),
@@ -69,7 +71,7 @@ def account(i):
     country, form, ending, cities, phone = rng.choice(COUNTRIES)
     digits = 10 ** int(phone[phone.index("{:0") + 3])
     domain = f"{first}-{second}-{base36(i)}.{ending}".lower()
-    site = rng.choice(["{}", "www.{}", "https://www.{}/", "http://{}/about?ref=list"]).format(domain)
+    site = rng.choice(["{}", "www.{}", "https://www.{}/", "http://{}/about?ref=list"])
     employees = rng.choice([str(rng.randrange(1, 5000)), f"{rng.randrange(1000, 90000):,}",
                             rng.choice(SIZES), ""])
     revenue = rng.choice([f"${rng.randrange(1, 900)}.{rng.randrange(10)}M",
@@ -80,8 +82,10 @@ def account(i):
         "", f"{second} since {rng.randrange(1890, 2024)}",
         f"Two lines,\nthe second says \"{first}\"", f"Größe: {rng.randrange(9)} m², naïve café"])
     technologies = ", ".join(rng.sample(TECHNOLOGIES, rng.randrange(0, 4)))
-    linkedin = f"https://www.linkedin.com/company/{first}-{base36(i)}/" if rng.random() < 0.5 else ""
-    return [f"{name} {base36(i)}", site, rng.choice(INDUSTRIES), employees, country,
+    linkedin = ""
+    if rng.random() < 0.5:
+        linkedin = f"https://www.linkedin.com/company/{first}-{base36(i)}/"
+    return [f"{name} {base36(i)}", site.format(domain), rng.choice(INDUSTRIES), employees, country,
             rng.choice(cities), phone.format(rng.randrange(digits)), revenue, linkedin.lower(),
             description, technologies]
 
@@ -151,7 +155,8 @@ def small_contacts(path):
 
 
 # What is wrong with a large file: one row in a hundred, in turn.
-DEFECTS = ["REQUIRED_MISSING", "BAD_WEBSITE", "DUPLICATE_IN_FILE", "TOO_MANY_COLUMNS", "TYPE_MISMATCH"]
+DEFECTS = ["REQUIRED_MISSING", "BAD_WEBSITE", "DUPLICATE_IN_FILE", "TOO_MANY_COLUMNS",
+           "TYPE_MISMATCH"]
 
 
 def large_accounts(path, rows):

@@ -46,11 +46,10 @@ pub async fn find_same(
            (SELECT a.id FROM accounts a
             WHERE COALESCE(a.workspace_id, '00000000-0000-0000-0000-000000000000'::uuid) = $1
               AND a.domain = n.domain),
-           (SELECT a.id FROM accounts a
+           (SELECT (array_agg(a.id ORDER BY a.id))[1] FROM accounts a
             WHERE COALESCE(a.workspace_id, '00000000-0000-0000-0000-000000000000'::uuid) = $1
               AND a.name_key = lower(left(n.name, 200))
-              AND n.external_id IS NULL AND n.domain IS NULL
-            ORDER BY a.id LIMIT 1))
+              AND n.external_id IS NULL AND n.domain IS NULL))
          FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY
            AS n (external_id, domain, name, place)
          ORDER BY n.place",

@@ -26,7 +26,7 @@ pub struct ContactRow {
 
 /// Which existing contact each row means, by the same position; `None` where there is none.
 ///
-/// By external id, else by e-mail address in any case, else by LinkedIn page.
+/// By external id, else by e-mail address in any case, else by `LinkedIn` page.
 pub async fn find_same(
     tx: &mut Tx,
     workspace_id: Option<Uuid>,
@@ -73,10 +73,9 @@ async fn find_accounts(
            (SELECT a.id FROM accounts a
             WHERE COALESCE(a.workspace_id, '00000000-0000-0000-0000-000000000000'::uuid) = $1
               AND a.domain = n.domain),
-           (SELECT a.id FROM accounts a
+           (SELECT (array_agg(a.id ORDER BY a.id))[1] FROM accounts a
             WHERE COALESCE(a.workspace_id, '00000000-0000-0000-0000-000000000000'::uuid) = $1
-              AND a.name_key = lower(left(n.name, 200))
-            ORDER BY a.id LIMIT 1))
+              AND a.name_key = lower(left(n.name, 200))))
          FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS n (domain, name, place)
          ORDER BY n.place",
     )

@@ -1,5 +1,7 @@
 //! Integration tests of the CSV import against a real PostgreSQL.
 #![cfg(feature = "handlers")]
+#![expect(clippy::unwrap_used, reason = "a test ends when its support fails")]
+#![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
 mod chunks;
 mod examples;

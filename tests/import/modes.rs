@@ -120,7 +120,7 @@ async fn the_report_has_the_rows_as_they_were_and_can_be_uploaded_again() {
          \"Acme; \"\"the\"\" one\";acme,com;5;;1;failed;DOMAIN_INVALID;Web;\
          `acme,com` is not a domain;acme.com\r\n\
          Beta;beta.com;many;surplus;2;failed;TOO_MANY_COLUMNS;;\"the row has 4 columns, the header \
-         has 3; a value that contains the delimiter must stand in quotes; `many` is not a number of \
+         has 3; a value with the delimiter in it must stand in quotes; `many` is not a number of \
          employees\";\r\n\
          Gamma 3;gamma.com;;;6;skipped;DUPLICATE_IN_FILE;;the same record as row 5;\r\n";
     assert_eq!(world.report(&summary), expected);

@@ -28,7 +28,8 @@ fn answer(path: &str) -> String {
     let reply = |status: &str, headers: &str, body: &str| {
         let length = body.len();
         format!(
-            "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
         )
     };
     match path.split('?').next().unwrap_or(path) {

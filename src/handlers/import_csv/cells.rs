@@ -123,7 +123,7 @@ impl<'r, 'a> Cells<'r, 'a> {
             .any(|at| !cells[at].trim_ascii().is_empty());
         if lost {
             let message = format!(
-                "the row has {} columns, the header has {width}; a value that contains the delimiter \
+                "the row has {} columns, the header has {width}; a value with the delimiter in it \
                  must stand in quotes",
                 cells.len()
             );

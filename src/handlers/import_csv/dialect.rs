@@ -69,6 +69,8 @@ pub struct Hints {
 /// One record of the sample.
 struct Sampled {
     columns: usize,
+    /// Columns up to the last filled one.
+    width: usize,
     filled: usize,
     starts_as_comment: bool,
     /// Where it starts: behind the record before it.
@@ -169,7 +171,8 @@ fn best_delimiter(sample: &[u8], whole: bool, base: &Dialect) -> u8 {
             ..*base
         };
         let records = records(sample, whole, &dialect);
-        let Some(columns) = usual_columns(&records).filter(|columns| *columns > 1) else {
+        let Some(columns) = usual(&records, |record| record.columns).filter(|columns| *columns > 1)
+        else {
             continue;
         };
         let agreeing = records
@@ -193,12 +196,15 @@ fn records(sample: &[u8], whole: bool, dialect: &Dialect) -> Vec<Sampled> {
     let mut position = dialect.header;
     // An open quote is either the cut at the end of the sample or a wrong candidate.
     while let Ok(true) = reader.advance() {
-        let columns = reader.columns();
-        let filled = (0..columns)
-            .filter(|i| !reader.field(*i).trim_ascii().is_empty())
-            .count();
+        let is_filled = |at: &usize| !reader.field(*at).trim_ascii().is_empty();
+        let filled = (0..reader.columns()).filter(is_filled).count();
+        // Spreadsheets pad some rows with empty cells; they say nothing about the width.
+        let width = (0..reader.columns())
+            .rfind(is_filled)
+            .map_or(1, |at| at + 1);
         found.push(Sampled {
-            columns,
+            columns: reader.columns(),
+            width,
             filled,
             starts_as_comment: reader.field(0).trim_ascii_start().starts_with(b"#"),
             position,
@@ -215,27 +221,27 @@ fn records(sample: &[u8], whole: bool, dialect: &Dialect) -> Vec<Sampled> {
     found
 }
 
-/// The most frequent number of columns; the larger one of two equally frequent.
-fn usual_columns(records: &[Sampled]) -> Option<usize> {
+/// The most frequent count; the larger one of two equally frequent.
+fn usual(records: &[Sampled], count: fn(&Sampled) -> usize) -> Option<usize> {
     let mut counts = BTreeMap::new();
     for record in records.iter().filter(|record| !record.starts_as_comment) {
-        *counts.entry(record.columns).or_insert(0_usize) += 1;
+        *counts.entry(count(record)).or_insert(0_usize) += 1;
     }
     counts
         .into_iter()
-        .max_by_key(|(columns, count)| (*count, *columns))
+        .max_by_key(|(columns, times)| (*times, *columns))
         .map(|(columns, _)| columns)
 }
 
 /// The header: the first record about as wide as the data below, behind titles and remarks.
 fn first_full_record(records: &[Sampled]) -> Option<&Sampled> {
-    let usual = usual_columns(records)?;
-    let wide = |record: &&Sampled| {
-        !record.starts_as_comment
-            // A title line of a spreadsheet is padded with empty cells to full width.
-            && (usual == 1 || (record.filled > 1 && record.columns * 2 >= usual))
+    let usual = usual(records, |record| record.width)?;
+    // A title line has one filled cell, also when a spreadsheet has padded it to full width.
+    let is_wide = |record: &&Sampled| {
+        let enough = usual == 1 || (record.filled > 1 && record.width * 2 >= usual);
+        !record.starts_as_comment && enough
     };
-    let found = records.iter().take(PREAMBLE_RECORDS_MAX).find(wide);
+    let found = records.iter().take(PREAMBLE_RECORDS_MAX).find(is_wide);
     found.or_else(|| records.iter().find(|record| !record.starts_as_comment))
 }
 
@@ -256,6 +262,7 @@ mod tests {
         check("a,b,c\n1,2,3\n", (b',', b'"', None, "a,b,c"));
         check("a;b;c\n1,5;2,5;3\n2,5;1;1,7\n", (b';', b'"', None, "a;b;c"));
         check("a\tb\nx, y, z\tw\nq, r\ts\n", (b'\t', b'"', None, "a\tb"));
+        check("a;b;c\n1;;\n2;x;\n3,0;;y\n", (b';', b'"', None, "a;b;c"));
         check("a|b\n1;2|3\n", (b'|', b'"', None, "a|b"));
         check("name\nAcme, Inc.\nFoo\nBar\n", (b',', b'"', None, "name"));
         check(

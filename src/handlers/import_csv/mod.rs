@@ -14,24 +14,31 @@
 
 mod address;
 pub mod cells;
+mod choices;
 mod chunks;
 pub mod content;
 pub mod country;
 pub mod decode;
 pub mod dialect;
 pub mod fields;
+mod import;
 pub mod issue;
+pub mod link;
 pub mod mapping;
 pub mod normalize;
 pub mod number;
 pub mod payload;
+pub mod phone;
 pub mod prepare;
 pub mod reader;
 pub mod report;
 mod report_file;
 mod run;
 pub mod source;
+mod spool;
 pub mod summary;
+#[cfg(test)]
+mod torture;
 pub mod validate;
 
 pub use chunks::CHUNK_ROWS;

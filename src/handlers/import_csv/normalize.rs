@@ -1,8 +1,9 @@
-//! One spelling for each thing: texts, domains, e-mail addresses, links and telephone numbers.
+//! One spelling for each thing: texts, domains and e-mail addresses.
 //!
 //! Pure functions from a cell to a value or a [`Complaint`]. They repair what has one obvious
 //! meaning (blanks that do not show, case, `https://www.` in front of a domain) and refuse the rest
-//! with a suggestion where there is a likely one. Numbers are in `number`.
+//! with a suggestion where there is a likely one. Links are in `link`,
+//! telephone numbers in `phone`, other numbers in `number`.
 
 use std::borrow::Cow;
 
@@ -13,8 +14,6 @@ use super::issue::{Code, Complaint};
 
 /// Longest e-mail address that the mail standards allow.
 pub const EMAIL_MAX: usize = 254;
-/// Longest web address that is stored.
-pub const URL_MAX: usize = 2_000;
 
 /// A letter-and-digit skeleton for comparing names: no case, accents, blanks or punctuation.
 pub fn fold(text: &str) -> String {
@@ -108,7 +107,7 @@ pub fn registrable(host: &str) -> Option<&str> {
 }
 
 /// What stands between scheme and path.
-fn host_of(text: &str) -> &str {
+pub(super) fn host_of(text: &str) -> &str {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
@@ -123,7 +122,7 @@ fn host_of(text: &str) -> &str {
 }
 
 /// The host in lower-case ASCII (punycode), if every label is one that DNS allows.
-fn ascii_host(host: &str) -> Option<String> {
+pub(super) fn ascii_host(host: &str) -> Option<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     let host = if host.bytes().all(plain) && !host.contains("--") {
         host.to_ascii_lowercase()
@@ -214,138 +213,6 @@ fn parse_email(text: &str) -> Option<String> {
     (address.len() <= EMAIL_MAX).then_some(address)
 }
 
-/// A web address with scheme and a lower-case host; the path stays.
-pub fn website(text: &str) -> Result<String, Complaint> {
-    let bad = || {
-        Complaint::new(
-            Code::UrlInvalid,
-            format!("`{}` is no web address", shorten(text)),
-        )
-    };
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
-        None => ("https".to_owned(), text.strip_prefix("//").unwrap_or(text)),
-    };
-    if !matches!(scheme.as_str(), "http" | "https") || text.contains(char::is_whitespace) {
-        return Err(bad());
-    }
-    let host = ascii_host(host_of(rest))
-        .filter(|host| registrable(host).is_some())
-        .ok_or_else(bad)?;
-    let path_at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let path = if rest[path_at..] == *"/" {
-        ""
-    } else {
-        &rest[path_at..]
-    };
-    Ok(format!("{scheme}://{host}{path}"))
-}
-
-/// A LinkedIn page, in the one form that can be compared: no locale host, query or closing slash.
-pub fn linkedin(text: &str) -> Result<String, Complaint> {
-    let bad = || {
-        let message = format!("`{}` is no LinkedIn address", shorten(text));
-        Complaint::new(Code::UrlInvalid, message)
-    };
-    let lower = text.to_lowercase();
-    let rest = lower
-        .split_once("://")
-        .map_or(lower.as_str(), |(_, rest)| rest);
-    let path = match rest.split_once('/') {
-        Some((host, path)) if host == "linkedin.com" || host.ends_with(".linkedin.com") => path,
-        Some(("in" | "company" | "school", _)) => rest,
-        _ => return Err(bad()),
-    };
-    let path = path
-        .split(['?', '#'])
-        .next()
-        .unwrap_or(path)
-        .trim_matches('/');
-    let mut parts = path.split('/');
-    match (parts.next(), parts.next()) {
-        (Some(kind @ ("in" | "company" | "school" | "pub" | "showcase")), Some(name))
-            if !name.is_empty() && !name.contains(char::is_whitespace) =>
-        {
-            Ok(format!("https://www.linkedin.com/{kind}/{name}"))
-        }
-        _ => Err(bad()),
-    }
-}
-
-/// A telephone number: `+` and digits where the country is known, else the digits; an extension as
-/// ` x12` behind it.
-pub fn phone(text: &str, default_dial: &str) -> Result<String, Complaint> {
-    let bad = |why: &'static str| Complaint::new(Code::PhoneInvalid, why);
-    if is_rounded_number(text) {
-        let message = "a spreadsheet has rounded this number; format the column as text";
-        return Err(Complaint::new(Code::ExcelDamage, message));
-    }
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.trim_start_matches("tel:");
-    let (number, extension) = split_extension(lower);
-    if number
-        .chars()
-        .any(|c| !(c.is_ascii_digit() || " +-./()\u{A0}\u{2011}\u{2013}".contains(c)))
-    {
-        return Err(bad(
-            "a telephone number has digits, blanks and + - . / ( ) only",
-        ));
-    }
-    let mut digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    let international = number.trim_start().trim_start_matches('(').starts_with('+');
-    if international {
-        // `+49 (0)30 …`: the bracketed zero is dialled inside the country only.
-        if let Some(at) = number.find("(0)") {
-            let before = number[..at].chars().filter(char::is_ascii_digit).count();
-            digits.remove(before);
-        }
-    } else if let Some(rest) = digits.strip_prefix("00") {
-        digits = rest.to_owned();
-    } else if !default_dial.is_empty() {
-        // Italy keeps the zero of the area code; the others drop it.
-        let national = if default_dial == "39" {
-            &digits[..]
-        } else {
-            digits.trim_start_matches('0')
-        };
-        let national = match default_dial {
-            "1" if national.len() == 11 && national.starts_with('1') => &national[1..],
-            _ => national,
-        };
-        digits = format!("{default_dial}{national}");
-    } else {
-        return match digits.len() {
-            5..=15 => Ok(with_extension(digits, extension)),
-            _ => Err(bad("a telephone number has between 5 and 15 digits")),
-        };
-    }
-    match digits.len() {
-        7..=15 => Ok(with_extension(format!("+{digits}"), extension)),
-        _ => Err(bad("a telephone number has between 7 and 15 digits")),
-    }
-}
-
-fn split_extension(number: &str) -> (&str, Option<&str>) {
-    for mark in ["extension", "ext.", "ext", "durchwahl", "x", "#"] {
-        if let Some((number, extension)) = number.split_once(mark) {
-            let extension = extension.trim_matches([' ', '.', ':']);
-            let sound = (1..=6).contains(&extension.len())
-                && extension.bytes().all(|byte| byte.is_ascii_digit());
-            if sound {
-                return (number, Some(extension));
-            }
-        }
-    }
-    (number, None)
-}
-
-fn with_extension(number: String, extension: Option<&str>) -> String {
-    match extension {
-        Some(extension) => format!("{number} x{extension}"),
-        None => number,
-    }
-}
-
 /// The start of a value for a message; values may be megabytes long.
 pub fn shorten(text: &str) -> Cow<'_, str> {
     const SHOWN: usize = 60;
@@ -359,10 +226,10 @@ pub fn shorten(text: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn check(
-        function: impl Fn(&str) -> Result<String, Complaint>,
-        cases: &[(&str, Result<&str, (Code, Option<&str>)>)],
-    ) {
+    /// A value, or a code with the suggestion.
+    type Expected<'a> = Result<&'a str, (Code, Option<&'a str>)>;
+
+    fn check(function: impl Fn(&str) -> Result<String, Complaint>, cases: &[(&str, Expected<'_>)]) {
         for (text, expected) in cases {
             let found = function(text);
             let found = match &found {
@@ -468,73 +335,5 @@ mod tests {
         );
         let long = format!("{}@example.com", "x".repeat(65));
         assert!(email(&long).is_err());
-    }
-
-    #[test]
-    fn links() {
-        let bad = Err((Code::UrlInvalid, None));
-        check(
-            website,
-            &[
-                ("acme.com", Ok("https://acme.com")),
-                ("http://WWW.Acme.com/", Ok("http://www.acme.com")),
-                ("https://acme.com/A?b=C", Ok("https://acme.com/A?b=C")),
-                ("ftp://acme.com", bad),
-                ("javascript:alert(1)", bad),
-                ("http://10.0.0.1/", bad),
-                ("acme com", bad),
-            ],
-        );
-        check(
-            linkedin,
-            &[
-                (
-                    "https://de.linkedin.com/in/Ada-L/?trk=x",
-                    Ok("https://www.linkedin.com/in/ada-l"),
-                ),
-                (
-                    "linkedin.com/company/acme",
-                    Ok("https://www.linkedin.com/company/acme"),
-                ),
-                ("in/ada", Ok("https://www.linkedin.com/in/ada")),
-                ("https://evil-linkedin.com/in/ada", bad),
-                ("https://linkedin.com/feed", bad),
-                ("ada", bad),
-            ],
-        );
-    }
-
-    #[test]
-    fn telephone_numbers() {
-        let bad = Err((Code::PhoneInvalid, None));
-        check(
-            |text| phone(text, "49"),
-            &[
-                ("+49 (0)30 / 123-456", Ok("+4930123456")),
-                ("030 123456", Ok("+4930123456")),
-                ("0044 20 7946 0958", Ok("+442079460958")),
-                ("+1 (415) 555-0100 ext. 12", Ok("+14155550100 x12")),
-                ("tel:+4930123456", Ok("+4930123456")),
-                ("4,9E+10", Err((Code::ExcelDamage, None))),
-                ("call me", bad),
-                ("12", bad),
-                ("1234567890123456", bad),
-            ],
-        );
-        check(
-            |text| phone(text, ""),
-            &[
-                ("(415) 555-0100", Ok("4155550100")),
-                ("+14155550100", Ok("+14155550100")),
-            ],
-        );
-        check(
-            |text| phone(text, "1"),
-            &[("1-415-555-0100", Ok("+14155550100"))],
-        );
-        check(
-            |text| phone(text, "39"),
-            &[("06 1234567", Ok("+39061234567"))],
-        );
     }
 }

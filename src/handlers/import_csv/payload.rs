@@ -233,7 +233,8 @@ mod tests {
             r#"{"import_type": "csv", "file_url": "https://storage.supabase.co/x",
                 "entity_type": "accounts",
                 "mapping": {"Company Name": "name", "Website": "domain", "Industry": "industry"},
-                "options": {"update_existing": true, "skip_duplicates": false, "batch_size": 100}}"#,
+                "options": {
+                    "update_existing": true, "skip_duplicates": false, "batch_size": 100}}"#,
         )
         .unwrap();
         assert_eq!(payload.check(), Ok(()));

@@ -154,9 +154,11 @@ mod tests {
             ("B", 1, verdict),
             ("C;d;e", 3, verdict),
         ];
-        let tail = ";7;failed;DOMAIN_INVALID;web;\"`x;y` is \"\"not\"\" a domain\";\"'=cmd|'/c calc'!A1\"\r\n";
+        let tail = ";7;failed;DOMAIN_INVALID;web;\"`x;y` is \"\"not\"\" a domain\";\
+             \"'=cmd|'/c calc'!A1\"\r\n";
         let expected = format!(
-            "\u{FEFF}name;web;;_row;_status;_error_code;_error_column;_error_message;_suggestion\r\n\
+            "\u{FEFF}name;web;;_row;_status;_error_code;_error_column;_error_message;\
+             _suggestion\r\n\
              \"A \"\"x\"\"\";x;{tail}B;;{tail}C;d;e{tail}"
         );
         assert_eq!(write(semicolon, &rows, true), expected);

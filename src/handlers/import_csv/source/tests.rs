@@ -1,0 +1,115 @@
+use super::*;
+
+async fn open_at(address: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {
+    open(
+        address,
+        options,
+        &options.data_dir,
+        &CancellationToken::new(),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn paths_do_not_lead_out_of_their_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for name in ["uploads", "open", "secret"] {
+        std::fs::create_dir(root.join(name)).unwrap();
+    }
+    std::fs::write(root.join("uploads/abc-1.csv"), "x").unwrap();
+    std::fs::write(root.join("open/list.csv"), "x").unwrap();
+    std::fs::write(root.join("secret/list.csv"), "x").unwrap();
+    for (link, target) in [
+        ("open/out.csv", "secret/list.csv"),
+        ("uploads/out", "secret/list.csv"),
+    ] {
+        std::os::unix::fs::symlink(root.join(target), root.join(link)).unwrap();
+    }
+    std::os::unix::fs::symlink(root.join("open/list.csv"), root.join("open/in.csv")).unwrap();
+    let mut options = SourceOptions::new(root);
+    let file = |name: &str| format!("file://{}/{name}", root.display());
+    assert!(
+        open_at(&file("open/list.csv"), &options).await.is_err(),
+        "no directory is open"
+    );
+    options.allowed_dir = Some(root.join("open"));
+    for (address, allowed) in [
+        ("upload://abc-1.csv".to_owned(), true),
+        ("upload://../secret/list.csv".to_owned(), false),
+        ("upload://..".to_owned(), false),
+        ("upload://out".to_owned(), false),
+        ("upload://".to_owned(), false),
+        ("upload://missing".to_owned(), false),
+        (file("open/list.csv"), true),
+        (file("open/in.csv"), true),
+        (file("open/out.csv"), false),
+        (file("secret/list.csv"), false),
+        (file("open/../secret/list.csv"), false),
+        (file("open/%2e%2e/secret/list.csv"), false),
+        (file("open"), false),
+        ("ftp://example.com/x".to_owned(), false),
+        ("/etc/passwd".to_owned(), false),
+    ] {
+        let found = open_at(&address, &options).await;
+        match found {
+            Ok(_) => assert!(allowed, "{address}"),
+            Err(SourceError::Refused(_)) => assert!(!allowed, "{address}"),
+            Err(other) => panic!("{address}: {other}"),
+        }
+    }
+    options.max_bytes = 0;
+    assert!(
+        open_at("upload://abc-1.csv", &options).await.is_err(),
+        "too large"
+    );
+}
+
+#[tokio::test]
+async fn downloads_stay_out_of_private_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SourceOptions::new(dir.path());
+    for address in [
+        "http://127.0.0.1:1/x",
+        "http://localhost:1/x",
+        "http://2130706433/x",
+        "http://0x7f.1/x",
+        "http://[::1]/x",
+        "http://[::ffff:10.0.0.1]/x",
+        "http://169.254.169.254/latest/meta-data",
+    ] {
+        let found = open_at(address, &options).await;
+        assert!(
+            matches!(found, Err(SourceError::Refused(_))),
+            "{address}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn servers_may_say_when_to_come_back() {
+    for (retry, date, expected) in [
+        ("120", "", Some(120)),
+        ("999999", "", Some(3600)),
+        (
+            "Wed, 21 Oct 2026 07:30:00 GMT",
+            "Wed, 21 Oct 2026 07:28:00 GMT",
+            Some(120),
+        ),
+        (
+            "Wed, 21 Oct 2026 07:00:00 GMT",
+            "Wed, 21 Oct 2026 07:28:00 GMT",
+            Some(0),
+        ),
+        ("soon", "", None),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry.parse().unwrap());
+        headers.insert(DATE, date.parse().unwrap());
+        assert_eq!(
+            retry_after(&headers).map(|wait| wait.as_secs()),
+            expected,
+            "{retry}"
+        );
+    }
+}

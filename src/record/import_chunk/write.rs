@@ -1,0 +1,198 @@
+//! Writes the rows of a chunk: duplicates out, then batch by batch, each behind a savepoint.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::entity::Entity;
+use super::fate::{DUPLICATE_EXISTING, Fate, Outcome, Settled, refused};
+use super::ledger::{find_applied, find_keys};
+use super::{ChunkOptions, ChunkRow, OnExisting};
+use crate::record::{RecordError, Tx};
+
+/// Times that rows which lost a race against another writer are looked up again.
+const ROUNDS_MAX: usize = 3;
+
+/// Finds duplicates, then writes the rest batch by batch.
+pub(super) async fn settle_rows<'a, T: Entity>(
+    tx: &mut Tx,
+    options: &ChunkOptions,
+    rows: &'a [ChunkRow<T>],
+    on_batch: &mut (impl FnMut(usize) + Send),
+) -> Result<Vec<Settled<'a>>, RecordError> {
+    let numbers: Vec<_> = rows.iter().map(|row| row.place.row_no).collect();
+    let applied = find_applied(tx, options.import_id, &numbers).await?;
+    let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+    let mut first_rows = find_keys(tx, options.import_id, &keys).await?;
+    let mut settled = Vec::with_capacity(rows.len());
+    let mut open = Vec::with_capacity(rows.len());
+    for row in rows
+        .iter()
+        .filter(|row| !applied.contains(&row.place.row_no))
+    {
+        match first_rows.get(&row.key) {
+            Some(first) => {
+                let fate = Fate::duplicate_in_file(&options.on_existing, *first);
+                settled.push(Settled {
+                    place: &row.place,
+                    key: None,
+                    fate,
+                });
+            }
+            None => {
+                first_rows.insert(row.key, row.place.row_no);
+                open.push(row);
+            }
+        }
+    }
+    open.sort_unstable_by_key(|row| row.key);
+    for batch in open.chunks(options.batch_size.max(1)) {
+        write_or_halve(tx, options, batch, &mut settled).await?;
+        on_batch(batch.len());
+    }
+    Ok(settled)
+}
+
+/// Writes a batch; when the schema refuses it, halves it until the row at fault stands alone.
+async fn write_or_halve<'a, T: Entity>(
+    tx: &mut Tx,
+    options: &ChunkOptions,
+    batch: &[&'a ChunkRow<T>],
+    settled: &mut Vec<Settled<'a>>,
+) -> Result<(), RecordError> {
+    let mut parts = vec![batch];
+    while let Some(part) = parts.pop() {
+        sqlx::raw_sql("SAVEPOINT batch")
+            .execute(tx.connection())
+            .await?;
+        let fates = match write_batch(tx, options, part).await {
+            Ok(fates) => {
+                sqlx::raw_sql("RELEASE SAVEPOINT batch")
+                    .execute(tx.connection())
+                    .await?;
+                fates
+            }
+            Err(RecordError::Refused {
+                constraint,
+                message,
+            }) => {
+                let undo = "ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch";
+                sqlx::raw_sql(undo).execute(tx.connection()).await?;
+                if part.len() > 1 {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.push(right);
+                    parts.push(left);
+                    continue;
+                }
+                vec![refused(constraint, message)]
+            }
+            Err(error) => return Err(error),
+        };
+        for (row, fate) in part.iter().zip(fates) {
+            // Only a row that took effect claims its key; behind a failed one the next may try.
+            let key = (fate.outcome != Outcome::Failed).then_some(row.key);
+            settled.push(Settled {
+                place: &row.place,
+                key,
+                fate,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The fates of a batch, by position. All rows of a batch have different keys.
+async fn write_batch<T: Entity>(
+    tx: &mut Tx,
+    options: &ChunkOptions,
+    batch: &[&ChunkRow<T>],
+) -> Result<Vec<Fate>, RecordError> {
+    let mut fates: Vec<Option<Fate>> = vec![None; batch.len()];
+    // Which row of this batch wrote or took a record: two rows may mean one by different keys.
+    let mut taken: HashMap<Uuid, i64> = HashMap::new();
+    for _ in 0..ROUNDS_MAX {
+        let open: Vec<usize> = (0..batch.len()).filter(|at| fates[*at].is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        let rows: Vec<&T> = open.iter().map(|at| &batch[*at].entity).collect();
+        let same = T::find_same(tx, options.workspace_id, &rows).await?;
+        let mut known = Vec::new();
+        let mut new = Vec::new();
+        for (at, same) in open.into_iter().zip(same) {
+            let row_no = batch[at].place.row_no;
+            let Some(id) = same else {
+                new.push((Uuid::now_v7(), at));
+                continue;
+            };
+            if let Some(first) = taken.get(&id) {
+                fates[at] = Some(Fate::duplicate_in_file(&options.on_existing, *first));
+                continue;
+            }
+            taken.insert(id, row_no);
+            match &options.on_existing {
+                OnExisting::Update(_) => known.push((id, at)),
+                // The record is as the user wants it; no need to report the row.
+                OnExisting::Skip => {
+                    let message = "the record exists already".to_owned();
+                    let mut fate = Fate::coded(Outcome::Skipped, DUPLICATE_EXISTING, message);
+                    fate.entity_id = Some(id);
+                    fate.is_reported = false;
+                    fates[at] = Some(fate);
+                }
+                OnExisting::Reject => {
+                    let message = format!("the record exists already as {id}");
+                    let mut fate = Fate::coded(Outcome::Failed, DUPLICATE_EXISTING, message);
+                    fate.entity_id = Some(id);
+                    fates[at] = Some(fate);
+                }
+            }
+        }
+        if options.dry_run {
+            known.iter().for_each(|(id, at)| {
+                fates[*at] = Some(Fate::done(Outcome::Updated, Some(*id)));
+            });
+            new.iter()
+                .for_each(|(_, at)| fates[*at] = Some(Fate::done(Outcome::Inserted, None)));
+            break;
+        }
+        if let OnExisting::Update(merge) = &options.on_existing
+            && !known.is_empty()
+        {
+            let rows: Vec<_> = known
+                .iter()
+                .map(|(id, at)| (*id, &batch[*at].entity))
+                .collect();
+            let changed = T::update_many(tx, options.workspace_id, merge, &rows).await?;
+            let changed: HashSet<_> = changed.into_iter().collect();
+            for (id, at) in known {
+                let is_changed = changed.contains(&id);
+                let outcome = if is_changed {
+                    Outcome::Updated
+                } else {
+                    Outcome::Unchanged
+                };
+                fates[at] = Some(Fate::done(outcome, Some(id)));
+            }
+        }
+        if !new.is_empty() {
+            let rows: Vec<_> = new
+                .iter()
+                .map(|(id, at)| (*id, &batch[*at].entity))
+                .collect();
+            let inserted = T::insert_many(tx, options.workspace_id, &rows).await?;
+            let inserted: HashSet<_> = inserted.into_iter().collect();
+            for (id, at) in new {
+                // A row that is not new after all is looked up again in the next round.
+                if inserted.contains(&id) {
+                    taken.insert(id, batch[at].place.row_no);
+                    fates[at] = Some(Fate::done(Outcome::Inserted, Some(id)));
+                }
+            }
+        }
+    }
+    Ok(fates
+        .into_iter()
+        .map(|fate| fate.unwrap_or_else(Fate::lost_race))
+        .collect())
+}
