@@ -59,8 +59,8 @@ pub struct App {
 }
 
 impl App {
-    /// Connects to both stores and opens the way in. Fails when the record is away, or one of them is
-    /// not fit; Redis may be away. Once connected, an outage of either is survived.
+    /// Connects to both stores and opens the way in. Fails when the record is away, or one of them
+    /// is not fit; Redis may be away. Once connected, an outage of either is survived.
     pub async fn connect(config: Config, handlers: Handlers) -> Result<Self, AppError> {
         let record = Record::connect(&RecordOptions::new(&config.database_url))?;
         if !record.is_migrated().await? {

@@ -14,7 +14,8 @@ use crate::stores::{Stores, StoresOptions};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Runs on private stores in a temporary directory, with commits that reach \
-    the disk and an append-only file in Redis. Exit code 0 only if every job completed exactly once."
+    the disk and an append-only file in Redis. Exit code 0 only if every job completed \
+    exactly once."
 )]
 pub(crate) struct Bench {
     /// Jobs to enqueue and run

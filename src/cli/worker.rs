@@ -25,7 +25,7 @@ pub(crate) struct WorkerArgs {
 /// Options of everything that runs jobs.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerFlags {
-    /// Queue to serve; repeat for several, first one first, or with weights: --queue a=3 --queue b=1
+    /// Queue to serve; repeat for several, first one first, or weighted: --queue a=3 --queue b=1
     #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
     queues: Vec<ServedQueue>,
     /// Jobs at once

@@ -42,10 +42,7 @@ impl std::str::FromStr for ServedQueue {
 }
 
 /// The order of one round. `random` yields numbers in `0.0..1.0`.
-pub(super) fn order<'a>(
-    queues: &'a [ServedQueue],
-    mut random: impl FnMut() -> f64,
-) -> Vec<&'a QueueName> {
+pub(super) fn order(queues: &[ServedQueue], mut random: impl FnMut() -> f64) -> Vec<&QueueName> {
     if queues.iter().all(|queue| queue.weight.is_none()) {
         return queues.iter().map(|queue| &queue.name).collect();
     }

@@ -1,6 +1,7 @@
 //! The broker against a real Redis: each script alone, every key compared.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
 mod add;
 mod cancel;

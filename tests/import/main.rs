@@ -8,6 +8,5 @@ mod examples;
 mod modes;
 mod resume;
 mod source;
-mod speed;
 mod support;
 mod tenants;

@@ -25,7 +25,6 @@ struct Server {
 pub(crate) struct World {
     pub(crate) record: Record,
     pub(crate) pool: PgPool,
-    pub(crate) url: String,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -51,7 +50,6 @@ impl World {
         Self {
             record,
             pool,
-            url,
             dir: tempfile::tempdir().unwrap(),
         }
     }
