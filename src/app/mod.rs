@@ -140,20 +140,10 @@ impl App {
 
     /// Commits and delivers what was accepted, then closes the stores.
     pub async fn close(self) {
-        let Self {
-            record,
-            enqueue,
-            enqueueing,
-            ..
-        } = self;
-        drop(enqueue);
-        if tokio::time::timeout(STOP_LIMIT, enqueueing.drained())
-            .await
-            .is_err()
-        {
+        if !self.enqueueing.stop(STOP_LIMIT).await {
             tracing::warn!("some jobs are not delivered yet; reconcile will");
         }
-        record.close().await;
+        self.record.close().await;
     }
 }
 
