@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::handlers::import_csv::{ImportCsv, ImportCsvHandler, SourceOptions, Summary};
 use bullwark::job::JobError;
 use bullwark::record::{Record, RecordOptions};
-use bullwark::worker::{Handler, JobContext};
+use bullwark::worker::{Detached, Handler, JobContext};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -25,7 +25,6 @@ struct Server {
 pub(crate) struct World {
     pub(crate) record: Record,
     pub(crate) pool: PgPool,
-    pub(crate) url: String,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -51,7 +50,6 @@ impl World {
         Self {
             record,
             pool,
-            url,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -95,8 +93,15 @@ impl World {
                 .fetch_one(&self.pool)
                 .await
                 .unwrap();
-        let (record, token) = (self.record.clone(), CancellationToken::new());
-        JobContext::detached(record, job, attempt, WORKER, workspace, checkpoint, token)
+        JobContext::detached(Detached {
+            record: self.record.clone(),
+            job_id: job,
+            attempt,
+            worker_id: WORKER.to_owned(),
+            workspace_id: workspace,
+            checkpoint,
+            cancelled: CancellationToken::new(),
+        })
     }
 
     /// Runs a new job to its end.
