@@ -101,6 +101,19 @@ async fn a_repeated_chunk_changes_nothing() {
 }
 
 #[tokio::test]
+async fn progress_moves_with_every_batch() {
+    let world = World::new().await;
+    let options = begin(&world, OnExisting::Skip).await;
+    let mut batches = Vec::new();
+    let mut tx = world.record.begin().await.unwrap();
+    let chunk = chunk((1..=250).map(|n| (n, account(n))));
+    import_chunk::apply(&mut tx, &options, &chunk, |rows| batches.push(rows))
+        .await
+        .unwrap();
+    assert_eq!(batches, [100, 100, 50]);
+}
+
+#[tokio::test]
 async fn a_row_that_the_schema_refuses_is_found_among_two_thousand() {
     let world = World::new().await;
     let options = begin(&world, OnExisting::Skip).await;

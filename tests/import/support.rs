@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::handlers::import_csv::{ImportCsv, ImportCsvHandler, SourceOptions, Summary};
 use bullwark::job::JobError;
 use bullwark::record::{Record, RecordOptions};
-use bullwark::worker::{Handler, JobContext};
+use bullwark::worker::{Detached, Handler, JobContext};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -93,8 +93,15 @@ impl World {
                 .fetch_one(&self.pool)
                 .await
                 .unwrap();
-        let (record, token) = (self.record.clone(), CancellationToken::new());
-        JobContext::detached(record, job, attempt, WORKER, workspace, checkpoint, token)
+        JobContext::detached(Detached {
+            record: self.record.clone(),
+            job_id: job,
+            attempt,
+            worker_id: WORKER.to_owned(),
+            workspace_id: workspace,
+            checkpoint,
+            cancelled: CancellationToken::new(),
+        })
     }
 
     /// Runs a new job to its end.

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn dialect(delimiter: u8) -> Dialect {
@@ -144,4 +146,44 @@ fn a_census_counts_rows_and_width() {
             columns: 3
         }
     );
+}
+
+/// Texts of the characters that matter, and of one that has two bytes.
+fn texts() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec!["a", ",", "\"", "\n", "\r", "\r\n", " ", "é", "\0"]);
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_the_records_of_the_csv_crate(text in texts()) {
+        if let Ok(found) = records(&text, START) {
+            let mut builder = csv::ReaderBuilder::new();
+            let mut oracle = builder.has_headers(false).flexible(true).from_reader(&text[..]);
+            let expected: Vec<String> = oracle
+                .byte_records()
+                .map(|record| {
+                    let record = record.unwrap();
+                    let fields = record.iter().map(|field| String::from_utf8_lossy(field));
+                    fields.collect::<Vec<_>>().join("|")
+                })
+                .filter(|fields| !fields.replace('|', "").trim_ascii().is_empty())
+                .collect();
+            let fields = |record: &String| record.splitn(3, ':').last().unwrap_or("").to_owned();
+            let found: Vec<_> = found.iter().map(fields).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn any_text_can_be_read_on_from_every_record(text in texts()) {
+        if let Ok(all) = records(&text, START) {
+            let mut reader = RecordReader::new(&text[..], &dialect(b','), START);
+            let mut seen = 0;
+            while reader.advance().unwrap() {
+                seen += 1;
+                prop_assert_eq!(&records(&text, reader.position()).unwrap()[..], &all[seen..]);
+            }
+        }
+    }
 }
