@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod agreement;
+mod stage;
 mod stores;
 mod stores_orphans;
 mod support;
