@@ -281,7 +281,8 @@ pub async fn save_progress(
              AS u (id, attempt, progress)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
-             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.worker_id = $4))
+             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+               AND j.worker_id = $4))
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s
