@@ -30,6 +30,11 @@ pub use tx::Tx;
 /// How long a caller waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The tables are in `public`. A user named `bullwark` would look into (and create tables in) the
+/// schema of that name first.
+const SEARCH_PATH: &str =
+    "SELECT set_config('search_path', 'public, ' || current_setting('search_path'), false)";
+
 /// Where the record is and how many connections it may have.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
@@ -78,6 +83,7 @@ impl Record {
         // middle, must not hold up the batch behind it for ever.
         let writers = pool_options(options.writers).after_connect(|connection, _| {
             Box::pin(async move {
+                sqlx::query(SEARCH_PATH).execute(&mut *connection).await?;
                 let settings = "SET enable_hashjoin = off; SET enable_mergejoin = off; \
                     SET enable_seqscan = off; SET synchronous_commit = on; SET jit = off; \
                     SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '30s'";
@@ -86,6 +92,7 @@ impl Record {
         });
         let pool = pool_options(options.connections).after_connect(|connection, _| {
             Box::pin(async move {
+                sqlx::query(SEARCH_PATH).execute(&mut *connection).await?;
                 let settings = "SET jit = off; SET idle_in_transaction_session_timeout = '120s'";
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
             })
