@@ -18,6 +18,9 @@ use uuid::Uuid;
 use super::{Record, RecordError};
 use crate::job::{Backoff, Due, NewJob, Priority, QueueName};
 
+/// How old a job must be before it is sealed. An enqueue takes its id before it commits; one that
+/// is so late that the seal may have passed it says so itself (see `enqueue::insert_many`).
+pub const SEAL_LAG: Duration = Duration::from_secs(60);
 /// The most rows that one step of a pass looks at.
 pub const PASS_MAX: i64 = 5000;
 /// The most jobs that are loaded whole at once.
@@ -242,8 +245,8 @@ struct StoredRow {
 pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, RecordError> {
     debug_assert!(ids.len() <= LOAD_MAX);
     let rows: Vec<StoredRow> = sqlx::query_as(
-        "SELECT id, coalesce(redis_id, id::text) AS wire_id, workspace_id, job_type, job_queue, payload::text, priority, max_attempts,
-           retry_delay_seconds, backoff, timeout_seconds, created_at,
+        "SELECT id, coalesce(redis_id, id::text) AS wire_id, workspace_id, job_type, job_queue,
+           payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds, created_at,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
            attempt, attempts
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
