@@ -4,6 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod record_enqueue;
+mod record_open;
+mod record_rules;
+mod record_settle;
+mod record_start;
 mod stage;
 mod stores;
 mod stores_orphans;

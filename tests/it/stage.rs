@@ -88,6 +88,12 @@ impl Stage {
         insert_many(&self.record, jobs).await.unwrap();
     }
 
+    /// As if these old jobs had been inserted when their ids were made.
+    pub(crate) async fn insert_back_then(&self, jobs: &[NewJob]) {
+        self.insert(jobs).await;
+        self.execute("DELETE FROM bullwark.stragglers".into()).await;
+    }
+
     pub(crate) async fn row(&self, id: Uuid) -> JobRow {
         jobs::get(&self.record, id, None).await.unwrap().unwrap()
     }
@@ -282,4 +288,12 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A task of a test; its end is awaited by the test.
+#[expect(clippy::disallowed_methods, reason = "the test awaits the handle")]
+pub(crate) fn spawn<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(future)
 }
