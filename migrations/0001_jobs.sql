@@ -48,7 +48,7 @@ CREATE FUNCTION bullwark.uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL S
   SELECT encode(
     set_bit(set_bit(
       overlay(uuid_send(gen_random_uuid())
-        PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
+        PLACING substring(int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
         FROM 1 FOR 6),
       52, 1), 53, 1),
     'hex')::uuid
@@ -285,3 +285,26 @@ CREATE POLICY "Users can view failures of accessible jobs" ON job_failures FOR S
     SELECT 1 FROM jobs
     JOIN workspace_members wm ON wm.workspace_id = jobs.workspace_id
     WHERE jobs.id = job_failures.job_id AND wm.user_id = auth.uid()));
+
+-- Who may see a workspace is no secret to its members, and nobody else's business.
+ALTER TABLE workspaces ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "Users can view their workspaces" ON workspaces FOR SELECT
+  USING (id IN (SELECT workspace_id FROM workspace_members WHERE user_id = auth.uid()));
+ALTER TABLE workspace_members ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "Users can view their memberships" ON workspace_members FOR SELECT
+  USING (user_id = auth.uid());
+
+-- Supabase grants this by default; elsewhere the policies alone would let nobody in.
+DO $$
+BEGIN
+  IF NOT has_schema_privilege('authenticated', 'auth', 'USAGE') THEN
+    GRANT USAGE ON SCHEMA auth TO authenticated, service_role;
+  END IF;
+END
+$$;
+GRANT USAGE ON SCHEMA public TO authenticated, service_role;
+GRANT SELECT, INSERT ON jobs TO authenticated;
+GRANT SELECT ON job_logs, job_failures, workspaces, workspace_members TO authenticated;
+GRANT ALL ON jobs, job_logs, job_failures, workspaces, workspace_members TO service_role;
+GRANT USAGE ON SCHEMA bullwark TO service_role;
+GRANT ALL ON ALL TABLES IN SCHEMA bullwark TO service_role;

@@ -10,14 +10,12 @@ use crate::broker::{Broker, BrokerState};
 use crate::enqueue::deliver_stored;
 use crate::job::QueueName;
 use crate::record::logs::{self, LogLevel, NewLog};
-use crate::record::open::{self, LOAD_MAX, OpenJob};
+use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG};
 use crate::record::{Record, jobs::CONTROL_MAX};
 
 /// How old a job must be before it may be delivered here. Longer than a delivery stays fresh
 /// (one second), so that the original add and this one never race.
 const DELIVER_LAG: Duration = Duration::from_secs(2);
-/// How old a job must be before it is sealed: longer than any commit of an enqueue takes.
-const SEAL_LAG: Duration = Duration::from_secs(60);
 /// The specification's silence after which a worker counts as gone.
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 

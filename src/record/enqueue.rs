@@ -1,14 +1,21 @@
 //! Writing new jobs: the statement that an acknowledgement waits for.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::open::SEAL_LAG;
 use super::{Record, RecordError, Tx};
 use crate::job::{Due, NewJob};
 
 /// The most jobs of one statement.
 pub const INSERT_MAX: usize = 500;
+
+/// A job whose id is older than this by the record's clock is noted as open at once. The other half
+/// of the seal's lag is for the statement itself.
+const LATE: Duration = Duration::from_secs(SEAL_LAG.as_secs() / 2);
 
 /// The answer for one job of a batch, in the order of the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +135,7 @@ async fn take_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Option<Inserted>>
         .iter()
         .filter(|j| j.idempotency_key.is_some())
         .collect();
-    keyed.sort_by(|a, b| a.idempotency_key.cmp(&b.idempotency_key));
+    keyed.sort_by_key(|job| (&job.idempotency_key, job.workspace_id));
     if keyed.is_empty() {
         return Ok(vec![None; jobs.len()]);
     }
@@ -205,7 +212,15 @@ async fn insert<'a, 'c>(
              $13::uuid[])
              AS u (id, workspace_id, job_type, job_queue, payload, priority, delay_ms,
                scheduled_for, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
-               created_by))
+               created_by)
+           RETURNING id
+         ), late AS (
+           -- The id was made long ago or by a slow clock: the seal may be past it already.
+           INSERT INTO bullwark.stragglers
+           SELECT id FROM inserted
+           WHERE id < (SELECT (lpad(to_hex(floor(extract(epoch FROM now()) * 1000)::bigint - $14),
+                                 12, '0') || repeat('0', 20))::uuid)
+         )
          SELECT now()",
     )
     .bind(columns.ids)
@@ -221,6 +236,7 @@ async fn insert<'a, 'c>(
     .bind(columns.backoffs)
     .bind(columns.timeouts)
     .bind(columns.creators)
+    .bind(LATE.as_millis() as i64)
     .fetch_one(executor)
     .await?;
     Ok(created_at)

@@ -250,7 +250,8 @@ pub async fn cancel_many(
 }
 
 /// Gives jobs that are over another run with fresh attempts, and notes them in the outbox. They may
-/// be older than the seal, so they are noted as open as well.
+/// be older than the seal, so they are noted as open as well. A first attempt may have run before
+/// the record heard of it: from here on its number is used up, so that it has no say any more.
 pub async fn retry_many(
     record: &Record,
     ids: &[Uuid],
@@ -264,9 +265,9 @@ pub async fn retry_many(
              AND status IN ('completed', 'dead_letter', 'cancelled')
            ORDER BY id FOR NO KEY UPDATE
          ), retried AS (
-           UPDATE jobs j SET status = 'pending', attempts = 0, lease_losses = 0, result = NULL,
-             error_message = NULL, completed_at = NULL, failed_at = NULL, next_retry_at = NULL,
-             scheduled_for = NULL, progress = '{}'
+           UPDATE jobs j SET status = 'pending', attempts = 0, attempt = greatest(j.attempt, 1),
+             lease_losses = 0, result = NULL, error_message = NULL, completed_at = NULL,
+             failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
            FROM wanted WHERE j.id = wanted.id
            RETURNING j.id
          ), buried AS (

@@ -18,6 +18,9 @@ use uuid::Uuid;
 use super::{Record, RecordError};
 use crate::job::{Backoff, Due, NewJob, Priority, QueueName};
 
+/// How old a job must be before it is sealed. An enqueue takes its id before it commits; one that
+/// is so late that the seal may have passed it says so itself (see `enqueue::insert_many`).
+pub const SEAL_LAG: Duration = Duration::from_secs(60);
 /// The most rows that one step of a pass looks at.
 pub const PASS_MAX: i64 = 5000;
 /// The most jobs that are loaded whole at once.

@@ -126,7 +126,9 @@ pub async fn restart_many(
         "WITH before AS (
            SELECT j.id, j.attempt, j.status, j.worker_id, j.started_at,
              greatest(j.attempt + 1, u.number) AS next_attempt,
-             (j.status = 'processing' OR u.number - j.attempt > 1) AS lost
+             -- Only a first start can have gone unseen. Later gaps in Redis's count are starts
+             -- that ended before their handler began, and jobs that were put back.
+             (j.status = 'processing' OR (j.attempt = 0 AND u.number > 1)) AS lost
            FROM unnest($1::uuid[], $2::int[]) AS u (id, number)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
@@ -280,7 +282,8 @@ pub async fn save_progress(
              AS u (id, attempt, progress)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
-             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.worker_id = $4))
+             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
+               AND j.worker_id = $4))
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s

@@ -1,15 +1,14 @@
 //! What a handler is given: its job, and the only ways to write on behalf of the attempt.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::DateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::held::Held;
-use crate::job::{JobError, Progress, QueueName};
+use crate::job::{JobError, Progress};
 use crate::record::logs::{LogLevel, NewLog};
 use crate::record::{Record, RecordError, Tx, start};
 
@@ -30,47 +29,9 @@ pub(super) struct Inner {
     pub(super) workspace_id: Option<Uuid>,
     pub(super) checkpoint: Option<serde_json::Value>,
     pub(super) logs: mpsc::Sender<NewLog>,
-    /// Every progress that was noted; kept by detached contexts only.
-    pub(super) seen: Option<Mutex<Vec<Progress>>>,
 }
 
 impl JobContext {
-    /// A context without a worker around it, for tests of handlers: steps are real, log lines go
-    /// nowhere, and every progress is kept for [`JobContext::progresses`].
-    pub fn detached(
-        record: Record,
-        id: Uuid,
-        attempt: i32,
-        worker_id: &str,
-        workspace_id: Option<Uuid>,
-        checkpoint: Option<serde_json::Value>,
-        cancelled: CancellationToken,
-    ) -> Self {
-        let started_at = DateTime::UNIX_EPOCH;
-        let queue = QueueName::default();
-        let mut held = Held::new(id, &id.to_string(), &queue, "detached", attempt, started_at);
-        held.cancelled = cancelled;
-        let (logs, _) = mpsc::channel(1);
-        let inner = Inner {
-            record,
-            held: Arc::new(held),
-            worker_id: worker_id.into(),
-            workspace_id,
-            checkpoint,
-            logs,
-            seen: Some(Mutex::default()),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
-    }
-
-    /// What a detached context was told of progress so far.
-    pub fn progresses(&self) -> Vec<Progress> {
-        let seen = self.inner.seen.as_ref();
-        seen.map(|seen| lock(seen).clone()).unwrap_or_default()
-    }
-
     pub fn job_id(&self) -> Uuid {
         self.inner.held.id
     }
@@ -103,9 +64,6 @@ impl JobContext {
 
     /// Notes how far the job is. Cheap: the stores see the newest value, at most 4 times a second.
     pub fn progress(&self, progress: Progress) {
-        if let Some(seen) = &self.inner.seen {
-            lock(seen).push(progress.clone());
-        }
         *self.inner.held.progress() = Some(progress);
     }
 
@@ -180,10 +138,6 @@ impl Step {
         self.context.progress(progress);
         Ok(())
     }
-}
-
-fn lock(seen: &Mutex<Vec<Progress>>) -> MutexGuard<'_, Vec<Progress>> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error of the record inside a handler: a later attempt may succeed, unless the values are

@@ -40,7 +40,6 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             workspace_id,
             checkpoint,
             logs: shared.logs.clone(),
-            seen: None,
         }),
     };
     let started = tokio::time::Instant::now();

@@ -13,6 +13,7 @@
 
 pub mod claim;
 mod context;
+mod detached;
 mod execute;
 mod handler;
 mod held;
@@ -39,6 +40,7 @@ use crate::tasks::Tasks;
 use held::{Held, HeldJobs};
 
 pub use context::{JobContext, LOG_LINES_MAX, Step};
+pub use detached::Detached;
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};
 pub use order::{InvalidServedQueue, ServedQueue};
 pub use restart::LEASE_LOSSES_MAX;

@@ -3,11 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
+mod agreement;
 mod http;
 mod http_control;
 mod http_enqueue;
 mod http_outage;
 mod http_uploads;
+mod record_enqueue;
+mod record_open;
+mod record_rules;
+mod record_settle;
+mod record_start;
+mod stage;
 mod stores;
 mod stores_orphans;
 mod support;

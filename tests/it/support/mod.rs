@@ -52,6 +52,8 @@ pub(crate) async fn own_stores() -> Stores {
 
 /// The migrations as they are on disk now, so that a new file needs no rebuild.
 pub(crate) async fn migrate(connection: &mut PgConnection) {
+    // As the record does: the user's own schema must not come first.
+    execute(connection, "SET search_path = public").await;
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     Migrator::new(directory.as_path())
         .await
