@@ -23,7 +23,7 @@ fn specified_payload(url: &str) -> serde_json::Value {
 #[tokio::test]
 async fn of_the_thousand_example_accounts_980_are_imported_and_20_reported() {
     let world = World::new().await;
-    let url = world.upload(example("accounts.csv"));
+    let url = world.upload(example("accounts.csv")).await;
     let summary = world.run(specified_payload(&url)).await.unwrap();
     assert_eq!(
         summary.message,
@@ -61,7 +61,7 @@ async fn of_the_thousand_example_accounts_980_are_imported_and_20_reported() {
 #[tokio::test]
 async fn the_same_file_twice_creates_nothing() {
     let world = World::new().await;
-    let url = world.upload(example("accounts.csv"));
+    let url = world.upload(example("accounts.csv")).await;
     world.run(specified_payload(&url)).await.unwrap();
     let before = world.texts("SELECT accounts::text FROM accounts").await;
     let second = world.run(specified_payload(&url)).await.unwrap();
@@ -84,9 +84,9 @@ async fn the_same_file_twice_creates_nothing() {
 #[tokio::test]
 async fn a_german_excel_file_is_read_without_being_told() {
     let world = World::new().await;
-    let accounts = world.upload(example("accounts.csv"));
+    let accounts = world.upload(example("accounts.csv")).await;
     world.run(specified_payload(&accounts)).await.unwrap();
-    let url = world.upload(example("contacts-latin1.csv"));
+    let url = world.upload(example("contacts-latin1.csv")).await;
     let payload = json!({
         "file_url": url, "entity_type": "contacts",
         "mapping": {"Umsatz (Mio.)": "custom.umsatz"}, "options": {"default_country": "DE"},
@@ -133,7 +133,7 @@ async fn utf16_with_semicolons_and_quoted_line_breaks_is_detected() {
         .chain(text.encode_utf16())
         .flat_map(u16::to_le_bytes)
         .collect();
-    let url = world.upload(bytes);
+    let url = world.upload(bytes).await;
     let summary = world
         .run(json!({"file_url": url, "entity_type": "accounts"}))
         .await

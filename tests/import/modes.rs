@@ -110,7 +110,7 @@ async fn the_report_has_the_rows_as_they_were_and_can_be_uploaded_again() {
         let mapping = json!({"Web": "domain"});
         json!({"file_url": url, "entity_type": "accounts", "mapping": mapping})
     };
-    let summary = world.run(payload(world.upload(text))).await.unwrap();
+    let summary = world.run(payload(world.upload(text).await)).await.unwrap();
     assert_eq!(
         (summary.inserted, summary.failed, summary.skipped),
         (3, 2, 1)
@@ -135,7 +135,10 @@ async fn the_report_has_the_rows_as_they_were_and_can_be_uploaded_again() {
     let corrected = expected
         .replace("acme,com;5", "acme.com;5")
         .replace("Gamma 3;gamma.com", "G;g.com");
-    let again = world.run(payload(world.upload(corrected))).await.unwrap();
+    let again = world
+        .run(payload(world.upload(corrected).await))
+        .await
+        .unwrap();
     assert_eq!((again.inserted, again.failed), (2, 1));
     assert_eq!(again.by_code["TOO_MANY_COLUMNS"], 1);
 }
@@ -188,7 +191,7 @@ async fn files_that_cannot_be_imported_fail_at_once_and_say_why() {
             "opens on line 3 is never closed",
         ),
     ] {
-        let url = world.upload(text);
+        let url = world.upload(text).await;
         let payload = json!({"file_url": url, "entity_type": "accounts", "mapping": mapping});
         match world.run(payload).await {
             Err(JobError::Permanent(found)) => assert!(found.contains(message), "{found}"),

@@ -38,7 +38,7 @@ async fn counts(world: &World, job: Uuid) -> (i64, i64, i64, i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_dies_again_and_again_ends_with_exact_counts() {
     let world = World::new().await;
-    let url = world.upload(file());
+    let url = world.upload(file()).await;
     let job = world.job(None).await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let mut attempt = 1;
@@ -100,7 +100,7 @@ async fn an_import_that_dies_again_and_again_ends_with_exact_counts() {
 #[tokio::test]
 async fn an_attempt_behind_the_last_chunk_only_writes_the_summary() {
     let world = World::new().await;
-    let url = world.upload(file());
+    let url = world.upload(file()).await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let job = world.job(None).await;
     let first = world
@@ -126,7 +126,7 @@ async fn an_attempt_behind_the_last_chunk_only_writes_the_summary() {
 #[tokio::test]
 async fn an_attempt_that_was_replaced_writes_nothing() {
     let world = World::new().await;
-    let url = world.upload("name\nAcme\n");
+    let url = world.upload("name\nAcme\n").await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let job = world.job(None).await;
     let late = world.context(job, 1).await;
@@ -147,7 +147,7 @@ async fn an_attempt_that_was_replaced_writes_nothing() {
 #[tokio::test]
 async fn a_shutdown_interrupts_between_chunks_and_spends_no_retry() {
     let world = World::new().await;
-    let url = world.upload(file());
+    let url = world.upload(file()).await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let job = world.job(None).await;
     let context = world.context(job, 1).await;
@@ -180,7 +180,7 @@ async fn a_shutdown_interrupts_between_chunks_and_spends_no_retry() {
 #[tokio::test]
 async fn a_cancelled_import_keeps_what_is_committed_and_says_so() {
     let world = World::new().await;
-    let url = world.upload(file());
+    let url = world.upload(file()).await;
     let job = world.job(None).await;
     let context = world.context(job, 1).await;
     let token = context.cancelled().clone();
@@ -212,7 +212,7 @@ async fn a_cancelled_import_keeps_what_is_committed_and_says_so() {
 #[tokio::test]
 async fn another_file_under_the_same_address_is_refused() {
     let world = World::new().await;
-    let url = world.upload(file());
+    let url = world.upload(file()).await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let job = world.job(None).await;
     world

@@ -78,7 +78,14 @@ async fn answers_are_sorted_into_files_refusals_and_retries() {
         ("/cut?token=secret", "retry"),
     ] {
         let address = format!("{server}{path}");
-        let opened = source::open(&address, &options, dir.path(), &CancellationToken::new()).await;
+        let opened = source::open(
+            &address,
+            &options,
+            None,
+            dir.path(),
+            &CancellationToken::new(),
+        )
+        .await;
         let found = match &opened {
             Ok(file) => format!("ok {}", file.name.as_deref().unwrap_or_default()),
             Err(SourceError::Refused(_)) => "refused".to_owned(),
@@ -106,7 +113,14 @@ async fn the_own_network_is_out_of_reach_by_name_by_number_and_by_redirect() {
         format!("http://localhost:{port}/list.csv"),
         format!("http://[::ffff:127.0.0.1]:{port}/list.csv"),
     ] {
-        let found = source::open(&address, &options, dir.path(), &CancellationToken::new()).await;
+        let found = source::open(
+            &address,
+            &options,
+            None,
+            dir.path(),
+            &CancellationToken::new(),
+        )
+        .await;
         assert!(
             matches!(found, Err(SourceError::Refused(_))),
             "{address}: {found:?}"
@@ -130,7 +144,7 @@ async fn a_download_ends_when_the_job_is_stopped() {
         tokio::time::sleep(Duration::from_secs(60)).await;
     };
     tokio::select! {
-        found = source::open(&address, &options, dir.path(), &token) => {
+        found = source::open(&address, &options, None, dir.path(), &token) => {
             assert!(matches!(found, Err(SourceError::Cancelled)), "{found:?}");
         }
         () = accepted => panic!("the download did not end"),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::handlers::import_csv::{ImportCsv, ImportCsvHandler, SourceOptions, Summary};
 use bullwark::job::JobError;
 use bullwark::record::{Record, RecordOptions};
+use bullwark::uploads::Uploads;
 use bullwark::worker::{Detached, Handler, JobContext};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
@@ -55,12 +56,21 @@ impl World {
     }
 
     /// Stores a file as an upload and returns its address.
-    pub(crate) fn upload(&self, bytes: impl AsRef<[u8]>) -> String {
-        let id = Uuid::new_v4().to_string();
-        let uploads = self.dir.path().join("uploads");
-        std::fs::create_dir_all(&uploads).unwrap();
-        std::fs::write(uploads.join(&id), bytes).unwrap();
-        format!("upload://{id}")
+    pub(crate) async fn upload(&self, bytes: impl AsRef<[u8]>) -> String {
+        self.upload_of(None, bytes).await
+    }
+
+    /// A file that this workspace uploaded.
+    pub(crate) async fn upload_of(
+        &self,
+        workspace: Option<Uuid>,
+        bytes: impl AsRef<[u8]>,
+    ) -> String {
+        let uploads = Uploads::new(self.dir.path());
+        let workspace = workspace.unwrap_or_default();
+        let mut incoming = uploads.begin(workspace, "list.csv").await.unwrap();
+        incoming.write(bytes.as_ref()).await.unwrap();
+        incoming.finish().await.unwrap().url()
     }
 
     pub(crate) fn handler(&self) -> ImportCsvHandler {
@@ -121,7 +131,7 @@ impl World {
 
     /// Imports a text as accounts with these options.
     pub(crate) async fn accounts(&self, text: &str, options: serde_json::Value) -> Summary {
-        let url = self.upload(text);
+        let url = self.upload(text).await;
         let payload =
             serde_json::json!({"file_url": url, "entity_type": "accounts", "options": options});
         self.run(payload).await.unwrap()

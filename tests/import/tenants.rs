@@ -14,11 +14,11 @@ async fn two_workspaces_may_have_the_same_contacts() {
         world.workspace("left").await,
         world.workspace("right").await,
     );
-    let url = world.upload(CONTACTS);
-    let payload = json!({
-        "file_url": url, "entity_type": "contacts", "options": {"update_existing": true},
-    });
     for workspace in [Some(left), Some(right), None] {
+        let url = world.upload_of(workspace, CONTACTS).await;
+        let payload = json!({
+            "file_url": url, "entity_type": "contacts", "options": {"update_existing": true},
+        });
         let first = world.run_in(workspace, payload.clone()).await.unwrap();
         assert_eq!(first.inserted, 2, "{workspace:?}");
         let second = world.run_in(workspace, payload.clone()).await.unwrap();
@@ -46,10 +46,18 @@ async fn members_see_their_own_workspace_only() {
         .execute(&world.pool)
         .await
         .unwrap();
-    let url = world.upload(CONTACTS);
-    let payload = json!({"file_url": url, "entity_type": "contacts"});
-    world.run_in(Some(left), payload.clone()).await.unwrap();
-    world.run_in(Some(right), payload).await.unwrap();
+    for workspace in [left, right] {
+        let url = world.upload_of(Some(workspace), CONTACTS).await;
+        let payload = json!({"file_url": url, "entity_type": "contacts"});
+        world.run_in(Some(workspace), payload).await.unwrap();
+    }
+    let theirs = world.upload_of(Some(right), CONTACTS).await;
+    let payload = json!({"file_url": theirs, "entity_type": "contacts"});
+    let refused = world.run_in(Some(left), payload).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("there is no upload"),
+        "{refused}"
+    );
     let mut tx = world.pool.begin().await.unwrap();
     sqlx::raw_sql(
         "GRANT USAGE ON SCHEMA public, auth TO authenticated;

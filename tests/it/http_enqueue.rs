@@ -38,11 +38,11 @@ async fn what_is_wrong_with_a_request_is_said() {
     let detail = unknown.problem(422, "unknown_job_type");
     assert_eq!(
         detail,
-        "unknown job type `noob`; known types: crash, fail, noop, sleep"
+        "unknown job type `noob`; known types: crash, fail, import_csv, noop, sleep"
     );
     assert_eq!(
         unknown.body["known_types"],
-        json!(["crash", "fail", "noop", "sleep"])
+        json!(["crash", "fail", "import_csv", "noop", "sleep"])
     );
 
     let wrong = json!({"jobType": "sleep", "payload": {"ms": "x"}, "priority": 11, "queue": "a:b"});

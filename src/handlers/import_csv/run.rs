@@ -80,9 +80,15 @@ async fn run_attempt(
     payload.check().map_err(JobError::permanent)?;
     let begun = Instant::now();
     let spool = Spool::create(options.data_dir.join("work").join(ctx.job_id().to_string()))?;
-    let file = source::open(&payload.file_url, options, &spool.path, ctx.cancelled())
-        .await
-        .map_err(source_error)?;
+    let file = source::open(
+        &payload.file_url,
+        options,
+        ctx.workspace_id(),
+        &spool.path,
+        ctx.cancelled(),
+    )
+    .await
+    .map_err(source_error)?;
     let prepared = look_at(ctx, payload, file.path.clone(), &spool.path).await?;
     let earlier = earlier_checkpoint(ctx, &prepared)?;
     let begin = Checkpoint::new(&prepared, prepared.first, Warnings::default(), false);

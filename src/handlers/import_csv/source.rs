@@ -20,8 +20,10 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::{Attempt, Policy};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::address::{GuardedResolver, is_forbidden};
+use crate::uploads::Uploads;
 
 /// Redirects that a download follows.
 const REDIRECTS_MAX: usize = 5;
@@ -31,8 +33,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Longest id of an upload.
-const UPLOAD_ID_MAX: usize = 128;
 
 /// Where files may come from.
 #[derive(Debug, Clone)]
@@ -99,16 +99,18 @@ impl SourceError {
     }
 }
 
-/// Makes the file of `address` available; a download goes into `spool`.
+/// Makes the file of `address` available; a download goes into `spool`. An upload is found only for
+/// the workspace that made it.
 pub async fn open(
     address: &str,
     options: &SourceOptions,
+    workspace_id: Option<Uuid>,
     spool: &Path,
     cancelled: &CancellationToken,
 ) -> Result<LocalFile, SourceError> {
     let address = address.trim();
     match address.split_once("://") {
-        Some(("upload", id)) => upload(id, options).await,
+        Some(("upload", id)) => upload(id, options, workspace_id).await,
         Some(("file", _)) => local(address, options).await,
         Some(("http" | "https", _)) => download(address, options, spool, cancelled).await,
         Some((scheme, _)) => Err(SourceError::refused(format!(
@@ -120,16 +122,28 @@ pub async fn open(
     }
 }
 
-async fn upload(id: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {
-    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if id.is_empty() || id.len() > UPLOAD_ID_MAX || !id.chars().all(sound) || id.starts_with('.') {
+async fn upload(
+    id: &str,
+    options: &SourceOptions,
+    workspace_id: Option<Uuid>,
+) -> Result<LocalFile, SourceError> {
+    let Ok(id) = id.parse::<Uuid>() else {
         return Err(SourceError::refused(format!(
             "`upload://{id}` is no id of an upload"
         )));
-    }
-    let path = options.data_dir.join("uploads").join(id);
+    };
+    // Another workspace's upload and one that never was look the same.
+    let uploads = Uploads::new(&options.data_dir);
+    let found = uploads.find(id, workspace_id.unwrap_or_default()).await;
+    let found = found.map_err(|error| SourceError::unavailable(format!("upload {id}: {error}")))?;
+    let Some((upload, path)) = found else {
+        return Err(SourceError::refused(format!("there is no upload {id}")));
+    };
     check_file(&path, &format!("upload {id}"), options.max_bytes).await?;
-    Ok(LocalFile { path, name: None })
+    Ok(LocalFile {
+        path,
+        name: Some(upload.file_name),
+    })
 }
 
 async fn local(address: &str, options: &SourceOptions) -> Result<LocalFile, SourceError> {

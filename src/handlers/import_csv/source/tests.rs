@@ -4,26 +4,35 @@ async fn open_at(address: &str, options: &SourceOptions) -> Result<LocalFile, So
     open(
         address,
         options,
+        None,
         &options.data_dir,
         &CancellationToken::new(),
     )
     .await
 }
 
+/// A file that this workspace uploaded.
+async fn upload(root: &Path, workspace_id: Uuid) -> String {
+    let mut incoming = Uploads::new(root)
+        .begin(workspace_id, "list.csv")
+        .await
+        .unwrap();
+    incoming.write(b"x").await.unwrap();
+    incoming.finish().await.unwrap().url()
+}
+
 #[tokio::test]
 async fn paths_do_not_lead_out_of_their_directory() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
-    for name in ["uploads", "open", "secret"] {
+    for name in ["open", "secret"] {
         std::fs::create_dir(root.join(name)).unwrap();
     }
-    std::fs::write(root.join("uploads/abc-1.csv"), "x").unwrap();
+    let ours = upload(root, Uuid::nil()).await;
+    let theirs = upload(root, Uuid::max()).await;
     std::fs::write(root.join("open/list.csv"), "x").unwrap();
     std::fs::write(root.join("secret/list.csv"), "x").unwrap();
-    for (link, target) in [
-        ("open/out.csv", "secret/list.csv"),
-        ("uploads/out", "secret/list.csv"),
-    ] {
+    for (link, target) in [("open/out.csv", "secret/list.csv")] {
         std::os::unix::fs::symlink(root.join(target), root.join(link)).unwrap();
     }
     std::os::unix::fs::symlink(root.join("open/list.csv"), root.join("open/in.csv")).unwrap();
@@ -35,12 +44,13 @@ async fn paths_do_not_lead_out_of_their_directory() {
     );
     options.allowed_dir = Some(root.join("open"));
     for (address, allowed) in [
-        ("upload://abc-1.csv".to_owned(), true),
+        (ours.clone(), true),
+        (theirs, false),
+        (format!("{ours}.json"), false),
         ("upload://../secret/list.csv".to_owned(), false),
         ("upload://..".to_owned(), false),
-        ("upload://out".to_owned(), false),
         ("upload://".to_owned(), false),
-        ("upload://missing".to_owned(), false),
+        (format!("upload://{}", Uuid::max()), false),
         (file("open/list.csv"), true),
         (file("open/in.csv"), true),
         (file("open/out.csv"), false),
@@ -59,10 +69,7 @@ async fn paths_do_not_lead_out_of_their_directory() {
         }
     }
     options.max_bytes = 0;
-    assert!(
-        open_at("upload://abc-1.csv", &options).await.is_err(),
-        "too large"
-    );
+    assert!(open_at(&ours, &options).await.is_err(), "too large");
 }
 
 #[tokio::test]
