@@ -216,6 +216,8 @@ pub struct StoredJob {
     /// Its id on the wire.
     pub wire_id: String,
     pub created_at: DateTime<Utc>,
+    /// Since its commit, by the record's clock.
+    pub age_ms: i64,
     /// When it may start next, if not at once.
     pub due_at: Option<DateTime<Utc>>,
     pub attempt: i32,
@@ -236,6 +238,7 @@ struct StoredRow {
     backoff: Option<sqlx::types::Json<Backoff>>,
     timeout_seconds: Option<i32>,
     created_at: DateTime<Utc>,
+    age_ms: i64,
     due_at: Option<DateTime<Utc>>,
     attempt: i32,
     attempts: i32,
@@ -247,6 +250,7 @@ pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, Recor
     let rows: Vec<StoredRow> = sqlx::query_as(
         "SELECT id, coalesce(redis_id, id::text) AS wire_id, workspace_id, job_type, job_queue,
            payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds, created_at,
+           (extract(epoch FROM now() - created_at) * 1000)::bigint AS age_ms,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
            attempt, attempts
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
@@ -285,6 +289,7 @@ impl StoredRow {
             },
             wire_id: self.wire_id,
             created_at: self.created_at,
+            age_ms: self.age_ms,
             due_at: self.due_at,
             attempt: self.attempt,
             attempts: self.attempts,
