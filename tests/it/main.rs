@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod enqueue;
+mod reconcile;
 mod record_enqueue;
 mod record_open;
 mod record_rules;
