@@ -6,11 +6,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::ReconcileError;
+use super::relay::requeue_stored;
 use crate::broker::{Broker, BrokerState};
 use crate::enqueue::deliver_stored;
 use crate::job::QueueName;
 use crate::record::logs::{self, LogLevel, NewLog};
-use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG};
+use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
 use crate::record::{Record, jobs::CONTROL_MAX};
 
 /// How old a job must be before it may be delivered here. Longer than a delivery stays fresh
@@ -25,7 +26,10 @@ pub async fn deliver_recent(record: &Record, broker: &Broker) -> Result<bool, Re
     let Some(step) = open::next_step(record, "delivered", DELIVER_LAG).await? else {
         return Ok(false);
     };
-    add_absent(record, broker, &step.open, "its way to Redis was cut short").await?;
+    let is_complete = add_absent(record, broker, &step.open, "its way to Redis was cut short");
+    if !is_complete.await? {
+        return Ok(false);
+    }
     open::advance(record, "delivered", &step).await?;
     Ok(step.more)
 }
@@ -80,42 +84,71 @@ fn is_older(id: Uuid, age: Duration) -> bool {
     crate::clock::now_ms().saturating_sub(made_ms) > age.as_millis() as i64
 }
 
-/// Adds waiting jobs that are not in Redis. Running ones are left to their worker: it may be alive
-/// and only Redis have lost its memory; if it is not, its silence is noticed.
+/// Adds waiting jobs that are not in Redis, or only half: a hash that no list names. Running ones
+/// are left to their worker: it may be alive and only Redis have lost its memory; if it is not, its
+/// silence is noticed. False when some were committed so recently that their own delivery may still
+/// be on its way: a job that waited long for its commit has an old id all the same.
 async fn add_absent(
     record: &Record,
     broker: &Broker,
     open: &[OpenJob],
     why: &str,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let mut queues: HashMap<QueueName, Vec<&OpenJob>> = HashMap::new();
     for job in open.iter().filter(|job| job.status != "processing") {
         if let Ok(queue) = job.job_queue.parse() {
             queues.entry(queue).or_default().push(job);
         }
     }
-    let mut absent = Vec::new();
+    let (mut absent, mut orphans) = (Vec::new(), Vec::new());
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
-        let states = broker.states(&queue, &wire_ids).await?;
-        let missing = jobs
-            .iter()
-            .zip(states)
-            .filter(|(_, state)| matches!(state, None | Some(BrokerState::Orphan)));
-        absent.extend(missing.map(|(job, _)| job.id));
+        for (job, state) in jobs.iter().zip(broker.states(&queue, &wire_ids).await?) {
+            match state {
+                None => absent.push(job.id),
+                Some(BrokerState::Orphan) => orphans.push(job.id),
+                Some(_) => {}
+            }
+        }
     }
+    let mut is_complete = true;
     absent.sort();
     for ids in absent.chunks(LOAD_MAX) {
-        // Read again: what ended since is not added.
-        let jobs = open::load(record, ids).await?;
+        let jobs = load_settled(record, ids, &mut is_complete).await?;
         deliver_stored(broker, &jobs).await?;
-        let lines: Vec<NewLog> = jobs
-            .iter()
-            .map(|stored| audit(stored.job.id, why))
-            .collect();
-        logs::insert_many(record, &lines).await?;
-        metrics::counter!("bullwark_jobs_reconciled_total").increment(jobs.len() as u64);
+        note(record, &jobs, why).await?;
     }
+    for ids in orphans.chunks(LOAD_MAX) {
+        let jobs = load_settled(record, ids, &mut is_complete).await?;
+        requeue_stored(broker, &jobs).await?;
+        note(record, &jobs, why).await?;
+    }
+    Ok(is_complete)
+}
+
+/// Reads again: what ended since is not added, and what is too young is left out.
+async fn load_settled(
+    record: &Record,
+    ids: &[Uuid],
+    is_complete: &mut bool,
+) -> Result<Vec<StoredJob>, ReconcileError> {
+    let mut jobs = open::load(record, ids).await?;
+    let all = jobs.len();
+    jobs.retain(|stored| stored.age_ms >= DELIVER_LAG.as_millis() as i64);
+    *is_complete &= jobs.len() == all;
+    Ok(jobs)
+}
+
+async fn note(record: &Record, jobs: &[StoredJob], why: &str) -> Result<(), ReconcileError> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<NewLog> = jobs
+        .iter()
+        .map(|stored| audit(stored.job.id, why))
+        .collect();
+    logs::insert_many(record, &lines).await?;
+    metrics::counter!("bullwark_jobs_reconciled_total").increment(jobs.len() as u64);
     Ok(())
 }
 

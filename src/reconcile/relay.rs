@@ -8,6 +8,7 @@ use super::ReconcileError;
 use crate::broker::{self, Broker};
 use crate::enqueue::stored_entry;
 use crate::job::QueueName;
+use crate::record::open::StoredJob;
 use crate::record::{Record, jobs, open, outbox};
 
 /// Delivers the oldest entries of the outbox; returns how many. An entry is removed only when Redis
@@ -36,16 +37,7 @@ pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(),
 
 /// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words.
 async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), ReconcileError> {
-    let mut waiting: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
-    for stored in open::load(record, ids).await? {
-        waiting
-            .entry(stored.job.queue.clone())
-            .or_default()
-            .push(stored_entry(&stored));
-    }
-    for (queue, entries) in waiting {
-        broker.requeue(&queue, &entries).await?;
-    }
+    requeue_stored(broker, &open::load(record, ids).await?).await?;
     let mut cancelled: HashMap<String, Vec<String>> = HashMap::new();
     for job in jobs::cancelled_among(record, ids).await? {
         cancelled
@@ -57,6 +49,24 @@ async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), Reco
         if let Ok(queue) = queue.parse() {
             broker.cancel(&queue, &ids).await?;
         }
+    }
+    Ok(())
+}
+
+/// Makes stored jobs wait in Redis; those that are live there stay as they are.
+pub(super) async fn requeue_stored(
+    broker: &Broker,
+    jobs: &[StoredJob],
+) -> Result<(), ReconcileError> {
+    let mut waiting: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
+    for stored in jobs {
+        waiting
+            .entry(stored.job.queue.clone())
+            .or_default()
+            .push(stored_entry(stored));
+    }
+    for (queue, entries) in waiting {
+        broker.requeue(&queue, &entries).await?;
     }
     Ok(())
 }

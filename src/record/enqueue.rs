@@ -97,7 +97,34 @@ pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserte
 
 /// Inserts jobs inside the caller's transaction, with an outbox row each: after the commit the
 /// relay delivers them. Refuses nothing that [`insert_many`] accepts.
+///
+/// All or nothing: when values are refused, or a key was used for another request, none of these
+/// jobs is written and the transaction goes on as if this had not been called.
 pub async fn insert_in(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    sqlx::raw_sql("SAVEPOINT bullwark_enqueue")
+        .execute(tx.connection())
+        .await?;
+    let inserted = insert_with_outbox(tx, jobs).await;
+    let is_whole = inserted.as_ref().is_ok_and(|inserted| {
+        inserted
+            .iter()
+            .all(|one| !matches!(one, Inserted::KeyReused { .. }))
+    });
+    if !is_whole {
+        // Fails only with the connection; then the whole transaction is gone, as its commit says.
+        sqlx::raw_sql("ROLLBACK TO SAVEPOINT bullwark_enqueue")
+            .execute(tx.connection())
+            .await
+            .ok();
+    }
+    let inserted = inserted?;
+    sqlx::raw_sql("RELEASE SAVEPOINT bullwark_enqueue")
+        .execute(tx.connection())
+        .await?;
+    Ok(inserted)
+}
+
+async fn insert_with_outbox(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
     let inserted = insert_with_keys(tx, jobs).await?;
     let new: Vec<Uuid> = jobs
         .iter()

@@ -216,6 +216,8 @@ pub struct StoredJob {
     /// Its id on the wire.
     pub wire_id: String,
     pub created_at: DateTime<Utc>,
+    /// Since its commit, by the record's clock.
+    pub age_ms: i64,
     /// When it may start next, if not at once.
     pub due_at: Option<DateTime<Utc>>,
     pub attempt: i32,
@@ -236,6 +238,7 @@ struct StoredRow {
     backoff: Option<sqlx::types::Json<Backoff>>,
     timeout_seconds: Option<i32>,
     created_at: DateTime<Utc>,
+    age_ms: i64,
     due_at: Option<DateTime<Utc>>,
     attempt: i32,
     attempts: i32,
@@ -286,6 +289,7 @@ impl StoredRow {
             },
             wire_id: self.wire_id,
             created_at: self.created_at,
+            age_ms: self.age_ms,
             due_at: self.due_at,
             attempt: self.attempt,
             attempts: self.attempts,

@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod enqueue;
 mod http;
 mod http_control;
 mod http_enqueue;
 mod http_outage;
 mod http_uploads;
+mod reconcile;
 mod record_enqueue;
 mod record_open;
 mod record_rules;
