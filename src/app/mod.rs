@@ -63,6 +63,7 @@ impl App {
     /// is not fit; Redis may be away. Once connected, an outage of either is survived.
     pub async fn connect(config: Config, handlers: Handlers) -> Result<Self, AppError> {
         let record = Record::connect(&RecordOptions::new(&config.database_url))?;
+        record.probe().await?;
         if !record.is_migrated().await? {
             return Err(AppError::NotMigrated);
         }

@@ -52,6 +52,7 @@ fn builtin(config: &Config) -> Handlers {
 pub(crate) async fn migrate(global: &Global) -> Done {
     let config = global.config()?;
     let record = Record::connect(&RecordOptions::new(&config.database_url))?;
+    record.probe().await?;
     record.migrate().await?;
     record.close().await;
     match global.json {

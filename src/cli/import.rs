@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -244,9 +244,13 @@ fn progress_bar(is_quiet: bool) -> ProgressBar {
     };
     let bar = ProgressBar::with_draw_target(Some(0), target);
     if let Ok(style) = ProgressStyle::with_template(
-        "{spinner} {msg:24!} [{bar:32}] {human_pos}/{human_len} rows · {per_sec} · ETA {eta}",
+        "{spinner} {msg:24!} [{bar:32}] {human_pos}/{human_len} · {rate} · ETA {eta}",
     ) {
-        bar.set_style(style.progress_chars("█▌ "));
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A closed terminal is no error.
+            write!(out, "{} rows/s", HumanCount(state.per_sec() as u64)).ok();
+        };
+        bar.set_style(style.with_key("rate", rate).progress_chars("█▌ "));
     }
     bar.set_message("waiting for a worker");
     bar.enable_steady_tick(Duration::from_millis(120));
@@ -289,14 +293,13 @@ fn show(job: &Value, bar: &ProgressBar) {
     if let Some(processed) = progress["processed"].as_u64() {
         bar.set_position(processed);
     }
-    match (job["status"].as_str(), progress["message"].as_str()) {
-        (Some("failed"), _) => bar.set_message("failed, will try again"),
-        (Some("processing"), Some(message)) if !message.is_empty() => {
-            bar.set_message(message.to_owned());
-        }
-        (Some("processing"), _) => bar.set_message("starting"),
-        _ => {}
-    }
+    let message = match (job["status"].as_str(), progress["processed"].as_u64()) {
+        (Some("failed"), _) => "failed, will try again",
+        (Some("processing"), Some(1..)) => "importing",
+        (Some("processing"), _) => "reading the file",
+        _ => "waiting for a worker",
+    };
+    bar.set_message(message);
 }
 
 /// `980 imported, 20 skipped: 12 DUPLICATE_IN_FILE, 8 DOMAIN_INVALID`

@@ -29,12 +29,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
 
 pub use error::RecordError;
 pub use tx::Tx;
 
 /// How long a caller waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one connection may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the record is and how many connections it may have.
 #[derive(Debug, Clone)]
@@ -62,6 +66,7 @@ pub struct Record {
     /// For the hot statements only, so that slow readers can not hold up a commit.
     writers: PgPool,
     pool: PgPool,
+    connect: PgConnectOptions,
 }
 
 impl Record {
@@ -103,7 +108,8 @@ impl Record {
         });
         Ok(Self {
             writers: writers.connect_lazy_with(connect.clone()),
-            pool: pool.connect_lazy_with(connect),
+            pool: pool.connect_lazy_with(connect.clone()),
+            connect,
         })
     }
 
@@ -135,6 +141,26 @@ impl Record {
                 .fetch_one(&self.pool)
                 .await?;
         Ok(applied.unwrap_or(0) >= newest)
+    }
+
+    /// Connects once, beside the pools, which only say that a connection took too long: this says
+    /// why there is none.
+    pub async fn probe(&self) -> Result<(), RecordError> {
+        let connecting = PgConnection::connect_with(&self.connect);
+        let connected = tokio::time::timeout(PROBE_TIMEOUT, connecting).await;
+        let place = format!("{}:{}", self.connect.get_host(), self.connect.get_port());
+        match connected {
+            Ok(Ok(connection)) => Ok(connection.close().await?),
+            Ok(Err(error)) => Err(match RecordError::from(error) {
+                RecordError::Unavailable(why) => {
+                    RecordError::Unavailable(format!("{place}: {why}"))
+                }
+                other => other,
+            }),
+            Err(_) => Err(RecordError::Unavailable(format!(
+                "{place}: no connection within {PROBE_TIMEOUT:?}"
+            ))),
+        }
     }
 
     /// One round trip; an error means that the record is away.
