@@ -6,3 +6,4 @@
 mod stores;
 mod stores_orphans;
 mod support;
+mod worker;
