@@ -4,9 +4,12 @@
 //! that started together from working at the same moments.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use crate::tasks::Tasks;
+use futures_util::FutureExt;
+
+use crate::tasks::{Tasks, panic_text};
 
 /// The share of the interval that is random.
 const JITTER: f64 = 0.2;
@@ -20,8 +23,8 @@ pub enum Next {
     Rest,
 }
 
-/// Runs `duty` every `interval` until the tasks stop. An error is logged and the duty tried again
-/// after the interval; nothing a duty does is lost by trying later.
+/// Runs `duty` every `interval` until the tasks stop. An error or a panic is logged and the duty
+/// tried again after the interval; nothing a duty does is lost by trying later.
 pub fn every<F, E>(
     tasks: &Tasks,
     name: &'static str,
@@ -36,14 +39,20 @@ pub fn every<F, E>(
         let mut has_failed = false;
         loop {
             // Stopped between two runs, never within one: a run is short and bounded.
-            let next = match duty().await {
-                Ok(next) => {
+            let next = match AssertUnwindSafe(duty()).catch_unwind().await {
+                Err(panic) => {
+                    metrics::counter!("bullwark_duty_failures_total", "duty" => name).increment(1);
+                    let panic = panic_text(panic.as_ref());
+                    tracing::error!(duty = name, panic, "duty panicked; it will try again");
+                    Next::Rest
+                }
+                Ok(Ok(next)) => {
                     if std::mem::take(&mut has_failed) {
                         tracing::info!(duty = name, "duty works again");
                     }
                     next
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     metrics::counter!("bullwark_duty_failures_total", "duty" => name).increment(1);
                     if !std::mem::replace(&mut has_failed, true) {
                         tracing::warn!(duty = name, %error, "duty failed; it will try again");

@@ -72,17 +72,26 @@ fn rescue(broker: &Broker, tasks: &Tasks) {
     every(tasks, "rescue", RESCUE_EVERY, move || {
         let broker = broker.clone();
         async move {
+            // One queue that can not be checked must not keep the others from it.
+            let mut first_error = Ok(Next::Rest);
             for queue in broker.queues().await? {
                 let rescued = broker
                     .rescue(&queue, RESCUE_EVERY, STALLS_MAX, RESCUE_MAX)
-                    .await?;
+                    .await;
+                let rescued = match rescued {
+                    Ok(rescued) => rescued,
+                    Err(error) => {
+                        first_error = first_error.and(Err(error));
+                        continue;
+                    }
+                };
                 if !rescued.is_empty() {
                     metrics::counter!("bullwark_jobs_rescued_total")
                         .increment(rescued.len() as u64);
                     tracing::warn!(%queue, jobs = rescued.len(), "rescued: their leases ended");
                 }
             }
-            Ok::<_, crate::broker::BrokerError>(Next::Rest)
+            first_error
         }
     });
 }

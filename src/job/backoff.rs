@@ -79,6 +79,8 @@ impl Backoff {
             } => {
                 let cap = max_ms.map_or(BACKOFF_MAX_SECONDS * 1000.0, |ms| ms as f64);
                 let full = (*delay_ms as f64 * 2f64.powi(attempts.min(62) as i32)).min(cap);
+                // Read from the wire, so not always validated.
+                let jitter = jitter.clamp(0.0, 1.0);
                 Duration::from_secs_f64(full * (1.0 - jitter + jitter * random) / 1000.0)
             }
         }

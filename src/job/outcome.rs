@@ -6,10 +6,14 @@
 use std::time::Duration;
 
 use super::backoff::{self, Backoff};
+use super::request::DELAY_MAX_MS;
 use super::status::{Event, Status};
 
 /// What the record keeps of an error text, in characters. Longer texts are cut.
 pub const ERROR_MESSAGE_MAX: usize = 8 * 1024;
+
+/// The longest that a handler may put a job off. Longer delays are cut.
+const DELAY_MAX: Duration = Duration::from_millis(DELAY_MAX_MS);
 
 /// The error of a handler: what went wrong, and what that means for the job.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -132,7 +136,7 @@ impl Ending {
             event: Event::Errored { retries_left },
             result: None,
             error: Some(cut(error)),
-            delay,
+            delay: delay.min(DELAY_MAX),
             attempts: rule.attempts + u32::from(retries_left),
         })
     }
@@ -144,7 +148,7 @@ fn without_retry(event: Event, why: String, delay: Duration, rule: &RetryRule) -
         event,
         result: None,
         error,
-        delay,
+        delay: delay.min(DELAY_MAX),
         attempts: rule.attempts,
     }
 }

@@ -37,6 +37,7 @@ pub struct ForeignJob {
     priority: i32,
     attempts: i32,
     max_attempts: i32,
+    attempt: i32,
     timestamp_ms: i64,
 }
 
@@ -59,6 +60,7 @@ impl ForeignJob {
             priority: 0,
             attempts: 0,
             max_attempts: 0,
+            attempt: 0,
             timestamp_ms: 0,
         }
     }
@@ -75,6 +77,13 @@ impl ForeignJob {
         self.timestamp_ms = timestamp_ms;
         self
     }
+
+    /// How often foreign workers have started it: what they made of that is their affair, so the
+    /// record counts from there.
+    pub fn with_starts(mut self, starts: i32) -> Self {
+        self.attempt = starts.max(0);
+        self
+    }
 }
 
 /// Writes foreign jobs into the record. Those that are there already stay as they are.
@@ -82,13 +91,13 @@ pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), Reco
     sqlx::query(
         "WITH adopted AS (
            INSERT INTO jobs (id, redis_id, job_type, job_queue, payload, priority, attempts,
-             max_attempts, created_at)
+             max_attempts, attempt, created_at)
            SELECT u.id, u.redis_id, u.job_type, u.job_queue, u.payload::jsonb, u.priority,
-             u.attempts, u.max_attempts, to_timestamp(u.timestamp_ms / 1000.0)
+             u.attempts, u.max_attempts, u.attempt, to_timestamp(u.timestamp_ms / 1000.0)
            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[],
-             $7::int[], $8::int[], $9::bigint[])
+             $7::int[], $8::int[], $9::int[], $10::bigint[])
              AS u (id, redis_id, job_type, job_queue, payload, priority, attempts, max_attempts,
-               timestamp_ms)
+               attempt, timestamp_ms)
            ORDER BY u.id
            ON CONFLICT (id) DO NOTHING
            RETURNING id
@@ -108,6 +117,7 @@ pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), Reco
     .bind(jobs.iter().map(|j| j.priority).collect::<Vec<_>>())
     .bind(jobs.iter().map(|j| j.attempts).collect::<Vec<_>>())
     .bind(jobs.iter().map(|j| j.max_attempts).collect::<Vec<_>>())
+    .bind(jobs.iter().map(|j| j.attempt).collect::<Vec<_>>())
     .bind(jobs.iter().map(|j| j.timestamp_ms).collect::<Vec<_>>())
     .execute(&record.writers)
     .await?;

@@ -53,7 +53,8 @@ pub struct LogRow {
     pub created_at: Option<DateTime<Utc>>,
 }
 
-/// Writes lines. Lines of an attempt that a newer one has replaced are dropped.
+/// Writes lines. Lines of an attempt that a newer one has replaced, or of a job that was cancelled,
+/// are dropped.
 pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<(), RecordError> {
     debug_assert!(lines.len() <= LOG_BATCH_MAX);
     sqlx::query(
@@ -62,7 +63,7 @@ pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<(), Record
          FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::jsonb[])
            AS u (job_id, attempt, level, message, metadata)
          JOIN jobs j ON j.id = u.job_id
-         WHERE u.attempt = 0 OR j.attempt <= u.attempt",
+         WHERE u.attempt = 0 OR (j.attempt <= u.attempt AND j.status <> 'cancelled')",
     )
     .bind(lines.iter().map(|l| l.job_id).collect::<Vec<_>>())
     .bind(lines.iter().map(|l| l.attempt).collect::<Vec<_>>())

@@ -101,6 +101,7 @@ async fn settle_mixed(
            SET status = u.status, attempt = u.attempt, attempts = u.attempts,
              result = u.result::jsonb,
              error_message = u.error, started_at = u.started_at, worker_id = u.worker_id,
+             lease_losses = 0,
              completed_at = CASE u.status WHEN 'completed' THEN now() END,
              failed_at = CASE WHEN u.status IN ('failed', 'dead_letter') THEN now()
                               ELSE j.failed_at END,

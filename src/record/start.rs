@@ -5,6 +5,8 @@
 //! is also the check that the job is not over yet (law 5). So at most the first start of a job can
 //! be missing here.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -82,7 +84,7 @@ pub struct Restarted {
     pub max_attempts: u32,
     pub retry_delay_seconds: i32,
     pub backoff: Option<Backoff>,
-    /// Starts in a row whose worker vanished, the one before this included.
+    /// Starts since the last outcome or step whose worker vanished, the one before this included.
     pub lease_losses: u32,
     pub checkpoint: Option<serde_json::Value>,
 }
@@ -113,7 +115,9 @@ struct RefusedRow {
 ///
 /// The new attempt number is above every number that was ever used: Redis may have lost count, the
 /// record has missed at most one. A start that no outcome followed is written to the retry history
-/// as a lost lease. Running it twice numbers the attempt twice, which fences the first.
+/// as a lost lease. A worker that asks twice about one start, because an answer was lost, gets a
+/// new number, which fences the first; that is no lost lease. A job that somebody has locked just
+/// now is answered with [`Restart::Later`], so that it does not hold up the others.
 pub async fn restart_many(
     record: &Record,
     worker_id: &str,
@@ -126,9 +130,12 @@ pub async fn restart_many(
         "WITH before AS (
            SELECT j.id, j.attempt, j.status, j.worker_id, j.started_at,
              greatest(j.attempt + 1, u.number) AS next_attempt,
-             -- Only a first start can have gone unseen. Later gaps in Redis's count are starts
-             -- that ended before their handler began, and jobs that were put back.
-             (j.status = 'processing' OR (j.attempt = 0 AND u.number > 1)) AS lost
+             -- Only a first start is written behind. Of every other number that the record has
+             -- not seen, nothing was run: the job was put back, or added again.
+             CASE j.status
+               WHEN 'processing' THEN j.worker_id IS DISTINCT FROM $3 OR j.attempt < u.number
+               ELSE j.attempt = 0 AND u.number > 1
+             END AS lost
            FROM unnest($1::uuid[], $2::int[]) AS u (id, number)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
@@ -137,11 +144,11 @@ pub async fn restart_many(
                                         WHEN 'pending' THEN j.scheduled_for END, now())
                  <= now() + interval '1 second'
            ORDER BY j.id
-           FOR NO KEY UPDATE OF j
+           FOR NO KEY UPDATE OF j SKIP LOCKED
          ), lost AS (
            INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id,
              started_at)
-           SELECT id, next_attempt - 1, 'lease_lost', 'the worker vanished while the job ran',
+           SELECT id, greatest(attempt, 1), 'lease_lost', 'the worker vanished while the job ran',
              worker_id, started_at
            FROM before WHERE lost
            ON CONFLICT (job_id, attempt) DO NOTHING
@@ -149,7 +156,7 @@ pub async fn restart_many(
          UPDATE jobs j
          SET status = 'processing', attempt = b.next_attempt, started_at = now(),
            worker_id = $3, worker_heartbeat_at = now(),
-           lease_losses = CASE WHEN b.lost THEN j.lease_losses + 1 ELSE 0 END
+           lease_losses = j.lease_losses + b.lost::int
          FROM before b
          WHERE j.id = b.id
          RETURNING j.id, j.attempt, j.attempts, j.max_attempts, j.retry_delay_seconds,
@@ -161,8 +168,7 @@ pub async fn restart_many(
     .fetch_all(&record.writers)
     .await?;
 
-    let started: std::collections::HashMap<Uuid, RestartRow> =
-        rows.into_iter().map(|row| (row.id, row)).collect();
+    let started: HashMap<Uuid, RestartRow> = rows.into_iter().map(|row| (row.id, row)).collect();
     let refused: Vec<RefusedRow> = if started.len() == starts.len() {
         Vec::new()
     } else {
@@ -188,7 +194,7 @@ pub async fn restart_many(
 
 fn answer(
     id: Uuid,
-    started: &std::collections::HashMap<Uuid, RestartRow>,
+    started: &HashMap<Uuid, RestartRow>,
     refused: &[RefusedRow],
 ) -> Result<Restart, RecordError> {
     if let Some(row) = started.get(&id) {
@@ -217,10 +223,28 @@ fn answer(
             error,
         });
     }
-    // Not over and not started: not due. At least a little later, so that nothing spins.
+    // Not over and not started: not due, or locked. At least a little later, so that nothing spins.
     Ok(Restart::Later {
         delay_ms: row.delay_ms.unwrap_or(0).max(100),
     })
+}
+
+/// Of the given jobs, those that have lost at least `losses` workers since their last outcome or
+/// step, the worker of a start that looks like running included. Read only.
+pub async fn lost_often(
+    record: &Record,
+    ids: &[Uuid],
+    losses: u32,
+) -> Result<HashSet<Uuid>, RecordError> {
+    let often: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM jobs
+         WHERE id = ANY($1) AND lease_losses + (status = 'processing')::int >= $2",
+    )
+    .bind(ids)
+    .bind(losses as i32)
+    .fetch_all(&record.writers)
+    .await?;
+    Ok(often.into_iter().collect())
 }
 
 /// Does this attempt still have a say? Also marks it as running and alive.

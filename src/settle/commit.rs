@@ -5,95 +5,122 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Done, Ended, tell};
+use super::{Done, Ended, Verdict, Waiting, tell};
 use crate::broker::Broker;
 use crate::job::{Event, Outcome};
 use crate::record::settle::{SETTLE_MAX, SettledAttempt, settle_many, settled_as};
 use crate::record::{Record, RecordError};
 
-/// The pause after a failed commit: doubled up to the second.
+/// The pause after a failed commit: doubled from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Tries after which an error that is neither an outage nor a refusal counts as a refusal.
+const STRANGE_ERRORS_MAX: u32 = 3;
 
 pub(super) struct Lane {
     pub(super) record: Record,
     pub(super) broker: Broker,
     pub(super) worker_id: String,
-    pub(super) receiver: Arc<Mutex<mpsc::Receiver<Ended>>>,
+    pub(super) receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>,
     pub(super) done: Done,
+    pub(super) closing: CancellationToken,
+    pub(super) abandoned: CancellationToken,
 }
 
 impl Lane {
-    /// Runs until every handle is gone.
+    /// Runs until it is closed or every handle is gone, and nothing is left.
     pub(super) async fn run(self) {
-        let mut batch = Vec::with_capacity(SETTLE_MAX);
         loop {
-            let received = self
-                .receiver
-                .lock()
-                .await
-                .recv_many(&mut batch, SETTLE_MAX)
-                .await;
-            if received == 0 {
+            let batch = self.receive().await;
+            if batch.is_empty() {
                 return;
             }
-            metrics::histogram!("bullwark_settle_batch_jobs").record(received as f64);
-            let ended = std::mem::take(&mut batch);
-            let accepted = self.commit(&ended).await;
-            let (told, refused): (Vec<&Ended>, Vec<&Ended>) =
-                ended.iter().partition(|ended| accepted.contains(&ended.id));
-            for ended in refused {
-                // Cancelled, restarted elsewhere or settled before: the record has decided.
-                metrics::counter!("bullwark_outcomes_refused_total").increment(1);
-                tracing::info!(job.id = %ended.id, attempt = ended.attempt, "outcome refused");
+            metrics::histogram!("bullwark_settle_batch_jobs").record(batch.len() as f64);
+            let (ended, room): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|w| (w.ended, w.room)).unzip();
+            let settled = self.commit(ended).await;
+            let accepted: Vec<&Ended> = settled
+                .iter()
+                .filter(|(_, verdict)| *verdict == Verdict::Accepted)
+                .map(|(ended, _)| ended)
+                .collect();
+            if let Err(error) = tell(&self.broker, &accepted).await {
+                tracing::warn!(%error, jobs = accepted.len(), "redis not told; rescue will");
             }
-            if let Err(error) = tell(&self.broker, &told).await {
-                tracing::warn!(%error, jobs = told.len(), "redis not told; rescue will");
+            for (ended, verdict) in &settled {
+                if *verdict == Verdict::Refused {
+                    metrics::counter!("bullwark_outcomes_refused_total").increment(1);
+                    tracing::info!(job.id = %ended.id, attempt = ended.attempt, "outcome refused");
+                }
+                (self.done)(ended, *verdict);
             }
-            for ended in &ended {
-                (self.done)(ended);
-            }
+            drop(room);
         }
     }
 
-    /// Commits, for as long as it takes: these outcomes exist nowhere else. Returns the ids that
-    /// the record accepted.
-    async fn commit(&self, ended: &[Ended]) -> HashSet<Uuid> {
-        let mut rows: Vec<SettledAttempt> = ended.iter().map(|e| self.row(e)).collect();
-        let mut accepted = HashSet::new();
+    async fn receive(&self) -> Vec<Waiting> {
+        let mut batch = Vec::with_capacity(SETTLE_MAX);
+        let mut receiver = self.receiver.lock().await;
+        if !receiver.is_closed() {
+            tokio::select! {
+                biased;
+                _ = receiver.recv_many(&mut batch, SETTLE_MAX) => return batch,
+                () = self.closing.cancelled() => receiver.close(),
+            }
+        }
+        receiver.recv_many(&mut batch, SETTLE_MAX).await;
+        batch
+    }
+
+    /// Commits, for as long as it takes: these outcomes exist nowhere else. Only a worker that was
+    /// told to hurry gives them up.
+    async fn commit(&self, mut ended: Vec<Ended>) -> Vec<(Ended, Verdict)> {
         let mut pause = PAUSE.0;
         let mut is_unsure = false;
-        while !rows.is_empty() {
-            match self.try_commit(&rows, is_unsure).await {
-                Ok(ids) => {
-                    accepted.extend(ids);
-                    return accepted;
-                }
-                Err(RecordError::Refused { message, .. }) if rows.len() == 1 => {
+        let mut strange_errors = 0;
+        loop {
+            let rows: Vec<SettledAttempt> = ended.iter().map(|e| self.row(e)).collect();
+            let error = match self.try_commit(&rows, is_unsure).await {
+                Ok(accepted) => return judge(ended, &accepted),
+                Err(error) => error,
+            };
+            strange_errors += u32::from(matches!(error, RecordError::Corrupt(_)));
+            let is_refused =
+                matches!(error, RecordError::Refused { .. }) || strange_errors > STRANGE_ERRORS_MAX;
+            match ended.as_mut_slice() {
+                [only] if is_refused => {
                     // The record can not hold this outcome. The job must still end.
-                    tracing::error!(job.id = %rows[0].id, message, "the record refused an outcome");
-                    if rows[0].outcome.event == Event::Discarded {
-                        return accepted;
+                    tracing::error!(job.id = %only.id, %error, "the record refused an outcome");
+                    if only.outcome.event == Event::Discarded {
+                        return give_up(ended);
                     }
-                    rows[0].outcome = unstorable(&rows[0].outcome, &message);
+                    only.outcome = unstorable(&only.outcome, &error);
+                    strange_errors = 0;
                 }
-                Err(RecordError::Refused { .. }) => {
-                    for half in halves(ended) {
-                        accepted.extend(Box::pin(self.commit(half)).await);
-                    }
-                    return accepted;
+                _ if is_refused => {
+                    let second = ended.split_off(ended.len() / 2);
+                    let mut settled = Box::pin(self.commit(ended)).await;
+                    settled.extend(Box::pin(self.commit(second)).await);
+                    return settled;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, outcomes = rows.len(), "outcomes held");
+                _ if self.abandoned.is_cancelled() => {
+                    tracing::error!(%error, outcomes = ended.len(), "outcomes given up");
+                    return give_up(ended);
+                }
+                _ => {
+                    tracing::warn!(%error, outcomes = ended.len(), "outcomes held");
                     // The answer may be all that was lost.
                     is_unsure = true;
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.abandoned.cancelled() => {}
+                    }
                     pause = (pause * 2).min(PAUSE.1);
                 }
             }
         }
-        accepted
     }
 
     async fn try_commit(
@@ -120,17 +147,28 @@ impl Lane {
     }
 }
 
-fn halves(ended: &[Ended]) -> [&[Ended]; 2] {
-    let (left, right) = ended.split_at(ended.len() / 2);
-    [left, right]
+fn judge(ended: Vec<Ended>, accepted: &HashSet<Uuid>) -> Vec<(Ended, Verdict)> {
+    let verdict = |ended: Ended| match accepted.contains(&ended.id) {
+        true => (ended, Verdict::Accepted),
+        false => (ended, Verdict::Refused),
+    };
+    ended.into_iter().map(verdict).collect()
 }
 
-fn unstorable(outcome: &Outcome, why: &str) -> Outcome {
+fn give_up(ended: Vec<Ended>) -> Vec<(Ended, Verdict)> {
+    metrics::counter!("bullwark_outcomes_given_up_total").increment(ended.len() as u64);
+    ended.into_iter().map(|e| (e, Verdict::GivenUp)).collect()
+}
+
+/// The end of a job whose own outcome the record can not hold. No failure is added to those counted
+/// before, so that the numbers can not be what is refused again.
+fn unstorable(outcome: &Outcome, why: &RecordError) -> Outcome {
+    let counted = outcome.event == (Event::Errored { retries_left: true });
     Outcome {
         event: Event::Discarded,
         result: None,
         error: Some(format!("the outcome could not be stored: {why}")),
         delay: Duration::ZERO,
-        attempts: outcome.attempts,
+        attempts: outcome.attempts.saturating_sub(u32::from(counted)),
     }
 }

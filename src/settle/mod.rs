@@ -10,9 +10,10 @@
 //! * after the commit, before Redis: the record says how it ended, Redis says active. The lease
 //!   ends, and who claims it asks the record first, which says how to finish it in Redis.
 //!
-//! While PostgreSQL is away outcomes are held here, up to [`OUTCOMES_MAX`]; then the handlers'
-//! slots stay taken and nothing new is claimed. Redis being away loses nothing either: the record
-//! is ahead, and the rescue of the job ends in the same place.
+//! While PostgreSQL is away outcomes are held here, up to [`OUTCOMES_MAX`] of them and
+//! [`OUTCOME_KIB_MAX`] in all; then the handlers' slots stay taken and nothing new is claimed. Redis
+//! being away loses nothing either: the record is ahead, and the rescue of the job ends in the same
+//! place.
 
 mod commit;
 mod tell;
@@ -20,7 +21,8 @@ mod tell;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::Broker;
@@ -32,6 +34,8 @@ pub use tell::tell;
 
 /// Outcomes that wait for their commit.
 pub const OUTCOMES_MAX: usize = 10_000;
+/// What they may weigh together, in KiB of results and errors.
+pub const OUTCOME_KIB_MAX: u32 = 64 * 1024;
 /// Commits in flight at once.
 const LANES: usize = 2;
 
@@ -51,18 +55,55 @@ pub struct Ended {
     pub outcome: Outcome,
 }
 
-/// Told when an outcome has been dealt with: the lease needs no renewal any more.
-pub type Done = Arc<dyn Fn(&Ended) + Send + Sync>;
+/// What became of an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the record, and Redis was told, if it could be reached.
+    Accepted,
+    /// The job was cancelled, restarted elsewhere or settled before: the record had decided.
+    Refused,
+    /// It was given up: the job looks running until its lease ends, and runs again.
+    GivenUp,
+}
+
+/// Told when an outcome has been dealt with: the lease needs no renewal any more. The outcome is
+/// the one that was stored, which may say that the handler's own could not be.
+pub type Done = Arc<dyn Fn(&Ended, Verdict) + Send + Sync>;
+
+/// Settle takes no outcomes any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("settle has ended")]
+pub struct Closed;
+
+/// An outcome on its way, with its share of the room.
+struct Waiting {
+    ended: Ended,
+    room: OwnedSemaphorePermit,
+}
 
 /// The way out. Clones share the group commit.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settle {
-    sender: mpsc::Sender<Ended>,
+    sender: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    closing: CancellationToken,
+    abandoned: CancellationToken,
+}
+
+impl std::fmt::Debug for Settle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settle")
+            .field(
+                "waiting",
+                &(self.sender.max_capacity() - self.sender.capacity()),
+            )
+            .finish_non_exhaustive()
+    }
 }
 
 impl Settle {
-    /// Starts the group commit for the attempts of one worker. It ends when the last handle is
-    /// dropped, after committing what was handed over.
+    /// Starts the group commit for the attempts of one worker. It ends at [`Settle::close`], or
+    /// when the last handle is dropped, after committing what was handed over.
     pub fn start(
         record: Record,
         broker: Broker,
@@ -72,6 +113,7 @@ impl Settle {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(OUTCOMES_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
+        let (closing, abandoned) = (CancellationToken::new(), CancellationToken::new());
         for _ in 0..LANES {
             let lane = commit::Lane {
                 record: record.clone(),
@@ -79,19 +121,61 @@ impl Settle {
                 worker_id: worker_id.to_owned(),
                 receiver: receiver.clone(),
                 done: done.clone(),
+                closing: closing.clone(),
+                abandoned: abandoned.clone(),
             };
             tasks.spawn("settle", lane.run());
         }
-        Self { sender }
+        Self {
+            sender,
+            room: Arc::new(Semaphore::new(OUTCOME_KIB_MAX as usize)),
+            closing,
+            abandoned,
+        }
     }
 
-    /// Hands an outcome over. Waits while [`OUTCOMES_MAX`] others wait: that is what stops a worker
-    /// from claiming more than the record can take. Returns before the commit.
-    pub async fn hand_over(&self, ended: Ended) {
-        // The lanes live as long as a handle does, so this can only fail after a panic of theirs;
-        // then the lease ends and the job runs again.
-        if self.sender.send(ended).await.is_err() {
-            tracing::error!("an outcome could not be handed over: settle has ended");
+    /// Hands an outcome over. Waits while there is no room: that is what stops a worker from
+    /// claiming more than the record can take. Returns before the commit.
+    ///
+    /// After an error nobody will deal with this outcome: the job is left to its lease.
+    pub async fn hand_over(&self, ended: Ended) -> Result<(), Closed> {
+        let kib = ended.kib();
+        let room = match self.room.clone().try_acquire_many_owned(kib) {
+            Ok(room) => room,
+            Err(_) => tokio::select! {
+                room = self.room.clone().acquire_many_owned(kib) => room.map_err(|_| Closed)?,
+                () = self.abandoned.cancelled() => return Err(Closed),
+            },
+        };
+        let waiting = match self.sender.try_send(Waiting { ended, room }) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Closed),
+            Err(mpsc::error::TrySendError::Full(waiting)) => waiting,
+        };
+        tokio::select! {
+            sent = self.sender.send(waiting) => sent.map_err(|_| Closed),
+            () = self.abandoned.cancelled() => Err(Closed),
         }
+    }
+
+    /// Takes nothing more; what was handed over is committed, then the group commit ends.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Gives up, from now on, what the record does not take at the first try.
+    pub fn abandon(&self) {
+        self.abandoned.cancel();
+    }
+}
+
+impl Ended {
+    /// Its weight: at least 1, so that small ones count, too.
+    fn kib(&self) -> u32 {
+        let texts = [&self.outcome.result, &self.outcome.error];
+        let bytes: usize = texts.into_iter().flatten().map(String::len).sum();
+        u32::try_from(bytes / 1024 + 1)
+            .unwrap_or(u32::MAX)
+            .min(OUTCOME_KIB_MAX)
     }
 }

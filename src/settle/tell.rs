@@ -24,24 +24,21 @@ pub async fn tell(broker: &Broker, ended: &[&Ended]) -> Result<(), BrokerError> 
     for ended in ended {
         queues.entry(&ended.queue).or_default().push(ended);
     }
+    // Whatever fails, the others are told: a failure may be the fault of one job.
+    let mut first_error = Ok(());
     for (queue, told) in queues {
-        if !told.finish.is_empty() {
-            broker.finish(queue, &told.finish).await?;
-        }
-        if !told.fail.is_empty() {
-            broker.fail(queue, &told.fail).await?;
-        }
-        if !told.retry.is_empty() {
-            broker.retry(queue, &told.retry).await?;
-        }
-        if !told.release.is_empty() {
-            broker.release(queue, &told.release).await?;
-        }
-        if !told.cancel.is_empty() {
-            broker.cancel(queue, &told.cancel).await?;
+        let results = [
+            broker.finish(queue, &told.finish).await.map(drop),
+            broker.fail(queue, &told.fail).await.map(drop),
+            broker.retry(queue, &told.retry).await.map(drop),
+            broker.release(queue, &told.release).await.map(drop),
+            broker.cancel(queue, &told.cancel).await.map(drop),
+        ];
+        for result in results {
+            first_error = first_error.and(result);
         }
     }
-    Ok(())
+    first_error
 }
 
 impl Told {

@@ -9,17 +9,22 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::execute::execute;
-use super::held::Held;
+use super::held::{Held, Phase};
 use super::order::order;
-use super::restart::restart;
-use super::{Shared, TakenJob};
+use super::restart::{Claimed, put_back, restart};
+use super::{Shared, Slot, TakenJob};
 use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, Waker};
 use crate::job::{QueueName, wire};
+use crate::record::adopt;
 
 /// The most jobs of one claim.
 pub const CLAIM_MAX: usize = 200;
 /// How long an idle worker waits for a wake-up before it looks by itself.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long a job rests that was handed out while this worker still holds it.
+const HELD_DELAY: Duration = Duration::from_secs(1);
+/// The highest number of a start that Redis may claim; far more than any job has.
+const NUMBER_MAX: u32 = 1_000_000_000;
 /// The pause after a failed claim.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -127,6 +132,7 @@ async fn claim_round(
 }
 
 /// First starts go straight to their handlers; all others are checked against the record before.
+/// What this worker holds already is put back.
 fn start(
     shared: &Arc<Shared>,
     queue: &QueueName,
@@ -136,48 +142,72 @@ fn start(
     now_ms: i64,
 ) {
     let started_at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
-    let mut again = Vec::new();
-    let mut first_starts = Vec::with_capacity(jobs.len());
+    let (mut again, mut held_already) = (Vec::new(), Vec::new());
     for (job, slot) in jobs.into_iter().zip(slots) {
+        let slot = Slot::from(slot);
         let options = wire::read_options(&job.opts);
-        let id = job.id.parse::<Uuid>().ok();
+        let own_id = job.id.parse::<Uuid>().ok();
         let is_first = job.attempts_started == 1
             && job.attempts_made == 0
             && job.stalled_count == 0
             && job.deferred_failure.is_none();
-        match (id, &options.envelope) {
-            (Some(id), Some(envelope)) if is_first => {
-                let held = Arc::new(Held::new(id, &job.id, queue, token, 1, started_at));
-                let taken = TakenJob {
-                    held,
-                    job_type: job.name,
-                    payload: job.data,
-                    rule: options.retry_rule(0),
-                    workspace_id: envelope.workspace_id,
-                    timeout: envelope
-                        .timeout_seconds
-                        .map(|seconds| Duration::from_secs(u64::from(seconds))),
-                    checkpoint: None,
-                };
-                first_starts.push((taken, slot));
+        let (id, number, envelope) = match (own_id, &options.envelope) {
+            (Some(id), Some(envelope)) if is_first => (id, 1, Some(envelope)),
+            _ => {
+                let prefix = shared.broker.prefix();
+                let id = adopt::record_id(prefix, queue, &job.id, job.timestamp_ms);
+                let number = job.attempts_started.min(NUMBER_MAX);
+                (id, number as i32, None)
             }
-            _ => again.push((job, slot)),
+        };
+        let held = Held::new(id, &job.id, queue, token, number, started_at);
+        let held = Arc::new(match envelope {
+            Some(_) => held,
+            None => held.in_phase(Phase::Asked),
+        });
+        if !shared.held.claim(&held) {
+            held_already.push((held, slot));
+        } else if let Some(envelope) = envelope {
+            let taken = TakenJob {
+                held,
+                job_type: job.name,
+                payload: job.data,
+                rule: options.retry_rule(0),
+                workspace_id: envelope.workspace_id,
+                timeout: envelope
+                    .timeout_seconds
+                    .map(|seconds| Duration::from_secs(u64::from(seconds))),
+                checkpoint: None,
+            };
+            run_first(shared, taken, slot);
+        } else {
+            again.push(Claimed { job, held, slot });
         }
     }
-    shared
-        .held
-        .insert(first_starts.iter().map(|(taken, _)| taken.held.clone()));
-    for (taken, slot) in first_starts {
-        let shared_clone = shared.clone();
-        shared.jobs.spawn("job", async move {
-            execute(shared_clone, taken).await;
-            drop(slot);
-        });
-    }
     if !again.is_empty() {
-        let (shared_clone, queue, token) = (shared.clone(), queue.clone(), token.to_owned());
+        let shared_clone = shared.clone();
+        let queue = queue.clone();
         shared.jobs.spawn("restart", async move {
-            restart(shared_clone, queue, token, started_at, again).await;
+            restart(shared_clone, queue, again).await;
         });
     }
+    if !held_already.is_empty() {
+        let shared_clone = shared.clone();
+        shared.jobs.spawn("put back", async move {
+            let held: Vec<_> = held_already.iter().map(|(held, _)| held.as_ref()).collect();
+            tracing::warn!(
+                jobs = held.len(),
+                "handed out again while still held: put back"
+            );
+            put_back(&shared_clone, &held, HELD_DELAY).await;
+        });
+    }
+}
+
+fn run_first(shared: &Arc<Shared>, taken: TakenJob, slot: Slot) {
+    let shared_clone = shared.clone();
+    shared.jobs.spawn("job", async move {
+        execute(shared_clone, taken).await;
+        drop(slot);
+    });
 }

@@ -15,6 +15,11 @@ use crate::record::{Record, RecordError, Tx, start};
 /// Lines that one attempt may log; later ones are dropped, the last says so.
 pub const LOG_LINES_MAX: u32 = 10_000;
 
+/// The longest message of a line or of a progress, in bytes; longer ones are cut.
+const MESSAGE_MAX_BYTES: usize = 8 * 1024;
+/// The largest metadata of a line, in bytes of JSON; larger ones are replaced by a note.
+const METADATA_MAX_BYTES: usize = 8 * 1024;
+
 /// A handler's view of its job. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct JobContext {
@@ -63,7 +68,8 @@ impl JobContext {
     }
 
     /// Notes how far the job is. Cheap: the stores see the newest value, at most 4 times a second.
-    pub fn progress(&self, progress: Progress) {
+    pub fn progress(&self, mut progress: Progress) {
+        progress.message = storable(&progress.message);
         *self.inner.held.progress() = Some(progress);
     }
 
@@ -72,7 +78,7 @@ impl JobContext {
     pub fn log(&self, level: LogLevel, message: &str, metadata: Option<serde_json::Value>) {
         let held = &self.inner.held;
         let message = match held.log_lines.fetch_add(1, Ordering::Relaxed) {
-            0..LOG_LINES_MAX => message.to_owned(),
+            0..LOG_LINES_MAX => storable(message),
             LOG_LINES_MAX => format!("more than {LOG_LINES_MAX} lines; the rest is dropped"),
             _ => return,
         };
@@ -82,7 +88,7 @@ impl JobContext {
             attempt,
             level,
             message,
-            metadata,
+            metadata: metadata.map(storable_json),
         };
         if self.inner.logs.try_send(line).is_err() {
             metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
@@ -128,8 +134,9 @@ impl Step {
     pub async fn commit(
         mut self,
         checkpoint: serde_json::Value,
-        progress: Progress,
+        mut progress: Progress,
     ) -> Result<(), JobError> {
+        progress.message = storable(&progress.message);
         let id = self.context.inner.held.id;
         start::save_checkpoint(&mut self.tx, id, &checkpoint, &progress)
             .await
@@ -137,6 +144,26 @@ impl Step {
         self.tx.commit().await.map_err(step_error)?;
         self.context.progress(progress);
         Ok(())
+    }
+}
+
+/// A text that the record can hold: not too long, and without the one character that PostgreSQL
+/// refuses.
+fn storable(text: &str) -> String {
+    let end = text.floor_char_boundary(MESSAGE_MAX_BYTES);
+    text[..end].replace('\0', "\u{fffd}")
+}
+
+fn storable_json(value: serde_json::Value) -> serde_json::Value {
+    let text = value.to_string();
+    if text.len() > METADATA_MAX_BYTES {
+        let note = format!("left out: {} bytes of metadata", text.len());
+        return serde_json::json!({ "note": note });
+    }
+    // The only escape that jsonb refuses; a text that spells it out is replaced, too.
+    match text.contains("\\u0000") {
+        true => serde_json::Value::from(text.replace("\\u0000", "\u{fffd}")),
+        false => value,
     }
 }
 

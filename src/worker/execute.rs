@@ -2,14 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Inner, JobContext};
-use super::held::Held;
+use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, RetryRule};
 use crate::settle::Ended;
@@ -29,6 +28,10 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
         timeout,
         checkpoint,
     } = taken;
+    let _forget = ForgetOnPanic {
+        held_jobs: shared.held.clone(),
+        held: held.clone(),
+    };
     let limit = timeout
         .or_else(|| shared.handlers.timeout(&job_type))
         .unwrap_or(crate::job::TIMEOUT);
@@ -45,7 +48,6 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
     let started = tokio::time::Instant::now();
     let handler = shared.handlers.run(&job_type, context, payload);
     let ending = run_to_end(handler, &held, limit, &shared.interrupted).await;
-    held.has_ended.store(true, Ordering::Relaxed);
     metrics::histogram!("bullwark_run_seconds", "job_type" => job_type)
         .record(started.elapsed().as_secs_f64());
     hand_over(&shared, &held, ending, &rule).await;
@@ -53,6 +55,7 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
 
 /// Decides the outcome of an ending and hands it over; forgets the job when this worker has no say.
 pub(super) async fn hand_over(shared: &Shared, held: &Held, ending: Ending, rule: &RetryRule) {
+    held.enter(Phase::Ended);
     let Some(outcome) = ending.settle(rule, rand::random()) else {
         shared.held.remove(held.id, &held.token);
         return;
@@ -67,7 +70,24 @@ pub(super) async fn hand_over(shared: &Shared, held: &Held, ending: Ending, rule
         started_at: held.started_at,
         outcome,
     };
-    shared.settle.hand_over(ended).await;
+    if let Err(error) = shared.settle.hand_over(ended).await {
+        tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
+        shared.held.remove(held.id, &held.token);
+    }
+}
+
+/// A panic outside the handler is a bug here. The job's lease must not be renewed for ever then.
+struct ForgetOnPanic {
+    held_jobs: Arc<HeldJobs>,
+    held: Arc<Held>,
+}
+
+impl Drop for ForgetOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.held_jobs.remove(self.held.id, &self.held.token);
+        }
+    }
 }
 
 async fn run_to_end(

@@ -1,7 +1,8 @@
 //! The jobs that this process holds: from the claim until Redis was told how they ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -28,17 +29,59 @@ pub(super) struct Held {
     pub(super) lost: CancellationToken,
     /// The record knows that it runs.
     pub(super) is_marked: AtomicBool,
-    /// The handler is done; only the outcome is under way.
-    pub(super) has_ended: AtomicBool,
+    phase: AtomicU8,
     /// Newest progress that the stores have not seen.
     pub(super) progress: Mutex<Option<Progress>>,
     /// Log lines of this attempt so far.
     pub(super) log_lines: AtomicU32,
 }
 
+/// How far a held job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The record is asked whether it may run. Nothing is written for it.
+    Asked,
+    Running,
+    /// The handler is done; only the outcome is under way.
+    Ended,
+}
+
 impl Held {
+    pub(super) fn new(
+        id: Uuid,
+        wire_id: &str,
+        queue: &QueueName,
+        token: &str,
+        attempt: i32,
+        started_at: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id,
+            wire_id: wire_id.to_owned(),
+            queue: queue.clone(),
+            token: token.to_owned(),
+            attempt,
+            started_at,
+            cancelled: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            is_marked: false.into(),
+            phase: AtomicU8::new(Phase::Running as u8),
+            progress: None.into(),
+            log_lines: 0.into(),
+        }
+    }
+
+    pub(super) fn in_phase(self, phase: Phase) -> Self {
+        self.enter(phase);
+        self
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
     pub(super) fn runs(&self) -> bool {
-        !self.has_ended.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed) == Phase::Running as u8
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
@@ -56,17 +99,21 @@ impl HeldJobs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes jobs; an earlier entry of the same job is replaced and told that it is lost: Redis
-    /// handed the job out again.
-    pub(super) fn insert(&self, jobs: impl IntoIterator<Item = Arc<Held>>) {
-        let mut map = self.lock();
-        for held in jobs {
-            if let Some(before) = map.insert(held.id, held)
-                && before.runs()
-            {
-                before.lost.cancel();
+    /// Notes a claimed job. False when this worker holds it already: its lease had ended, but the
+    /// run goes on or its outcome is under way, so nothing may be started for it.
+    pub(super) fn claim(&self, held: &Arc<Held>) -> bool {
+        match self.lock().entry(held.id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(held.clone());
+                true
             }
         }
+    }
+
+    /// Goes on with the numbered attempt of a job that was noted without its number.
+    pub(super) fn number(&self, held: &Arc<Held>) {
+        self.lock().insert(held.id, held.clone());
     }
 
     /// Forgets a job, if this attempt is still the one that is noted.
@@ -87,5 +134,39 @@ impl HeldJobs {
 
     pub(super) fn len(&self) -> usize {
         self.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(token: &str) -> Arc<Held> {
+        let id = Uuid::from_u128(7);
+        let queue = QueueName::default();
+        let now = DateTime::default();
+        Arc::new(Held::new(id, "7", &queue, token, 1, now))
+    }
+
+    #[test]
+    fn a_job_is_held_once() {
+        let jobs = HeldJobs::default();
+        assert!(jobs.claim(&held("first")));
+        assert!(!jobs.claim(&held("second")));
+        jobs.remove(Uuid::from_u128(7), "second");
+        assert_eq!(jobs.len(), 1, "only who holds it forgets it");
+        jobs.remove(Uuid::from_u128(7), "first");
+        assert!(jobs.claim(&held("second")));
+    }
+
+    #[test]
+    fn only_a_running_job_is_written_of() {
+        let job = held("a").as_ref().runs();
+        assert!(job);
+        for phase in [Phase::Asked, Phase::Ended] {
+            let job = held("a");
+            job.enter(phase);
+            assert!(!job.runs(), "{phase:?}");
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What running jobs tell the record behind their back: that they run, that they live, how far
-//! they are, and what they log.
+//! What running jobs tell the record behind their back: that they run, that they live and how far
+//! they are.
 //!
 //! Written in coalesced batches, and not at all for a job that has ended meanwhile: a short job
 //! costs one INSERT and one UPDATE, no more. Losing a round costs nothing that matters.
@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Held, HeldJobs};
 use crate::broker::Broker;
 use crate::job::{Progress, QueueName};
-use crate::record::logs::{self, LOG_BATCH_MAX, NewLog};
 use crate::record::start::{self, RunningAttempt, START_MAX};
 use crate::record::{Record, RecordError};
 
@@ -26,20 +24,17 @@ const ROUND: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// The specification's heartbeat.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
-/// Log lines that wait to be written; more are dropped and counted.
-pub(super) const LOGS_MAX: usize = 10_000;
 
 pub(super) struct Journal {
     pub(super) record: Record,
     pub(super) broker: Broker,
     pub(super) worker_id: Arc<str>,
     pub(super) held: Arc<HeldJobs>,
-    pub(super) logs: mpsc::Receiver<NewLog>,
 }
 
 impl Journal {
     /// Runs until `stop`, then writes what is left.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(self, stop: CancellationToken) {
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last_progress = Instant::now();
@@ -66,17 +61,13 @@ impl Journal {
         }
     }
 
-    async fn write(
-        &mut self,
-        with_heartbeat: bool,
-        with_progress: bool,
-    ) -> Result<(), RecordError> {
+    async fn write(&self, with_heartbeat: bool, with_progress: bool) -> Result<(), RecordError> {
         let jobs = self.held.all();
         self.mark(&jobs, with_heartbeat).await?;
         if with_progress {
             self.save_progress(&jobs).await?;
         }
-        self.save_logs().await
+        Ok(())
     }
 
     async fn mark(&self, jobs: &[Arc<Held>], with_heartbeat: bool) -> Result<(), RecordError> {
@@ -133,20 +124,5 @@ impl Journal {
                 tracing::debug!(%error, %queue, "progress not shown");
             }
         }
-    }
-
-    async fn save_logs(&mut self) -> Result<(), RecordError> {
-        let mut lines = Vec::new();
-        while let Ok(line) = self.logs.try_recv() {
-            lines.push(line);
-            if lines.len() == LOG_BATCH_MAX {
-                logs::insert_many(&self.record, &lines).await?;
-                lines.clear();
-            }
-        }
-        if !lines.is_empty() {
-            logs::insert_many(&self.record, &lines).await?;
-        }
-        Ok(())
     }
 }

@@ -74,7 +74,8 @@ async fn run(
         let Some(broker) = &broker else { continue };
         let gone = extend_all(broker, held, lease).await;
         if !gone.is_empty() {
-            lost.send(gone).await.ok();
+            // Never waits: renewing goes before judging, and the next renewal finds them again.
+            lost.try_send(gone).ok();
         }
     }
 }

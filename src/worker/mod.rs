@@ -3,7 +3,7 @@
 //! ```text
 //! claim ──► first start ───────────────► execute ──► settle ──► Redis
 //!      └──► started before ──► record ──┘   │
-//!                                journal ◄──┘  starts, heartbeats, progress, logs
+//!                    journal, log writer ◄──┘  starts, heartbeats, progress, lines
 //! lease thread: renews every held job until Redis knows how it ended
 //! ```
 //!
@@ -19,15 +19,16 @@ mod handler;
 mod held;
 mod journal;
 mod lease;
+mod log_writer;
 mod order;
 mod restart;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,8 +36,8 @@ use crate::broker::{Broker, BrokerOptions};
 use crate::job::{QueueName, RetryRule};
 use crate::record::Record;
 use crate::record::logs::NewLog;
-use crate::settle::{Done, Ended, Settle};
-use crate::tasks::Tasks;
+use crate::settle::{Ended, Settle, Verdict};
+use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
 
 pub use context::{JobContext, LOG_LINES_MAX, Step};
@@ -44,6 +45,19 @@ pub use detached::Detached;
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};
 pub use order::{InvalidServedQueue, ServedQueue};
 pub use restart::LEASE_LOSSES_MAX;
+
+/// How long handlers may take to end once the shutdown has interrupted them: told, then dropped,
+/// and a little more. What runs on after that holds a thread and can not be stopped.
+const INTERRUPT_LIMIT: Duration = Duration::from_secs(8);
+/// How long outcomes may wait for the record once the worker was told to hurry.
+const HURRY_LIMIT: Duration = Duration::from_secs(3);
+/// How long the last words of the background tasks may take.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks at what is still held.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Told of an attempt. It must be quick; a panic of it is caught and logged.
+pub type Observer = Arc<dyn Fn(&Ended) + Send + Sync>;
 
 /// How a worker works.
 #[derive(Clone)]
@@ -57,8 +71,8 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// How long running jobs may take after the shutdown began; the specification's two minutes.
     pub shutdown_limit: Duration,
-    /// Told of every attempt once both stores know how it ended.
-    pub observer: Option<Done>,
+    /// Told of every attempt whose outcome the record has accepted.
+    pub observer: Option<Observer>,
 }
 
 impl std::fmt::Debug for WorkerOptions {
@@ -103,6 +117,8 @@ pub(crate) struct Shared {
     jobs: Tasks,
     /// Handlers must stop now.
     interrupted: CancellationToken,
+    /// One at a time of the jobs that may have taken their workers down.
+    suspect: Arc<Semaphore>,
     claims: AtomicU64,
 }
 
@@ -110,6 +126,22 @@ impl Shared {
     /// Numbers the claims of this worker, for lock tokens.
     fn next_claim(&self) -> u64 {
         self.claims.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What a claimed job occupies until its outcome is handed over.
+struct Slot {
+    _slot: OwnedSemaphorePermit,
+    /// The turn of a suspect.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for Slot {
+    fn from(slot: OwnedSemaphorePermit) -> Self {
+        Self {
+            _slot: slot,
+            _turn: None,
+        }
     }
 }
 
@@ -122,32 +154,6 @@ struct TakenJob {
     workspace_id: Option<Uuid>,
     timeout: Option<Duration>,
     checkpoint: Option<serde_json::Value>,
-}
-
-impl Held {
-    fn new(
-        id: Uuid,
-        wire_id: &str,
-        queue: &QueueName,
-        token: &str,
-        attempt: i32,
-        started_at: DateTime<Utc>,
-    ) -> Self {
-        Self {
-            id,
-            wire_id: wire_id.to_owned(),
-            queue: queue.clone(),
-            token: token.to_owned(),
-            attempt,
-            started_at,
-            cancelled: CancellationToken::new(),
-            lost: CancellationToken::new(),
-            is_marked: false.into(),
-            has_ended: false.into(),
-            progress: None.into(),
-            log_lines: 0.into(),
-        }
-    }
 }
 
 /// A worker, ready to run.
@@ -165,6 +171,10 @@ impl Worker {
     /// Works until `stop` is cancelled, then shuts down: claims nothing more at once, lets running
     /// jobs finish up to the limit (or until `hurry` is cancelled), gives back the others without
     /// spending an attempt, and returns when every outcome is committed.
+    ///
+    /// While the record is away it waits for it, again up to the limit, or until `hurry`. Outcomes
+    /// that nobody took by then are given up, and a handler that holds its thread is left behind:
+    /// those jobs run again elsewhere when their leases end.
     pub async fn run(
         self,
         stop: CancellationToken,
@@ -186,29 +196,22 @@ impl Worker {
             "lost leases",
             lease::judge_lost(self.record.clone(), worker_id.clone(), held.clone(), lost),
         );
-        let (logs, log_lines) = mpsc::channel(journal::LOGS_MAX);
         let journal = journal::Journal {
             record: self.record.clone(),
             broker: self.broker.clone(),
             worker_id: worker_id.clone(),
             held: held.clone(),
-            logs: log_lines,
         };
         background.spawn("journal", journal.run(ended.clone()));
+        let (logs, lines) = mpsc::channel(log_writer::LINES_MAX);
+        let writer = log_writer::LogWriter::new(self.record.clone(), lines);
+        background.spawn("job logs", writer.run(ended.clone()));
 
-        let forget = held.clone();
-        let observer = self.options.observer.clone();
-        let done = move |ended: &Ended| {
-            forget.remove(ended.id, &ended.token);
-            if let Some(observer) = &observer {
-                observer(ended);
-            }
-        };
         let settle = Settle::start(
             self.record.clone(),
             self.broker.clone(),
             &worker_id,
-            Arc::new(done),
+            Arc::new(done(held.clone(), self.options.observer.clone())),
             &settling,
         );
         for queue in &self.options.queues {
@@ -224,30 +227,81 @@ impl Worker {
             queues: self.options.queues,
             lease: self.options.lease,
             slots: Arc::new(Semaphore::new(self.options.slots)),
-            held: held.clone(),
+            held,
             settle,
             logs,
             jobs: Tasks::new(),
             interrupted: CancellationToken::new(),
+            suspect: Arc::new(Semaphore::new(1)),
             claims: AtomicU64::new(0),
         });
 
         claim::run(shared.clone(), stop).await;
-
-        tracing::info!(running = held.len(), "shutdown: no new claims");
-        let jobs = shared.jobs.clone();
-        tokio::select! {
-            () = jobs.drained() => {}
-            () = tokio::time::sleep(self.options.shutdown_limit) => {}
-            () = hurry.cancelled() => {}
-        }
-        shared.interrupted.cancel();
-        jobs.drained().await;
-        // The last handle of settle goes; its lanes commit what they hold and end.
-        drop(shared);
+        shared.finish(self.options.shutdown_limit, &hurry).await;
         settling.drained().await;
         ended.cancel();
-        background.drained().await;
+        let last_words = tokio::time::timeout(BACKGROUND_LIMIT, background.drained());
+        if last_words.await.is_err() {
+            tracing::warn!("some log lines are lost: the record is away");
+        }
         Ok(())
+    }
+}
+
+impl Shared {
+    /// The shutdown, after the last claim: see [`Worker::run`].
+    async fn finish(&self, limit: Duration, hurry: &CancellationToken) {
+        tracing::info!(running = self.held.len(), "shutdown: no new claims");
+        tokio::select! {
+            () = self.jobs.drained() => {}
+            () = tokio::time::sleep(limit) => {}
+            () = hurry.cancelled() => {}
+        }
+        self.interrupted.cancel();
+        if tokio::time::timeout(INTERRUPT_LIMIT, self.jobs.drained())
+            .await
+            .is_err()
+        {
+            self.leave_stuck();
+        }
+        let all_settled = async {
+            while self.held.len() > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let too_long = async {
+            tokio::select! {
+                () = tokio::time::sleep(limit) => {}
+                () = hurry.cancelled() => tokio::time::sleep(HURRY_LIMIT).await,
+            }
+        };
+        tokio::select! {
+            () = all_settled => {}
+            () = too_long => self.settle.abandon(),
+        }
+        self.settle.close();
+    }
+
+    /// Forgets the jobs whose handlers neither ended nor could be dropped: their leases end, and
+    /// what they still write finds no row.
+    fn leave_stuck(&self) {
+        for job in self.held.all().iter().filter(|job| job.runs()) {
+            tracing::error!(job.id = %job.id, "its handler holds a thread; left to its lease");
+            self.held.remove(job.id, &job.token);
+        }
+    }
+}
+
+/// Forgets a job whose outcome was dealt with, and tells the observer.
+fn done(held: Arc<HeldJobs>, observer: Option<Observer>) -> impl Fn(&Ended, Verdict) {
+    move |ended, verdict| {
+        held.remove(ended.id, &ended.token);
+        let Some(observer) = observer.as_ref().filter(|_| verdict == Verdict::Accepted) else {
+            return;
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| observer(ended))) {
+            let panic = panic_text(panic.as_ref());
+            tracing::error!(job.id = %ended.id, panic, "the observer panicked");
+        }
     }
 }

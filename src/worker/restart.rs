@@ -3,177 +3,262 @@
 //! It knows whether the job is over (then Redis is told, nothing runs), whether it is due, and
 //! which number this start has. Jobs that the record does not know were added by a foreign client:
 //! they are adopted, and only then run.
+//!
+//! A job that takes its process down takes its neighbours along, and they must not be blamed. So
+//! jobs that lost several workers in a row are suspects: a process runs one of them at a time, and
+//! a suspect that waits for its turn has not begun, whatever happens to the process.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::execute::{execute, hand_over};
-use super::held::Held;
-use super::{Shared, TakenJob};
-use crate::broker::{ClaimedJob, Retry};
+use super::held::{Held, Phase};
+use super::{Shared, Slot, TakenJob};
+use crate::broker::{ClaimedJob, Release, Retry};
 use crate::job::wire::{self, Envelope};
 use crate::job::{Ending, Event, JobError, Outcome, QueueName, RetryRule, Status};
 use crate::record::adopt::{self, ForeignJob};
 use crate::record::start::{self, Restart, Restarted, START_MAX};
+use crate::record::{Record, RecordError};
 use crate::settle::{Ended, tell};
 
 /// Lost leases in a row after which a job counts as the cause.
 pub const LEASE_LOSSES_MAX: u32 = 5;
+/// Lost leases in a row after which a job is a suspect.
+const SUSPECT_LOSSES: u32 = 2;
+/// How long a suspect rests while another one has its turn.
+const TURN_DELAY: Duration = Duration::from_secs(1);
 /// The pause between two tries to reach the record.
 const PAUSE: Duration = Duration::from_millis(500);
 
-type Claimed = (ClaimedJob, OwnedSemaphorePermit);
+/// A claimed job that the record is asked about.
+pub(super) struct Claimed {
+    pub(super) job: ClaimedJob,
+    pub(super) held: Arc<Held>,
+    pub(super) slot: Slot,
+}
 
-/// Checks claimed jobs against the record and runs those that may run.
-pub(super) async fn restart(
-    shared: Arc<Shared>,
-    queue: QueueName,
-    token: String,
-    started_at: DateTime<Utc>,
-    jobs: Vec<Claimed>,
-) {
-    let held: Vec<Arc<Held>> = jobs
+impl Claimed {
+    fn start(&self) -> (Uuid, i32) {
+        (self.held.id, self.held.attempt)
+    }
+}
+
+/// What is to be done with a claimed job.
+#[derive(Debug, Clone, PartialEq)]
+enum Answer {
+    Record(Restart),
+    /// It came from a foreign client, and the record can not hold it.
+    Unrecordable(String),
+    /// Nobody answered before the shutdown.
+    None,
+}
+
+/// Checks claimed jobs against the record and runs those that may run. Their leases are renewed
+/// meanwhile, however long it takes.
+pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec<Claimed>) {
+    while !jobs.is_empty() {
+        let rest = jobs.split_off(jobs.len().min(START_MAX));
+        let batch = std::mem::replace(&mut jobs, rest);
+        let batch = await_turns(&shared, batch).await;
+        let answers = ask(&shared, &queue, &batch).await;
+        for (claimed, answer) in batch.into_iter().zip(answers) {
+            let shared_clone = shared.clone();
+            shared.jobs.spawn("job", async move {
+                let Claimed { job, held, slot } = claimed;
+                carry_out(&shared_clone, job, &held, answer).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// Lets one suspect pass and puts the others back. When the record does not answer, nobody is a
+/// suspect: asking it again is the next step anyhow.
+async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
+    let stalled: Vec<Uuid> = jobs
         .iter()
-        .map(|(job, _)| {
-            let id = adopt::record_id(shared.broker.prefix(), &queue, &job.id, job.timestamp_ms);
-            let number = i32::try_from(job.attempts_started).unwrap_or(i32::MAX - 1);
-            Arc::new(Held::new(id, &job.id, &queue, &token, number, started_at))
-        })
+        .filter(|claimed| claimed.job.stalled_count >= SUSPECT_LOSSES)
+        .map(|claimed| claimed.held.id)
         .collect();
-    // Their leases are renewed while the record is asked, however long that takes.
-    shared.held.insert(held.iter().cloned());
-    let answers = ask(&shared, &queue, &held, &jobs).await;
-    for (((job, slot), held), answer) in jobs.into_iter().zip(held).zip(answers) {
-        let shared_clone = shared.clone();
-        shared.jobs.spawn("job", async move {
-            carry_out(&shared_clone, job, &held, answer).await;
-            drop(slot);
-        });
+    if stalled.is_empty() {
+        return jobs;
+    }
+    let suspects = start::lost_often(&shared.record, &stalled, SUSPECT_LOSSES).await;
+    let suspects = suspects.unwrap_or_else(|error| {
+        tracing::warn!(%error, "suspects not known");
+        HashSet::new()
+    });
+    let (mut passed, mut waiting) = (Vec::with_capacity(jobs.len()), Vec::new());
+    for mut claimed in jobs {
+        if suspects.contains(&claimed.held.id) {
+            match shared.suspect.clone().try_acquire_owned() {
+                Ok(turn) => claimed.slot._turn = Some(turn),
+                Err(_) => {
+                    waiting.push(claimed.held);
+                    continue;
+                }
+            }
+        }
+        passed.push(claimed);
+    }
+    let waiting_jobs: Vec<&Held> = waiting.iter().map(Arc::as_ref).collect();
+    put_back(shared, &waiting_jobs, TURN_DELAY).await;
+    for held in &waiting {
+        shared.held.remove(held.id, &held.token);
+    }
+    passed
+}
+
+/// Asks until there is an answer for each job, or the shutdown can wait no longer.
+async fn ask(shared: &Shared, queue: &QueueName, jobs: &[Claimed]) -> Vec<Answer> {
+    loop {
+        match try_ask(shared, queue, jobs).await {
+            Ok(answers) => return answers,
+            Err(error) => tracing::warn!(%error, jobs = jobs.len(), "restarts not checked"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shared.interrupted.cancelled() => return vec![Answer::None; jobs.len()],
+        }
     }
 }
 
-/// Asks until there is an answer for each job. Without an answer, at a shutdown, the job is left to
-/// its lease.
-async fn ask(
+/// Safe to repeat: the same worker asking again about the same start is no lost lease.
+async fn try_ask(
     shared: &Shared,
     queue: &QueueName,
-    held: &[Arc<Held>],
     jobs: &[Claimed],
-) -> Vec<Option<Restart>> {
-    let mut answers = Vec::with_capacity(held.len());
-    for (held, jobs) in held.chunks(START_MAX).zip(jobs.chunks(START_MAX)) {
-        let starts: Vec<(Uuid, i32)> = held.iter().map(|held| (held.id, held.attempt)).collect();
-        let mut answered = loop {
-            match start::restart_many(&shared.record, &shared.worker_id, &starts).await {
-                Ok(answered) => break answered.into_iter().map(Some).collect(),
-                Err(error) => tracing::warn!(%error, "restarts not checked"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = shared.interrupted.cancelled() => break vec![None; held.len()],
-            }
-        };
-        adopt_unknown(shared, queue, &starts, jobs, &mut answered).await;
-        answers.append(&mut answered);
-    }
-    answers
-}
+) -> Result<Vec<Answer>, RecordError> {
+    let starts: Vec<(Uuid, i32)> = jobs.iter().map(Claimed::start).collect();
+    let restarts = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
+    let mut answers: Vec<Answer> = restarts.into_iter().map(Answer::Record).collect();
 
-/// Writes jobs that the record does not know into it, then asks again for those.
-async fn adopt_unknown(
-    shared: &Shared,
-    queue: &QueueName,
-    starts: &[(Uuid, i32)],
-    jobs: &[Claimed],
-    answers: &mut [Option<Restart>],
-) {
     let unknown: Vec<usize> = (0..answers.len())
-        .filter(|nth| answers[*nth] == Some(Restart::Unknown))
+        .filter(|nth| answers[*nth] == Answer::Record(Restart::Unknown))
         .collect();
     if unknown.is_empty() {
-        return;
+        return Ok(answers);
     }
     let foreign: Vec<ForeignJob> = unknown
         .iter()
-        .map(|nth| {
-            let job = &jobs[*nth].0;
-            ForeignJob::new(starts[*nth].0, job.id.clone(), queue, &job.name, &job.data)
-                .with_numbers(job.priority, wire::read_options(&job.opts).max_attempts)
-                .with_history(job.attempts_made, job.timestamp_ms)
-        })
+        .map(|nth| foreign(queue, &jobs[*nth]))
         .collect();
+    let refused = adopt_all(&shared.record, &foreign).await?;
     let asked: Vec<(Uuid, i32)> = unknown.iter().map(|nth| starts[*nth]).collect();
-    let adopted = async {
-        adopt::adopt_many(&shared.record, &foreign).await?;
-        start::restart_many(&shared.record, &shared.worker_id, &asked).await
-    };
-    match adopted.await {
-        Ok(known) => {
-            metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
-            for (nth, answer) in unknown.into_iter().zip(known) {
-                answers[nth] = Some(answer);
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, jobs = unknown.len(), "foreign jobs not adopted");
-            for nth in unknown {
-                answers[nth] = None;
-            }
-        }
+    let known = start::restart_many(&shared.record, &shared.worker_id, &asked).await?;
+    metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
+    for (nth, (of_unknown, restart)) in unknown.into_iter().zip(known.into_iter().enumerate()) {
+        answers[nth] = match refused.get(&of_unknown) {
+            Some(why) => Answer::Unrecordable(why.clone()),
+            None => Answer::Record(restart),
+        };
     }
+    Ok(answers)
 }
 
-async fn carry_out(
-    shared: &Arc<Shared>,
-    job: ClaimedJob,
-    held: &Arc<Held>,
-    answer: Option<Restart>,
-) {
+fn foreign(queue: &QueueName, claimed: &Claimed) -> ForeignJob {
+    let Claimed { job, held, .. } = claimed;
+    ForeignJob::new(held.id, job.id.clone(), queue, &job.name, &job.data)
+        .with_numbers(job.priority, wire::read_options(&job.opts).max_attempts)
+        .with_history(job.attempts_made, job.timestamp_ms)
+        .with_starts(held.attempt - 1)
+}
+
+/// Writes foreign jobs into the record; returns why it refused some of them, by position.
+async fn adopt_all(
+    record: &Record,
+    jobs: &[ForeignJob],
+) -> Result<HashMap<usize, String>, RecordError> {
+    let mut refused = HashMap::new();
+    match adopt::adopt_many(record, jobs).await {
+        Err(RecordError::Refused { .. }) => {}
+        adopted => return adopted.map(|()| refused),
+    }
+    for (nth, job) in jobs.iter().enumerate() {
+        match adopt::adopt_many(record, std::slice::from_ref(job)).await {
+            Err(error @ RecordError::Refused { .. }) => {
+                refused.insert(nth, error.to_string());
+            }
+            adopted => adopted?,
+        }
+    }
+    Ok(refused)
+}
+
+async fn carry_out(shared: &Arc<Shared>, job: ClaimedJob, held: &Arc<Held>, answer: Answer) {
     match answer {
-        Some(Restart::Run(restarted)) => run(shared, job, held, *restarted).await,
-        Some(Restart::Over {
+        Answer::Record(Restart::Run(restarted)) => return run(shared, job, held, *restarted).await,
+        Answer::Record(Restart::Over {
             status,
             result,
             error,
         }) => {
-            let (started_at, token) = (held.started_at, held.token.clone());
-            let ended = Ended {
-                id: held.id,
-                wire_id: held.wire_id.clone(),
-                queue: held.queue.clone(),
-                token,
-                attempt: held.attempt,
-                max_attempts: 0,
-                started_at,
-                outcome: over(status, result, error),
-            };
             tracing::info!(job.id = %held.id, %status, "not run again: the record says it is over");
-            if let Err(error) = tell(&shared.broker, &[&ended]).await {
-                tracing::warn!(%error, job.id = %held.id, "redis not told");
-            }
-            shared.held.remove(held.id, &held.token);
+            end_in_redis(shared, held, over(status, result, error)).await;
         }
-        Some(Restart::Later { delay_ms }) => {
-            let retry = Retry {
+        Answer::Unrecordable(why) => {
+            tracing::error!(
+                wire_id = held.wire_id,
+                why,
+                "a foreign job can not be adopted"
+            );
+            let outcome = over(Status::DeadLetter, None, Some(why));
+            end_in_redis(shared, held, outcome).await;
+        }
+        Answer::Record(Restart::Later { delay_ms }) => {
+            let delay = Duration::from_millis(delay_ms.max(0).unsigned_abs());
+            put_back(shared, &[held], delay).await;
+        }
+        // Adopted and gone since, or never asked: somebody else may.
+        Answer::Record(Restart::Unknown) | Answer::None => {
+            let release = Release {
                 id: held.wire_id.clone(),
                 token: held.token.clone(),
-                delay_ms,
-                reason: String::new(),
-                stacktrace: String::new(),
-                count_attempt: false,
-                lifo: false,
             };
-            if let Err(error) = shared.broker.retry(&held.queue, &[retry]).await {
-                tracing::warn!(%error, job.id = %held.id, "not put back");
+            if let Err(error) = shared.broker.release(&held.queue, &[release]).await {
+                tracing::warn!(%error, job.id = %held.id, "not released: left to its lease");
             }
-            shared.held.remove(held.id, &held.token);
         }
-        // Left to its lease: it comes back.
-        Some(Restart::Unknown) | None => shared.held.remove(held.id, &held.token),
+    }
+    shared.held.remove(held.id, &held.token);
+}
+
+async fn end_in_redis(shared: &Shared, held: &Held, outcome: Outcome) {
+    let ended = Ended {
+        id: held.id,
+        wire_id: held.wire_id.clone(),
+        queue: held.queue.clone(),
+        token: held.token.clone(),
+        attempt: held.attempt,
+        max_attempts: 0,
+        started_at: held.started_at,
+        outcome,
+    };
+    if let Err(error) = tell(&shared.broker, &[&ended]).await {
+        tracing::warn!(%error, job.id = %held.id, "redis not told");
+    }
+}
+
+/// Puts jobs of one queue back unrun, for later. Where that fails, their leases end.
+pub(super) async fn put_back(shared: &Shared, jobs: &[&Held], delay: Duration) {
+    let retry = |held: &&Held| Retry {
+        id: held.wire_id.clone(),
+        token: held.token.clone(),
+        delay_ms: i64::try_from(delay.as_millis()).unwrap_or(i64::MAX),
+        reason: String::new(),
+        stacktrace: String::new(),
+        count_attempt: false,
+        lifo: false,
+    };
+    let Some(first) = jobs.first() else { return };
+    let retries: Vec<Retry> = jobs.iter().map(retry).collect();
+    if let Err(error) = shared.broker.retry(&first.queue, &retries).await {
+        tracing::warn!(%error, jobs = jobs.len(), "not put back");
     }
 }
 
@@ -190,51 +275,30 @@ async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Rest
         retry_delay_seconds: restarted.retry_delay_seconds,
         backoff: restarted.backoff,
     };
+    let verdict = match restarted.lease_losses {
+        0..LEASE_LOSSES_MAX => job.deferred_failure,
+        losses => Some(format!(
+            "crash loop: {losses} workers in a row vanished while they ran this job"
+        )),
+    };
     // The record numbers the start; Redis may have lost count.
-    let numbered = Arc::new(Held::new(
+    let numbered = Held::new(
         held.id,
         &held.wire_id,
         &held.queue,
         &held.token,
         restarted.attempt,
         held.started_at,
-    ));
-    numbered
-        .is_marked
-        .store(true, std::sync::atomic::Ordering::Relaxed);
-    held.has_ended
-        .store(true, std::sync::atomic::Ordering::Relaxed);
-    shared.held.insert([numbered.clone()]);
-
-    if restarted.lease_losses >= LEASE_LOSSES_MAX {
-        let why = format!(
-            "crash loop: {} workers in a row vanished while they ran this job",
-            restarted.lease_losses
-        );
-        numbered
-            .has_ended
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        hand_over(
-            shared,
-            &numbered,
-            Ending::Error(JobError::Permanent(why)),
-            &rule,
-        )
-        .await;
-        return;
-    }
-    if let Some(why) = job.deferred_failure {
-        numbered
-            .has_ended
-            .store(true, std::sync::atomic::Ordering::Relaxed);
-        hand_over(
-            shared,
-            &numbered,
-            Ending::Error(JobError::Permanent(why)),
-            &rule,
-        )
-        .await;
-        return;
+    );
+    numbered.is_marked.store(true, Ordering::Relaxed);
+    let numbered = Arc::new(match verdict {
+        Some(_) => numbered.in_phase(Phase::Ended),
+        None => numbered,
+    });
+    shared.held.number(&numbered);
+    if let Some(why) = verdict {
+        let ending = Ending::Error(JobError::Permanent(why));
+        return hand_over(shared, &numbered, ending, &rule).await;
     }
     let taken = TakenJob {
         held: numbered,

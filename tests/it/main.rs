@@ -20,3 +20,4 @@ mod stage;
 mod stores;
 mod stores_orphans;
 mod support;
+mod worker;

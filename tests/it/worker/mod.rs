@@ -1,0 +1,13 @@
+//! The worker against real stores: how runs end, what they may write, what is claimed, how a
+//! worker stops, and what outages cost.
+
+mod claims;
+mod endings;
+mod foreign;
+mod outages;
+mod probe;
+mod restarts;
+mod rig;
+mod script;
+mod shutdown;
+mod writes;
