@@ -10,9 +10,10 @@ use crate::reconcile;
 use crate::record::jobs::{self, CONTROL_MAX};
 use crate::record::{Record, RecordError};
 
-/// Cancels jobs that are not over; returns the ids that were cancelled. A handler that runs is told
-/// to stop when its lease is looked at next, and can write nothing from here on. Doing it again
-/// changes nothing.
+/// Cancels jobs that are not over; returns the ids that were cancelled.
+///
+/// A handler that runs is told to stop when its lease is looked at next, and can write nothing from
+/// here on. Doing it again changes nothing.
 pub async fn cancel(
     record: &Record,
     broker: &Broker,

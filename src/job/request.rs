@@ -87,7 +87,7 @@ pub enum Due {
 /// A job that passed every check and has its id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
-    /// Time-ordered (UUIDv7); the custom id on the wire.
+    /// Time-ordered (`UUIDv7`); the custom id on the wire.
     pub id: Uuid,
     pub workspace_id: Option<Uuid>,
     pub job_type: String,

@@ -153,7 +153,7 @@ impl ClaimedOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Due, QueueName};
+    use crate::job::{Due, Priority, QueueName};
 
     fn job() -> NewJob {
         NewJob {

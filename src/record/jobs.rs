@@ -175,9 +175,10 @@ pub async fn cancel_many(
     .await?)
 }
 
-/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox. They may
-/// be older than the seal, so they are noted as open as well. A first attempt may have run before
-/// the record heard of it: from here on its number is used up, so that it has no say any more.
+/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox.
+///
+/// They may be older than the seal, so they are noted as open as well. A first attempt may have run
+/// before the record heard of it: its number is used up now, so that it has no say any more.
 pub async fn retry_many(
     record: &Record,
     ids: &[Uuid],

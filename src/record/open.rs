@@ -249,8 +249,8 @@ pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, Recor
     debug_assert!(ids.len() <= LOAD_MAX);
     let rows: Vec<StoredRow> = sqlx::query_as(
         "SELECT id, coalesce(redis_id, id::text) AS wire_id, workspace_id, job_type, job_queue,
-           payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds, created_at,
-           (extract(epoch FROM now() - created_at) * 1000)::bigint AS age_ms,
+           payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
+           created_at, (extract(epoch FROM now() - created_at) * 1000)::bigint AS age_ms,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
            attempt, attempts
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')

@@ -1,4 +1,4 @@
-//! The outbox: jobs that were changed in the record by a transaction that Redis has not been told of
+//! The outbox: jobs that a transaction changed in the record and that Redis has not been told of
 //! yet: enqueued inside somebody's own, cancelled, or retried by hand.
 
 use uuid::Uuid;

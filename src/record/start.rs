@@ -223,9 +223,10 @@ fn answer(
     })
 }
 
-/// Does this attempt still have a say? Also marks it as running and alive. Used as the first
-/// statement of a handler's transaction, it locks the job until the commit: nobody can settle,
-/// cancel or restart it meanwhile.
+/// Does this attempt still have a say? Also marks it as running and alive.
+///
+/// As the first statement of a handler's transaction it locks the job until the commit: nobody can
+/// settle, cancel or restart it meanwhile.
 pub async fn fence(
     tx: &mut Tx,
     id: Uuid,
