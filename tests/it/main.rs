@@ -7,6 +7,7 @@ mod agreement;
 mod enqueue;
 mod reconcile;
 mod record_enqueue;
+mod record_list;
 mod record_open;
 mod record_rules;
 mod record_settle;
