@@ -77,9 +77,10 @@ CREATE INDEX workspace_members_user ON workspace_members (user_id);
 --
 -- `attempts` counts failures, as the specification says. `attempt` is the number of the newest
 -- start (BullMQ's `ats`): it only grows, every write of an attempt names it, and a write with an
--- older number finds no row. A row is updated once or twice in its life; `fillfactor` leaves room
--- for the new version on the same page, and no index names a column that changes, so that these
--- updates stay heap-only. `docs/record.md` has the plans and the measured cost.
+-- older number finds no row. A row is updated once or twice in its life, often all rows of a page
+-- by one transaction, which can not reuse the space of the versions that it replaces itself:
+-- `fillfactor` leaves room for a second version of every row, and no index names a column that
+-- changes, so that updates stay heap-only. `docs/record.md` has the plans and the measured cost.
 CREATE TABLE jobs (
   id                  uuid PRIMARY KEY DEFAULT bullwark.uuid_v7(),
   workspace_id        uuid REFERENCES workspaces (id) ON DELETE CASCADE,
@@ -119,7 +120,7 @@ CREATE TABLE jobs (
     ('pending', 'processing', 'completed', 'failed', 'cancelled', 'dead_letter')),
   CONSTRAINT jobs_attempts CHECK (attempts >= 0 AND attempts <= max_attempts),
   CONSTRAINT jobs_priority CHECK (priority >= 0 AND priority <= 10)
-) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05,
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.05,
         autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX jobs_workspace ON jobs (workspace_id, id DESC);
 

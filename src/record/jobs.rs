@@ -145,9 +145,45 @@ pub(super) async fn begin_list(record: &Record) -> Result<Tx, RecordError> {
     Ok(tx)
 }
 
+/// The query of a page. Open jobs are few among millions of finished ones: they are looked for
+/// where they can be, after the seal and among the stragglers, each side newest first and only as
+/// many as the page can need. So neither a long history nor a long backlog makes the page slow.
 fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sqlx::Postgres> {
-    let mut query = sqlx::QueryBuilder::new(columns);
-    query.push(" WHERE true");
+    let limit = filter.limit.clamp(1, PAGE_MAX);
+    let is_open = filter.status.is_some_and(|status| !status.is_final());
+    let mut query;
+    if is_open {
+        const SEALED: &str = "(SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')";
+        query = sqlx::QueryBuilder::new("SELECT * FROM ((");
+        query.push(columns).push(" WHERE id > ").push(SEALED);
+        push_filter(&mut query, filter);
+        query
+            .push(" ORDER BY id DESC LIMIT ")
+            .push_bind(limit + offset);
+        query.push(") UNION ALL (").push(columns);
+        query.push(" JOIN bullwark.stragglers s ON s.job_id = id WHERE s.job_id <= ");
+        query.push(SEALED);
+        if let Some(before) = filter.before {
+            query.push(" AND s.job_id < ").push_bind(before);
+        }
+        push_filter(&mut query, filter);
+        query
+            .push(" ORDER BY s.job_id DESC LIMIT ")
+            .push_bind(limit + offset);
+        query.push(")) open");
+    } else {
+        query = sqlx::QueryBuilder::new(columns);
+        query.push(" WHERE true");
+        push_filter(&mut query, filter);
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+    if offset > 0 {
+        query.push(" OFFSET ").push_bind(offset);
+    }
+    query
+}
+
+fn push_filter(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
     if let Some(workspace_id) = filter.workspace_id {
         query.push(" AND workspace_id = ").push_bind(workspace_id);
     }
@@ -165,19 +201,12 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sq
         }
         None => {}
     }
-    if let Some(job_type) = &filter.job_type {
+    if let Some(job_type) = filter.job_type.clone() {
         query.push(" AND job_type = ").push_bind(job_type);
     }
-    if let Some(queue) = &filter.queue {
+    if let Some(queue) = filter.queue.clone() {
         query.push(" AND job_queue = ").push_bind(queue);
     }
-    query
-        .push(" ORDER BY id DESC LIMIT ")
-        .push_bind(filter.limit.clamp(1, PAGE_MAX));
-    if offset > 0 {
-        query.push(" OFFSET ").push_bind(offset);
-    }
-    query
 }
 
 /// Where Redis has a job.
@@ -249,9 +278,10 @@ pub async fn cancel_many(
     .await?)
 }
 
-/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox. They may
-/// be older than the seal, so they are noted as open as well. A first attempt may have run before
-/// the record heard of it: from here on its number is used up, so that it has no say any more.
+/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox.
+///
+/// They may be older than the seal, so they are noted as open as well. A first attempt may have run
+/// before the record heard of it: its number is used up now, so that it has no say any more.
 pub async fn retry_many(
     record: &Record,
     ids: &[Uuid],

@@ -1,7 +1,6 @@
 //! A handler's context without a worker, for tests that run a handler by hand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,20 +32,17 @@ impl JobContext {
     /// no lease is renewed.
     pub fn detached(job: Detached) -> Self {
         let (logs, _) = mpsc::channel(1);
-        let held = Held {
-            id: job.job_id,
-            wire_id: job.job_id.to_string(),
-            queue: QueueName::default(),
-            token: job.worker_id.clone(),
-            attempt: job.attempt,
-            started_at: clock::now(),
-            cancelled: job.cancelled,
-            lost: CancellationToken::new(),
-            is_marked: AtomicBool::new(false),
-            has_ended: AtomicBool::new(false),
-            progress: std::sync::Mutex::default(),
-            log_lines: AtomicU32::new(0),
-        };
+        let (wire_id, queue) = (job.job_id.to_string(), QueueName::default());
+        let token = &job.worker_id;
+        let mut held = Held::new(
+            job.job_id,
+            &wire_id,
+            &queue,
+            token,
+            job.attempt,
+            clock::now(),
+        );
+        held.cancelled = job.cancelled;
         let inner = Inner {
             record: job.record,
             held: Arc::new(held),

@@ -12,6 +12,7 @@ mod http_outage;
 mod http_uploads;
 mod reconcile;
 mod record_enqueue;
+mod record_list;
 mod record_open;
 mod record_rules;
 mod record_settle;

@@ -383,7 +383,7 @@ async fn both_stores_agree_after_normal_work() {
     drop(enqueue);
     assert!(tasks.stop(PATIENCE).await);
 
-    let done: bullwark::settle::Done = std::sync::Arc::new(|_| {});
+    let done: bullwark::settle::Done = std::sync::Arc::new(|_, _| {});
     let settling = Tasks::new();
     let (record, broker) = (stage.record.clone(), stage.broker.clone());
     let settle = bullwark::settle::Settle::start(record, broker, "a", done, &settling);
@@ -408,7 +408,7 @@ async fn both_stores_agree_after_normal_work() {
             started_at: bullwark::clock::now(),
             outcome: outcome.clone(),
         };
-        settle.hand_over(ended).await;
+        settle.hand_over(ended).await.unwrap();
     }
     drop(settle);
     settling.drained().await;

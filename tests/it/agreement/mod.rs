@@ -1,5 +1,5 @@
-//! One state machine, three times: the pure `Status::next`, the SQL of the record and the scripts of
-//! the broker must agree on what is legal and on where it leads.
+//! One state machine, three times: the pure `Status::next`, the SQL of the record and the scripts
+//! of the broker must agree on what is legal and on where it leads.
 //!
 //! Random sequences of events are thrown at all three. A legal event is carried out as the doors do
 //! it, record first. An illegal one is tried with everything in its favour (the right job, its
@@ -7,8 +7,8 @@
 //! failures, fence, retry history and dead letter queue are compared.
 //!
 //! What the record decides alone: Redis removes whatever it is told to cancel, so of an illegal
-//! cancellation it must not hear, as the door `control` sees to. And the start of a first attempt is
-//! written behind, so the record may still say pending while the attempt runs.
+//! cancellation it must not hear, as the door `control` sees to. And the start of a first attempt
+//! is written behind, so the record may still say pending while the attempt runs.
 
 mod model;
 mod play;
