@@ -1,0 +1,144 @@
+//! Ten workers, two of them killed and replaced every second, until every job is over.
+
+use std::time::{Duration, Instant};
+
+use bullwark::config::environment;
+use bullwark::job::{Backoff, JobRequest};
+use serde_json::json;
+
+use crate::stage::{Stage, Worker, eventually, within};
+
+const JOBS: usize = 2_000;
+const WORKERS: usize = 10;
+const KILLED_AT_ONCE: usize = 2;
+const KILL_EVERY: Duration = Duration::from_secs(1);
+/// The jobs come in so many portions, one per round of kills.
+const PORTIONS: usize = 10;
+const ARGUMENTS: [&str; 4] = ["--lease-ms", "3000", "--concurrency", "10"];
+
+/// Which job the nth one is. Of those that fail, every other one may be retried twice.
+fn request(nth: usize) -> JobRequest {
+    let mut request = match nth % 10 {
+        0..5 => JobRequest::new("noop", json!({})),
+        5..8 => JobRequest::new("fail", json!({ "message": format!("fails {nth}") })),
+        _ => JobRequest::new("sleep", json!({ "ms": 100 })),
+    };
+    request.max_attempts = Some(1 + (nth % 2) as u32);
+    request.backoff = Some(Backoff::Fixed { delay_ms: 100 });
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_storm_of_kills_every_job_ends_once() {
+    let jobs = environment("BULLWARK_CRASH_JOBS").map_or(JOBS, |jobs| jobs.parse().unwrap());
+    storm(jobs).await;
+}
+
+async fn storm(jobs: usize) {
+    let stage = Stage::new().await;
+    let mut workers = Vec::new();
+    for _ in 0..WORKERS {
+        workers.push(stage.worker(&ARGUMENTS).await);
+    }
+    let began = Instant::now();
+    let (mut sent, mut kills) = (0, 0);
+    let mut rounds = tokio::time::interval(KILL_EVERY);
+    let most = Duration::from_secs(120 + jobs as u64 / 20);
+    let all = tokio::time::timeout(most, async {
+        loop {
+            rounds.tick().await;
+            let portion = jobs.div_ceil(PORTIONS).min(jobs - sent);
+            stage
+                .enqueue((sent..sent + portion).map(request).collect())
+                .await;
+            sent += portion;
+            kills += kill_some(&stage, &mut workers).await;
+            if sent == jobs && count(&stage, OPEN).await == 0 {
+                return;
+            }
+        }
+    });
+    assert!(
+        all.await.is_ok(),
+        "{} are open after {most:?}",
+        count(&stage, OPEN).await
+    );
+    let over = began.elapsed();
+
+    // What a killed worker had committed and not told Redis is told by the rescue.
+    let mut verdict = (false, json!(null));
+    within("agreement", async {
+        while !verdict.0 {
+            verdict = stage.verify().await;
+        }
+    })
+    .await;
+    assert_eq!(verdict.1["agree"], true);
+    assert_eq!(verdict.1["open"], 0);
+    let agreed = began.elapsed();
+    for worker in workers {
+        worker.stop().await;
+    }
+    let lost = count(
+        &stage,
+        "SELECT count(*) FROM job_failures WHERE outcome = 'lease_lost'",
+    )
+    .await;
+    println!(
+        "{jobs} jobs, {kills} kills, {lost} runs lost and repeated; over after {over:.1?}, \
+         agreed after {agreed:.1?}"
+    );
+    assert!(kills >= 2 * PORTIONS && lost > 0, "the storm was none");
+
+    assert_eq!(
+        count(&stage, "SELECT count(*) FROM jobs").await,
+        jobs as i64
+    );
+    assert_eq!(count(&stage, WRONG_END).await, 0);
+    assert_eq!(count(&stage, WRONG_HISTORY).await, 0);
+    assert_eq!(count(&stage, UNLISTED).await, 0);
+    eventually("no lock to be left", async || {
+        stage.keys("*:lock").await == 0
+    })
+    .await;
+    stage.close().await;
+}
+
+const OPEN: &str = "SELECT count(*) FROM jobs
+  WHERE status NOT IN ('completed', 'dead_letter', 'cancelled')";
+/// What fails is dead after all its retries, everything else is completed without a failure.
+const WRONG_END: &str = "SELECT count(*) FROM jobs
+  WHERE (status, attempts) IS DISTINCT FROM
+    (CASE job_type WHEN 'fail' THEN 'dead_letter' ELSE 'completed' END,
+     CASE job_type WHEN 'fail' THEN max_attempts ELSE 0 END)";
+/// Each failure was counted once: as many as there were retries, then the last.
+const WRONG_HISTORY: &str = "SELECT count(*) FROM jobs j, LATERAL (
+    SELECT count(*) FILTER (WHERE outcome = 'failed') AS failed,
+      count(*) FILTER (WHERE outcome = 'dead_letter') AS dead
+    FROM job_failures f WHERE f.job_id = j.id) h
+  WHERE (failed, dead) IS DISTINCT FROM
+    (CASE job_type WHEN 'fail' THEN max_attempts ELSE 0 END,
+     CASE job_type WHEN 'fail' THEN 1 ELSE 0 END)";
+/// Dead jobs that the dead letter queue does not list, and the other way round.
+const UNLISTED: &str = "SELECT count(*) FROM jobs j
+  FULL JOIN bullwark.dead_letters d ON d.job_id = j.id
+  WHERE (j.status = 'dead_letter') IS DISTINCT FROM (d.job_id IS NOT NULL)";
+
+async fn count(stage: &Stage, query: &'static str) -> i64 {
+    let mut tx = stage.app.record.begin().await.unwrap();
+    sqlx::query_scalar(query)
+        .fetch_one(tx.connection())
+        .await
+        .unwrap()
+}
+
+/// Kills the longest-running workers and starts others in their place.
+async fn kill_some(stage: &Stage, workers: &mut Vec<Worker>) -> usize {
+    for _ in 0..KILLED_AT_ONCE {
+        workers.remove(0).kill().await;
+    }
+    for _ in 0..KILLED_AT_ONCE {
+        workers.push(stage.worker(&ARGUMENTS).await);
+    }
+    KILLED_AT_ONCE
+}
