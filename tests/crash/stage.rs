@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bullwark::app::App;
 use bullwark::config::{Config, Given};
-use bullwark::handlers;
+use bullwark::handlers::import_csv::SourceOptions;
+use bullwark::handlers::{self, BuiltinOptions};
 use bullwark::job::JobRequest;
 use bullwark::record::jobs::{self, FailureRow, JobRow};
 use bullwark::record::{Record, RecordOptions};
@@ -43,7 +44,10 @@ impl Stage {
             ..Given::default()
         };
         let config = Config::settle(given, |_| None, |_| None).unwrap();
-        let handlers = handlers::builtin(&config);
+        let handlers = handlers::builtin(&BuiltinOptions {
+            source: SourceOptions::new(&config.data_dir),
+            has_diagnostics: true,
+        });
         let app = App::connect(config, handlers).await.unwrap();
         Self { app, stores }
     }
