@@ -21,7 +21,7 @@ fn request(nth: usize) -> JobRequest {
     let mut request = match nth % 10 {
         0..5 => JobRequest::new("noop", json!({})),
         5..8 => JobRequest::new("fail", json!({ "message": format!("fails {nth}") })),
-        _ => JobRequest::new("sleep", json!({ "ms": 100 })),
+        _ => JobRequest::new("sleep", json!({ "ms": 400 })),
     };
     request.max_attempts = Some(1 + (nth % 2) as u32);
     request.backoff = Some(Backoff::Fixed { delay_ms: 100 });
