@@ -1,7 +1,7 @@
 //! An application with workers in this process.
 //!
-//! What handlers do is noted in a [`Probe`]; tests wait for notes, and open gates that handlers wait
-//! at. Nothing here sleeps for luck: every wait ends with the event, or fails.
+//! What handlers do is noted in a [`Probe`]; tests wait for notes, and open gates that handlers
+//! wait at. Nothing here sleeps for luck: every wait ends with the event, or fails.
 
 use std::future::Future;
 use std::sync::Arc;
