@@ -10,7 +10,7 @@
 //! * after the commit, before Redis: the record says how it ended, Redis says active. The lease
 //!   ends, and who claims it asks the record first, which says how to finish it in Redis.
 //!
-//! While PostgreSQL is away outcomes are held here, up to [`OUTCOMES_MAX`] of them and
+//! While PostgreSQL is away outcomes are held here, at most [`OUTCOMES_MAX`] of them and
 //! [`OUTCOME_KIB_MAX`] in all; then the handlers' slots stay taken and nothing new is claimed.
 //! Redis being away loses nothing either: the record is ahead, and the rescue of the job ends in
 //! the same place.

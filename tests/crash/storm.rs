@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bullwark::config::environment;
-use bullwark::job::{Backoff, JobRequest};
+use bullwark::job::{Backoff, JobRequest, QueueName};
 use serde_json::json;
 
 use crate::stage::{Stage, Worker, eventually, within};
@@ -52,6 +52,13 @@ async fn storm(jobs: usize) {
                 .enqueue((sent..sent + portion).map(request).collect())
                 .await;
             sent += portion;
+            if portion > 0 {
+                // Killed while they wait for work, they would lose nothing.
+                eventually("some jobs to run", async || {
+                    running(&stage).await >= WORKERS as u64
+                })
+                .await;
+            }
             kills += kill_some(&stage, &mut workers).await;
             if sent == jobs && count(&stage, OPEN).await == 0 {
                 return;
@@ -88,7 +95,10 @@ async fn storm(jobs: usize) {
         "{jobs} jobs, {kills} kills, {lost} runs lost and repeated; over after {over:.1?}, \
          agreed after {agreed:.1?}"
     );
-    assert!(kills >= 2 * PORTIONS && lost > 0, "the storm was none");
+    assert!(
+        kills >= 2 * PORTIONS && lost > 0,
+        "the storm was none: {kills} kills, {lost} runs lost"
+    );
 
     assert_eq!(
         count(&stage, "SELECT count(*) FROM jobs").await,
@@ -130,6 +140,11 @@ async fn count(stage: &Stage, query: &'static str) -> i64 {
         .fetch_one(tx.connection())
         .await
         .unwrap()
+}
+
+async fn running(stage: &Stage) -> u64 {
+    let queue = QueueName::default();
+    stage.app.broker.counts(&queue).await.unwrap().active
 }
 
 /// Kills the longest-running workers and starts others in their place.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bullwark::settle::OUTCOME_KIB_MAX;
 use bullwark::stores::{Kill, Stores, StoresOptions};
 use serde_json::{Value, json};
 
@@ -77,6 +78,44 @@ async fn outcomes_are_held_while_the_record_is_away() {
         eventually("the lines of the outage", lines).await;
     }
     assert_eq!(rig.probe.started().len(), 10);
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+    stores.stop().await.unwrap();
+}
+
+/// What is held has a largest weight: then slots stay taken and nothing new is claimed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claiming_stops_when_too_much_is_held() {
+    const JOBS: usize = 100;
+    const RESULT_KIB: usize = 1000;
+    const SLOTS: usize = 4;
+    let mut stores = own_stores().await;
+    let rig = Rig::on_stores(&stores).await.with_upkeep();
+    let mut ids = Vec::new();
+    for n in 0..JOBS {
+        let acts = [
+            wait("go"),
+            Act::Large {
+                bytes: RESULT_KIB * 1024,
+            },
+        ];
+        ids.push(rig.enqueue(scripted(&format!("{n}"), &[&acts])).await);
+    }
+    let worker = rig.work(|options| options.slots = SLOTS);
+    rig.probe.starts(SLOTS).await;
+    stores.kill_postgres(Kill::Immediately).await;
+    rig.probe.open("go");
+    let room = OUTCOME_KIB_MAX as usize / (RESULT_KIB + 1);
+    rig.probe.starts(room + SLOTS).await;
+    // Whoever could claim more would do so at once: every slot would be free.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.probe.started().len(), room + SLOTS);
+    stores.start_postgres().await.unwrap();
+    for id in &ids {
+        rig.until(*id, "completed").await;
+    }
+    assert_eq!(rig.probe.started().len(), JOBS, "nothing ran twice");
     worker.stop().await;
     rig.agree().await;
     rig.close().await;
