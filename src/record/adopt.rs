@@ -81,10 +81,11 @@ impl ForeignJob {
 pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), RecordError> {
     sqlx::query(
         "WITH adopted AS (
+           -- Its failures were starts, too: without them the next one would look like a lost lease.
            INSERT INTO jobs (id, redis_id, job_type, job_queue, payload, priority, attempts,
-             max_attempts, created_at)
+             attempt, max_attempts, created_at)
            SELECT u.id, u.redis_id, u.job_type, u.job_queue, u.payload::jsonb, u.priority,
-             u.attempts, u.max_attempts, to_timestamp(u.timestamp_ms / 1000.0)
+             u.attempts, u.attempts, u.max_attempts, to_timestamp(u.timestamp_ms / 1000.0)
            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[],
              $7::int[], $8::int[], $9::bigint[])
              AS u (id, redis_id, job_type, job_queue, payload, priority, attempts, max_attempts,
