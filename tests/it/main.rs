@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod control;
 mod enqueue;
 mod reconcile;
 mod record_enqueue;
@@ -16,3 +17,4 @@ mod stage;
 mod stores;
 mod stores_orphans;
 mod support;
+mod verify;
