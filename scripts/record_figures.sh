@@ -88,7 +88,7 @@ for round in 1 2 3; do
       echo "round $round $name $step: $(echo "$tps * $ROWS" | bc | cut -d. -f1) rows/s," \
         "$bytes bytes of WAL per row"
     done
-    # Statistics of an ended session arrive with a delay.
+    # Statistics of a closed connection arrive with a delay.
     run "$(url $name)" -c "SELECT pg_sleep(2)" -c "
       SELECT 'round $round $name: ' || n_tup_hot_upd || ' of ' || n_tup_upd || ' updates HOT, '
         || pg_size_pretty(pg_relation_size('jobs')) || ' table, '
