@@ -27,6 +27,7 @@ use bullwark::tasks::Tasks;
 use bullwark::worker::{Handler, Handlers, JobContext, Worker, WorkerOptions};
 use criterion::{Criterion, Throughput};
 use futures_util::future::join_all;
+use sqlx::Connection as _;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -316,6 +317,20 @@ fn end_to_end(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
     });
 }
 
+/// How many updates of `jobs` wrote no index: nearly all, or something is wrong with its indexes.
+async fn print_heap_only_updates(stores: &Stores) {
+    let mut connection = sqlx::PgConnection::connect(&stores.database_url)
+        .await
+        .unwrap();
+    let (updates, heap_only): (i64, i64) = sqlx::query_as(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'jobs'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    eprintln!("updates of jobs: {updates}, heap-only: {heap_only}");
+}
+
 fn main() {
     let runtime = Runtime::new().unwrap();
     let bench = runtime.block_on(Bench::start());
@@ -331,6 +346,7 @@ fn main() {
     criterion.final_summary();
     runtime.block_on(async {
         bench.record.close().await;
+        print_heap_only_updates(&bench.stores).await;
         bench.stores.stop().await.unwrap();
     });
 }

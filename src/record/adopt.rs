@@ -90,6 +90,7 @@ impl ForeignJob {
 pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), RecordError> {
     sqlx::query(
         "WITH adopted AS (
+           -- Its failures were starts, too: without them the next one would look like a lost lease.
            INSERT INTO jobs (id, redis_id, job_type, job_queue, payload, priority, attempts,
              max_attempts, attempt, created_at)
            SELECT u.id, u.redis_id, u.job_type, u.job_queue, u.payload::jsonb, u.priority,

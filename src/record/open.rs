@@ -186,7 +186,8 @@ pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<Open
                SELECT id FROM jobs
                WHERE id > (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')
                  AND status = 'processing')
-             AND j.status = 'processing' AND j.worker_heartbeat_at < now() - $1
+             AND j.status = 'processing'
+             AND j.worker_heartbeat_at < now() - make_interval(secs => $1)
            ORDER BY j.id LIMIT 500
            FOR NO KEY UPDATE SKIP LOCKED
          ), history AS (
@@ -204,7 +205,7 @@ pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<Open
          RETURNING j.id, coalesce(j.redis_id, j.id::text) AS wire_id, j.job_queue, j.status,
            j.attempt",
     )
-    .bind(sqlx::postgres::types::PgInterval::try_from(silence).unwrap_or_default())
+    .bind(silence.as_secs_f64())
     .fetch_all(&record.pool)
     .await?)
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod control;
 mod enqueue;
 mod http;
 mod http_control;
@@ -21,4 +22,5 @@ mod stage;
 mod stores;
 mod stores_orphans;
 mod support;
+mod verify;
 mod worker;

@@ -1,29 +1,24 @@
-//! Repair: what was cut short is delivered, what Redis forgot comes back, and `verify` tells.
+//! Repair: what was cut short is delivered, and what Redis forgot comes back.
 
 use std::time::Duration;
 
 use bullwark::broker::{Added, BrokerState};
+use bullwark::control;
 use bullwark::enqueue::entry;
-use bullwark::job::{Due, JobError, JobRequest, NewJob, Priority};
-use bullwark::reconcile::{self, Verdict};
+use bullwark::job::{Due, NewJob, Priority};
+use bullwark::reconcile;
 use bullwark::record::open;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
-use bullwark::stores::Kill;
-use bullwark::tasks::Tasks;
-use bullwark::{control, job::Ending};
 use uuid::Uuid;
 
-use crate::stage::{
-    PATIENCE, Stage, completed, discarded, eventually, failed, ids, job, old_job, rule, running,
-    settled, snoozed, some_jobs,
-};
+use crate::stage::{Stage, completed, eventually, failed, ids, job, old_job, running, settled};
 use crate::support::own_stores;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Adds jobs to Redis as their enqueue would have done.
-async fn deliver(stage: &Stage, jobs: &[NewJob]) -> Vec<Added> {
+pub(crate) async fn deliver(stage: &Stage, jobs: &[NewJob]) -> Vec<Added> {
     let entries: Vec<_> = jobs
         .iter()
         .map(|job| entry(job, bullwark::clock::now_ms(), None, 0, 0))
@@ -40,12 +35,6 @@ async fn sweep(stage: &Stage) {
     {
         after = next;
     }
-}
-
-async fn verify(stage: &Stage) -> Verdict {
-    reconcile::verify(&stage.record, &stage.broker)
-        .await
-        .unwrap()
 }
 
 /// Jobs that are past every lag, in the record only.
@@ -236,254 +225,6 @@ async fn a_job_that_plain_sql_enqueued_is_relayed() {
     let claimed = stage.claim("t").await.jobs.remove(0);
     assert_eq!((claimed.id, claimed.priority), (id.to_string(), 6));
     assert_eq!(claimed.data, r#"{"a": 1}"#);
-}
-
-#[tokio::test]
-async fn a_person_cancels_and_retries_in_every_state() {
-    let stage = Stage::new().await;
-    let jobs = some_jobs(6);
-    stage.insert(&jobs).await;
-    deliver(&stage, &jobs[..5]).await;
-    let all = ids(&jobs);
-    // waiting, delayed after a failure, running, completed, dead, and never delivered
-    let claimed = stage.claim("t").await.jobs;
-    assert_eq!(claimed.len(), 5);
-    let (wire, token) = (|n: usize| claimed[n].id.clone(), "t".to_owned());
-    let release = bullwark::broker::Release {
-        id: wire(0),
-        token: token.clone(),
-    };
-    stage
-        .broker
-        .release(&jobs[0].queue, &[release])
-        .await
-        .unwrap();
-    mark_running(&stage.record, "a", &[running(all[2], 1)])
-        .await
-        .unwrap();
-    let ends = [(1, failed("x")), (3, completed()), (4, discarded("x"))];
-    for (n, outcome) in ends {
-        let row = settled(all[n], 1, "a", outcome.clone());
-        assert_eq!(settle_many(&stage.record, &[row]).await.unwrap().len(), 1);
-        let ended = bullwark::settle::Ended {
-            id: all[n],
-            wire_id: wire(n),
-            queue: jobs[n].queue.clone(),
-            token: token.clone(),
-            attempt: 1,
-            max_attempts: 5,
-            started_at: bullwark::clock::now(),
-            outcome,
-        };
-        bullwark::settle::tell(&stage.broker, &[&ended])
-            .await
-            .unwrap();
-    }
-    let states = async || {
-        let mut states = Vec::new();
-        for id in &all {
-            states.push((stage.status(*id).await, stage.state(*id).await));
-        }
-        states
-    };
-
-    let retry = async || {
-        control::retry(&stage.record, &stage.broker, &all, None)
-            .await
-            .unwrap()
-    };
-    let mut retried = retry().await;
-    retried.sort();
-    assert_eq!(retried, all[3..5], "only what is over");
-    let (ready, delayed) = (Some(BrokerState::Prioritized), Some(BrokerState::Delayed));
-    let expected = [
-        ("pending", ready),
-        ("failed", delayed),
-        ("processing", Some(BrokerState::Active)),
-        ("pending", ready),
-        ("pending", ready),
-        ("pending", None),
-    ];
-    assert_eq!(
-        states().await,
-        expected.map(|(status, state)| (status.to_owned(), state))
-    );
-    assert_eq!(stage.count("bullwark.dead_letters").await, 0);
-    assert!(retry().await.is_empty());
-
-    let cancel = async || {
-        control::cancel(&stage.record, &stage.broker, &all, None, "x")
-            .await
-            .unwrap()
-    };
-    assert_eq!(cancel().await.len(), 6);
-    assert!(
-        states()
-            .await
-            .iter()
-            .all(|(status, state)| status == "cancelled" && state.is_none())
-    );
-    assert!(cancel().await.is_empty());
-    assert_eq!(retry().await.len(), 6);
-    assert!(
-        states()
-            .await
-            .iter()
-            .all(|(status, state)| status == "pending" && *state == ready)
-    );
-    assert_eq!(stage.count("bullwark.outbox").await, 0);
-}
-
-#[tokio::test]
-async fn what_a_person_does_while_redis_is_away_is_done_when_it_is_back() {
-    let mut stores = own_stores().await;
-    let stage = Stage::on(&stores).await;
-    let jobs = some_jobs(2);
-    stage.insert(&jobs).await;
-    deliver(&stage, &jobs).await;
-    let all = ids(&jobs);
-    let done = [settled(all[1], 1, "a", completed())];
-    settle_many(&stage.record, &done).await.unwrap();
-    stores.kill_redis(Kill::Immediately).await;
-    let cancelled = control::cancel(&stage.record, &stage.broker, &all[..1], None, "x").await;
-    assert_eq!(cancelled.unwrap(), all[..1]);
-    let retried = control::retry(&stage.record, &stage.broker, &all[1..], None).await;
-    assert_eq!(retried.unwrap(), all[1..]);
-    assert_eq!(
-        stage.count("bullwark.outbox").await,
-        2,
-        "noted until Redis is told"
-    );
-    reconcile::relay_outbox(&stage.record, &stage.broker)
-        .await
-        .unwrap_err();
-    assert_eq!(stage.count("bullwark.outbox").await, 2);
-
-    stores.start_redis().await.unwrap();
-    eventually("the relay has told Redis", async || {
-        reconcile::relay_outbox(&stage.record, &stage.broker)
-            .await
-            .ok()
-    })
-    .await;
-    assert_eq!(stage.count("bullwark.outbox").await, 0);
-    assert_eq!(stage.state(all[0]).await, None);
-    assert_eq!(stage.state(all[1]).await, Some(BrokerState::Prioritized));
-    stores.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn both_stores_agree_after_normal_work() {
-    let stage = Stage::new().await;
-    let tasks = Tasks::new();
-    let enqueue = stage.enqueue(&tasks);
-    let request = JobRequest::new("noop", serde_json::json!({}));
-    let answers = enqueue.enqueue_many(vec![request; 30]).await.unwrap();
-    assert!(answers.iter().all(Result::is_ok));
-    drop(enqueue);
-    assert!(tasks.stop(PATIENCE).await);
-
-    let done: bullwark::settle::Done = std::sync::Arc::new(|_, _| {});
-    let settling = Tasks::new();
-    let (record, broker) = (stage.record.clone(), stage.broker.clone());
-    let settle = bullwark::settle::Settle::start(record, broker, "a", done, &settling);
-    let retry = Ending::Error(JobError::RetryAfter(HOUR, "x".into()));
-    let outcomes = [
-        completed(),
-        retry.settle(&rule(0, 5), 0.0).unwrap(),
-        discarded("x"),
-        snoozed(HOUR),
-        snoozed(Duration::ZERO),
-    ];
-    let claimed = stage.claim("t").await.jobs;
-    assert_eq!(claimed.len(), 30);
-    for (job, outcome) in claimed.iter().zip(outcomes.iter().cycle()).take(25) {
-        let ended = bullwark::settle::Ended {
-            id: job.id.parse().unwrap(),
-            wire_id: job.id.clone(),
-            queue: "default".parse().unwrap(),
-            token: "t".into(),
-            attempt: 1,
-            max_attempts: 5,
-            started_at: bullwark::clock::now(),
-            outcome: outcome.clone(),
-        };
-        settle.hand_over(ended).await.unwrap();
-    }
-    drop(settle);
-    settling.drained().await;
-    let verdict = verify(&stage).await;
-    assert!(verdict.agree, "{:?}", verdict.differences);
-    assert_eq!(verdict.open, 20);
-}
-
-#[tokio::test]
-async fn each_kind_of_difference_is_reported_and_nothing_else() {
-    let stage = Stage::new().await;
-    let jobs = some_jobs(6);
-    stage.insert(&jobs).await;
-    let all = ids(&jobs);
-    deliver(&stage, &jobs[1..5]).await;
-    // 0 only in the record, 1 over in the record, 2 over in Redis, 3 and 4 agree,
-    // 5 half forgotten, 6 and 7 only in Redis: one of ours, one of a foreign client.
-    let over = [settled(all[1], 1, "a", completed())];
-    settle_many(&stage.record, &over).await.unwrap();
-    let claimed = stage.claim("t").await.jobs;
-    let at = claimed
-        .iter()
-        .position(|job| job.id == all[2].to_string())
-        .unwrap();
-    let finish = bullwark::broker::Finish {
-        id: claimed[at].id.clone(),
-        token: "t".into(),
-        returnvalue: "1".into(),
-        keep: bullwark::broker::Keep::All,
-    };
-    stage
-        .broker
-        .finish(&jobs[2].queue, &[finish])
-        .await
-        .unwrap();
-    deliver(&stage, &jobs[5..]).await;
-    let mut redis = stage.redis().await;
-    redis::cmd("ZREM")
-        .arg(format!("{}:default:prioritized", stage.prefix))
-        .arg(all[5].to_string())
-        .exec_async(&mut redis)
-        .await
-        .unwrap();
-    let strangers = [job(), job()];
-    deliver(&stage, &strangers[..1]).await;
-    let foreign = bullwark::broker::NewJob {
-        id: "17".into(),
-        name: "mail".into(),
-        data: "{}".into(),
-        opts: "{}".into(),
-        timestamp_ms: 1,
-        ..Default::default()
-    };
-    stage.broker.add(&jobs[0].queue, &[foreign]).await.unwrap();
-
-    let verdict = verify(&stage).await;
-    let mut found: Vec<(String, String, String)> = verdict
-        .differences
-        .into_iter()
-        .map(|d| (d.job_id, d.record, d.redis))
-        .collect();
-    found.sort();
-    let mut expected = [
-        (all[0].to_string(), "pending", "absent"),
-        (all[1].to_string(), "completed", "active"),
-        (all[2].to_string(), "pending", "completed"),
-        (all[5].to_string(), "pending", "orphan"),
-        (strangers[0].id.to_string(), "absent", "prioritized"),
-        ("17".to_owned(), "absent", "wait"),
-    ]
-    .map(|(id, record, redis)| (id, record.to_owned(), redis.to_owned()));
-    expected.sort();
-    assert_eq!(found, expected);
-    assert!(!verdict.agree);
-    assert_eq!(verdict.open, 5);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use bullwark::job::{NewJob, Progress, Status};
+use bullwark::job::{NewJob, Progress, QueueName, Status};
+use bullwark::record::adopt::{ForeignJob, adopt_many, record_id};
 use bullwark::record::jobs::{cancel_many, retry_many};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::{
@@ -306,4 +307,44 @@ async fn a_cancelled_attempt_has_no_say_after_a_retry_by_hand() {
         .unwrap();
     assert_eq!(stage.status(id).await, "pending");
     assert_eq!(run_again(&stage, "b", id, 2).await.lease_losses, 0);
+}
+
+#[tokio::test]
+async fn an_adopted_job_brings_its_failures_along_and_no_lost_lease() {
+    let stage = Stage::new().await;
+    let queue = QueueName::default();
+    let adopt = async |wire_id: &str, attempts_made, starts| {
+        let id = record_id("bull", &queue, wire_id, 5);
+        let job = ForeignJob::new(id, wire_id.into(), &queue, "mail", "not json")
+            .with_numbers(0, 3)
+            .with_history(attempts_made, 5);
+        adopt_many(&stage.record, std::slice::from_ref(&job))
+            .await
+            .unwrap();
+        adopt_many(&stage.record, &[job]).await.unwrap();
+        (id, run_again(&stage, "a", id, starts).await)
+    };
+    // A foreign worker failed it twice.
+    let (id, restarted) = adopt("1", 2, 3).await;
+    assert_eq!(
+        (
+            restarted.attempt,
+            restarted.attempts,
+            restarted.max_attempts
+        ),
+        (3, 2, 3)
+    );
+    assert_eq!(restarted.lease_losses, 0);
+    assert!(stage.history(id).await.is_empty());
+    let row = stage.row(id).await;
+    assert_eq!((row.payload, row.priority), (json!("not json"), 10));
+    // A foreign worker vanished with it.
+    let (id, restarted) = adopt("2", 0, 2).await;
+    assert_eq!((restarted.attempt, restarted.lease_losses), (2, 1));
+    assert_eq!(stage.history(id).await, [(1, "lease_lost".to_owned())]);
+    assert_eq!(
+        stage.count("bullwark.stragglers").await,
+        2,
+        "their ids follow no clock"
+    );
 }

@@ -1,0 +1,148 @@
+//! What people do to jobs: cancel, and retry by hand.
+
+use bullwark::broker::BrokerState;
+use bullwark::control;
+use bullwark::reconcile;
+use bullwark::record::settle::settle_many;
+use bullwark::record::start::mark_running;
+use bullwark::stores::Kill;
+
+use crate::reconcile::deliver;
+use crate::stage::{
+    Stage, completed, discarded, eventually, failed, ids, running, settled, some_jobs,
+};
+use crate::support::own_stores;
+
+#[tokio::test]
+async fn a_person_cancels_and_retries_in_every_state() {
+    let stage = Stage::new().await;
+    let jobs = some_jobs(6);
+    stage.insert(&jobs).await;
+    deliver(&stage, &jobs[..5]).await;
+    let all = ids(&jobs);
+    // waiting, delayed after a failure, running, completed, dead, and never delivered
+    let claimed = stage.claim("t").await.jobs;
+    assert_eq!(claimed.len(), 5);
+    let (wire, token) = (|n: usize| claimed[n].id.clone(), "t".to_owned());
+    let release = bullwark::broker::Release {
+        id: wire(0),
+        token: token.clone(),
+    };
+    stage
+        .broker
+        .release(&jobs[0].queue, &[release])
+        .await
+        .unwrap();
+    mark_running(&stage.record, "a", &[running(all[2], 1)])
+        .await
+        .unwrap();
+    let ends = [(1, failed("x")), (3, completed()), (4, discarded("x"))];
+    for (n, outcome) in ends {
+        let row = settled(all[n], 1, "a", outcome.clone());
+        assert_eq!(settle_many(&stage.record, &[row]).await.unwrap().len(), 1);
+        let ended = bullwark::settle::Ended {
+            id: all[n],
+            wire_id: wire(n),
+            queue: jobs[n].queue.clone(),
+            token: token.clone(),
+            attempt: 1,
+            max_attempts: 5,
+            started_at: bullwark::clock::now(),
+            outcome,
+        };
+        bullwark::settle::tell(&stage.broker, &[&ended])
+            .await
+            .unwrap();
+    }
+    let states = async || {
+        let mut states = Vec::new();
+        for id in &all {
+            states.push((stage.status(*id).await, stage.state(*id).await));
+        }
+        states
+    };
+
+    let retry = async || {
+        control::retry(&stage.record, &stage.broker, &all, None)
+            .await
+            .unwrap()
+    };
+    let mut retried = retry().await;
+    retried.sort();
+    assert_eq!(retried, all[3..5], "only what is over");
+    let (ready, delayed) = (Some(BrokerState::Prioritized), Some(BrokerState::Delayed));
+    let expected = [
+        ("pending", ready),
+        ("failed", delayed),
+        ("processing", Some(BrokerState::Active)),
+        ("pending", ready),
+        ("pending", ready),
+        ("pending", None),
+    ];
+    assert_eq!(
+        states().await,
+        expected.map(|(status, state)| (status.to_owned(), state))
+    );
+    assert_eq!(stage.count("bullwark.dead_letters").await, 0);
+    assert!(retry().await.is_empty());
+
+    let cancel = async || {
+        control::cancel(&stage.record, &stage.broker, &all, None, "x")
+            .await
+            .unwrap()
+    };
+    assert_eq!(cancel().await.len(), 6);
+    assert!(
+        states()
+            .await
+            .iter()
+            .all(|(status, state)| status == "cancelled" && state.is_none())
+    );
+    assert!(cancel().await.is_empty());
+    assert_eq!(retry().await.len(), 6);
+    assert!(
+        states()
+            .await
+            .iter()
+            .all(|(status, state)| status == "pending" && *state == ready)
+    );
+    assert_eq!(stage.count("bullwark.outbox").await, 0);
+}
+
+#[tokio::test]
+async fn what_a_person_does_while_redis_is_away_is_done_when_it_is_back() {
+    let mut stores = own_stores().await;
+    let stage = Stage::on(&stores).await;
+    let jobs = some_jobs(2);
+    stage.insert(&jobs).await;
+    deliver(&stage, &jobs).await;
+    let all = ids(&jobs);
+    let done = [settled(all[1], 1, "a", completed())];
+    settle_many(&stage.record, &done).await.unwrap();
+    stores.kill_redis(Kill::Immediately).await;
+    let cancelled = control::cancel(&stage.record, &stage.broker, &all[..1], None, "x").await;
+    assert_eq!(cancelled.unwrap(), all[..1]);
+    let retried = control::retry(&stage.record, &stage.broker, &all[1..], None).await;
+    assert_eq!(retried.unwrap(), all[1..]);
+    assert_eq!(
+        stage.count("bullwark.outbox").await,
+        2,
+        "noted until Redis is told"
+    );
+    reconcile::relay_outbox(&stage.record, &stage.broker)
+        .await
+        .unwrap_err();
+    assert_eq!(stage.count("bullwark.outbox").await, 2);
+
+    stores.start_redis().await.unwrap();
+    eventually("the relay has told Redis", async || {
+        reconcile::relay_outbox(&stage.record, &stage.broker)
+            .await
+            .ok()
+    })
+    .await;
+    assert_eq!(stage.count("bullwark.outbox").await, 0);
+    assert_eq!(stage.state(all[0]).await, None);
+    assert_eq!(stage.state(all[1]).await, Some(BrokerState::Prioritized));
+    stores.stop().await.unwrap();
+}
