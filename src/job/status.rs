@@ -1,7 +1,7 @@
 //! The states of a job and the one function that decides every transition.
 //!
 //! Lua and SQL enforce what this function decides; a property test throws random event sequences
-//! at all three and compares. The drawing in `docs/ARCHITECTURE.md` is compared with it as well.
+//! at all three and compares. The table in `docs/ARCHITECTURE.md` is compared with it as well.
 
 use std::fmt;
 use std::str::FromStr;
@@ -171,23 +171,53 @@ impl fmt::Display for Event {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_retry_leads_out_of_a_final_status() {
-        let events = [
-            Event::Claimed,
-            Event::Succeeded,
+    const EVENTS: [(&str, Event); 9] = [
+        ("claimed", Event::Claimed),
+        ("completed", Event::Succeeded),
+        (
+            "failed, retries left",
             Event::Errored { retries_left: true },
+        ),
+        (
+            "failed, none left",
             Event::Errored {
                 retries_left: false,
             },
-            Event::Discarded,
-            Event::Snoozed,
-            Event::Released,
-            Event::Cancelled,
-            Event::Retried,
-        ];
+        ),
+        ("discarded", Event::Discarded),
+        ("snoozed", Event::Snoozed),
+        ("released", Event::Released),
+        ("cancelled", Event::Cancelled),
+        ("retried", Event::Retried),
+    ];
+
+    #[test]
+    fn the_table_of_the_documentation_is_the_function() {
+        let text = include_str!("../../docs/ARCHITECTURE.md");
+        let table = text.split("| status | event | becomes |").nth(1).unwrap();
+        let mut documented: Vec<String> = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .map(str::to_owned)
+            .collect();
+        let mut decided = Vec::new();
         for status in Status::ALL {
-            for event in events {
+            for (name, event) in EVENTS {
+                if let Ok(next) = status.next(event) {
+                    decided.push(format!("| {status} | {name} | {next} |"));
+                }
+            }
+        }
+        documented.sort();
+        decided.sort();
+        assert_eq!(documented, decided);
+    }
+
+    #[test]
+    fn only_a_retry_leads_out_of_a_final_status() {
+        for status in Status::ALL {
+            for (_, event) in EVENTS {
                 if status.is_final() {
                     assert_eq!(status.next(event).is_ok(), event == Event::Retried);
                 }
