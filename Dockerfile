@@ -26,8 +26,8 @@ VOLUME /data
 EXPOSE 8080
 USER bullwark
 
-# Both stores answer. Whether the process itself lives, the container runtime knows.
+# The record answers. Whether the process itself lives, the container runtime knows.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=4 \
-    CMD ["bullwark", "stats", "--json"]
+    CMD ["bullwark", "jobs", "list", "--limit", "1", "--json"]
 ENTRYPOINT ["bullwark"]
 CMD ["serve"]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "endpoints.json";
-const KEY_FILE: &str = "api-key";
+/// The file of the API key in a data directory.
+pub(crate) const KEY_FILE: &str = "api-key";
 
 /// Addresses of a running process.
 #[derive(Debug, Clone, Serialize, Deserialize)]

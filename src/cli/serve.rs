@@ -1,17 +1,21 @@
 //! `bullwark serve`
 
+use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Done, Global, connect};
+use super::{Done, Global, connect, endpoints};
 use crate::app::App;
 use crate::record::{api_keys, workspaces};
 use crate::tasks::Tasks;
 
 /// Example: bullwark serve --http-addr 0.0.0.0:8080
 #[derive(Debug, Args)]
-#[command(after_help = "Set BULLWARK_API_KEY to make a key valid for the default workspace.")]
+#[command(
+    after_help = "The key in BULLWARK_API_KEY is valid for the default workspace; without it, one \
+    is made at the first start and kept in the file api-key of the data directory."
+)]
 pub(crate) struct Serve {
     /// Where to listen [env: BULLWARK_HTTP_ADDR] [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
@@ -29,15 +33,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     let stop = CancellationToken::new();
     let listener = bind(&app).await?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    if let Some(key) = &app.config.api_key {
-        api_keys::ensure(
-            &app.record,
-            key,
-            workspaces::DEFAULT_WORKSPACE,
-            "environment",
-        )
-        .await?;
-    }
+    ensure_api_key(&app).await?;
     let server = crate::http::serve(app.services(), listener, stop.clone());
     tokio::pin!(server);
     let served = tokio::select! {
@@ -50,6 +46,25 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     tasks.stop(STOP_LIMIT).await;
     app.close().await;
     Ok(served?)
+}
+
+/// Makes the key of the settings valid, or one that is kept in the data directory.
+async fn ensure_api_key(app: &App) -> anyhow::Result<()> {
+    let (key, place) = match &app.config.api_key {
+        Some(key) => (key.clone(), "BULLWARK_API_KEY".to_owned()),
+        None => {
+            let data_dir = &app.config.data_dir;
+            let key = endpoints::api_key(data_dir)
+                .with_context(|| format!("API key in {}", data_dir.display()))?;
+            (
+                key,
+                data_dir.join(endpoints::KEY_FILE).display().to_string(),
+            )
+        }
+    };
+    api_keys::ensure(&app.record, &key, workspaces::DEFAULT_WORKSPACE, "serve").await?;
+    tracing::info!(place, "the API key of the default workspace is here");
+    Ok(())
 }
 
 /// How long upkeep may take to end.
