@@ -74,6 +74,8 @@ impl ForeignJob {
     pub fn with_history(mut self, attempts_made: u32, timestamp_ms: i64) -> Self {
         let attempts = i32::try_from(attempts_made).unwrap_or(i32::MAX);
         self.attempts = attempts.min(self.max_attempts);
+        // Each failure was a start, at the least.
+        self.attempt = self.attempt.max(attempts);
         self.timestamp_ms = timestamp_ms;
         self
     }
