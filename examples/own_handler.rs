@@ -6,7 +6,8 @@
 //! cargo run --example own_handler
 //! ```
 //!
-//! `bullwark stores` prints both addresses of private stores. Enqueues one job, runs it in two steps that survive a crash, and ends.
+//! `bullwark stores` prints both addresses of private stores. Enqueues one job, runs it in two
+//! steps that survive a crash, and ends.
 
 #![expect(clippy::print_stdout, reason = "an example that people watch")]
 
