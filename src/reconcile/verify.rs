@@ -48,7 +48,7 @@ pub struct Verdict {
     pub agree: bool,
     /// Open jobs in the record.
     pub open: u64,
-    /// At most [`DIFFERENCES_MAX`].
+    /// At most a thousand; there may be more.
     pub differences: Vec<Difference>,
 }
 
