@@ -191,6 +191,9 @@ fn announce(global: &Global, app: &App, http_url: &str, key: &str) {
         "jobType": "import_csv",
         "payload": { "file_url": "https://example.com/accounts.csv", "entity_type": "accounts" },
     });
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "bullwark".to_owned());
     output::line(&format!(
         "
 Bullwark is running.
@@ -207,7 +210,7 @@ Enqueue a job:
 
 Import a file of yours, in another terminal:
 
-  bullwark import FILE.csv --entity accounts
+  {program} import FILE.csv --entity accounts
 
 Ctrl-C stops everything.
 ",
