@@ -16,7 +16,8 @@
 -- ARGV[1] job_prefix        start of a job's hash key
 -- ARGV[2…] ids
 --
--- Undeclared keys: the job hashes, `job_prefix .. id`, their parts and locks, `de:…` and `dn:…`.
+-- Undeclared keys: the job hashes, `job_prefix .. id`, their parts and locks, `de:…` and `dn:…`,
+--                  and the keys of parents, in whatever queue.
 --
 -- Returns  per job the state it was in, `unknown` for a hash in no state, `absent` when there
 --          was nothing, `scheduled` for the current iteration of a schedule, which stays
@@ -47,7 +48,7 @@ end
 local answers, doomed, locks, gone, left_active = {}, {}, {}, {}, false
 for at = 2, #ARGV do
   local id, job_key = ARGV[at], prefix .. ARGV[at]
-  local job = call('HMGET', job_key, 'deid', 'rjk')
+  local job = call('HMGET', job_key, 'deid', 'rjk', 'parentKey')
   local state
   if job[2] and is_current_iteration(job[2], id) then
     state = 'scheduled'
@@ -55,9 +56,8 @@ for at = 2, #ARGV do
     local is_orphan = not gone[id] and call('EXISTS', job_key) == 1
     state = leave(id) or (is_orphan and 'unknown') or 'absent'
     if state ~= 'absent' then
-      if job[1] and call('GET', prefix .. 'de:' .. job[1]) == id then
-        call('DEL', prefix .. 'de:' .. job[1], prefix .. 'dn:' .. job[1])
-      end
+      if job[1] then forget_dedup(prefix, job[1], id) end
+      if job[3] then detach_from_parent(job_key, job[3]) end
       gone[id] = true -- its keys are deleted after the last id
       doomed[#doomed + 1] = job_key
       locks[#locks + 1] = job_key .. ':lock'

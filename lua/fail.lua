@@ -10,6 +10,7 @@
 -- KEYS[8] events       STREAM
 -- KEYS[9] metrics      HASH
 -- KEYS[10] points      LIST    of the metrics, one number per minute
+-- KEYS[11] delayed     ZSET    only measured
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] options      msgpack map: keeps (list of {count, age_s, limit}, each optional; count 0
 --                      removes the job at once), metrics_points_max (optional: no metrics)
@@ -17,7 +18,8 @@
 -- ARGV[4…] six per job: id, token, reason (plain text), stacktrace (JSON array), attempts
 --          allowed, position in keeps (from 1)
 --
--- Undeclared keys: the job hashes, `job_prefix .. id`, their parts and locks, and `de:…`.
+-- Undeclared keys: the job hashes, `job_prefix .. id`, their parts and locks, `de:…` and `dn:…`,
+--                  and the keys of parents, in whatever queue.
 --
 -- Returns  {position, code, …} of jobs left as they are: -1 no hash, -3 not active, -6 the lock
 --          is another attempt's
@@ -25,7 +27,7 @@
 -- Repeat   safe: a job that left active is not touched again.
 
 local key = { active = KEYS[1], wait = KEYS[3], prioritized = KEYS[4], marker = KEYS[6],
-  events = KEYS[8] }
+  events = KEYS[8], delayed = KEYS[11] }
 local stalled, failed, metrics, points = KEYS[2], KEYS[5], KEYS[9], KEYS[10]
 local prefix, options, now = ARGV[1], cmsgpack.unpack(ARGV[2]), clock_ms(ARGV[3])
 local now_text, events, meta = text(now), key.events, read_meta(KEYS[7])
@@ -44,10 +46,15 @@ for i = 1, #ids do
   if codes[i] == DONE then
     local at, id = FIRST + (i - 1) * STRIDE, ids[i]
     local job_key, reason = prefix .. id, ARGV[at + 2]
-    local job = call('HMGET', job_key, 'atm', 'deid', 'defa')
+    local job = call('HMGET', job_key, 'atm', 'deid', 'defa', 'parentKey', 'parent')
     local attempts_made = (tonumber(job[1]) or 0) + 1
-    if job[2] then release_dedup(prefix, job[2], id) end
+    if job[2] then
+      release_dedup(prefix, job[2], id)
+      add_successor(prefix, job[2], now)
+    end
+    if job[4] then tell_parent_failed(job_key, job[4], job[5], reason, now) end
     if options.keeps[tonumber(ARGV[at + 5])].count == 0 then
+      if job[4] then detach_from_parent(job_key, job[4]) end
       removed[#removed + 1] = job_key
     else
       scores[#scores + 1] = now_text

@@ -47,7 +47,7 @@ local EVENTS_MAX = 10000
 -- The settings of a queue. `events_known` tells whether meta already says how long events may be.
 local function read_meta(meta_key)
   local field = call('HMGET', meta_key, 'paused', 'concurrency', 'max', 'duration',
-    'opts.maxLenEvents')
+    'opts.maxLenEvents', 'bullwark.v5Peers')
   return {
     paused = field[1] and true or false,
     concurrency = tonumber(field[2]),
@@ -55,7 +55,15 @@ local function read_meta(meta_key)
     rate_ms = tonumber(field[4]),
     events_max = field[5] or EVENTS_MAX,
     events_known = field[5] and true or false,
+    v5_peers = field[6] and true or false,
   }
+end
+
+-- Where jobs without priority wait. BullMQ 5 renames the list while its queue is paused; with such
+-- peers we put jobs where they look for them. The key is that of `wait` with another last word.
+local function waiting_list(wait, meta)
+  if meta.v5_peers and meta.paused then return wait:sub(1, -5) .. 'paused' end
+  return wait
 end
 
 -- Once per batch instead of MAXLEN on every entry.

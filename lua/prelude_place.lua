@@ -80,8 +80,9 @@ end
 
 -- Writes what was collected. `key` names wait, prioritized, delayed, pc, marker and active.
 local function flush(batch, key, meta)
-  call_many('LPUSH', key.wait, batch.back)
-  call_many('RPUSH', key.wait, batch.front)
+  local waiting = waiting_list(key.wait, meta)
+  call_many('LPUSH', waiting, batch.back)
+  call_many('RPUSH', waiting, batch.front)
   local prioritized = batch.prioritized
   if #prioritized > 0 then
     local jobs = #prioritized / 2

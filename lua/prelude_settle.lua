@@ -1,4 +1,4 @@
--- prelude_settle: end an attempt of jobs that are active. Joined after `prelude`.
+-- prelude_settle: end an attempt of jobs that are active. Joined after the preludes it is used with.
 --
 -- The outcome is already in the record when a script is called, so a lock that ran out does not
 -- stop it as long as the job is still active. The lock of another attempt does.
@@ -44,13 +44,6 @@ local function refusals(codes)
     end
   end
   return list
-end
-
--- A finished owner gives its deduplication id free, unless that one expires by itself.
-local function release_dedup(prefix, dedup_id, id)
-  local key = prefix .. 'de:' .. dedup_id
-  local ttl_ms = call('PTTL', key)
-  if ttl_ms == 0 or (ttl_ms == -1 and call('GET', key) == id) then call('DEL', key) end
 end
 
 local function evict(set, prefix, first_to_last)
@@ -99,11 +92,13 @@ local function wake_for_slot(marker, meta)
   if meta.concurrency and not meta.paused then call('ZADD', marker, '0', '0') end
 end
 
--- After a batch of ends: does a waiting job get a free slot, or is the queue empty now?
+-- After a batch of ends: does a waiting job get a free slot, or is the queue empty now? A queue that
+-- is held or has delayed jobs is not called drained: the contract.
 local function after_ending(key, meta)
   if call('LLEN', key.wait) > 0 or call('ZCARD', key.prioritized) > 0 then
     wake_for_slot(key.marker, meta)
-  elseif call('LLEN', key.active) == 0 then
+  elseif call('LLEN', key.active) == 0 and not meta.paused
+    and call('ZCARD', key.delayed) == 0 then
     call('XADD', key.events, '*', 'event', 'drained')
   end
 end

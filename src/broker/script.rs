@@ -44,12 +44,12 @@ macro_rules! scripts {
 
 scripts! {
     Add = "add", keys 9, after "prelude" "prelude_place";
-    Cancel = "cancel", keys 13, after "prelude" "prelude_place";
+    Cancel = "cancel", keys 13, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup";
     Claim = "claim", keys 10, after "prelude" "prelude_place";
     Counts = "counts", keys 9, after "prelude";
     Extend = "extend", keys 1, after "prelude";
-    Fail = "fail", keys 10, after "prelude" "prelude_settle";
-    Finish = "finish", keys 10, after "prelude" "prelude_settle";
+    Fail = "fail", keys 11, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+    Finish = "finish", keys 11, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
     Pause = "pause", keys 3, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place";
     Release = "release", keys 7, after "prelude" "prelude_place" "prelude_settle";

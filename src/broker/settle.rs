@@ -328,6 +328,7 @@ impl Broker {
                 &keys.events(),
                 &metrics,
                 &points,
+                &keys.delayed(),
             ],
         )
     }
