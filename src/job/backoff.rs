@@ -22,8 +22,12 @@ pub const DELAYS_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Backoff {
-    /// The same delay every time.
-    Fixed { delay_ms: u64 },
+    /// The same delay every time; `jitter` (0 to 1) is the share that is random.
+    Fixed {
+        delay_ms: u64,
+        #[serde(default)]
+        jitter: f64,
+    },
     /// `delay * 2^attempts`, at most `max_ms`; `jitter` (0 to 1) is the share that is random.
     Exponential {
         delay_ms: u64,
@@ -50,7 +54,9 @@ pub enum InvalidBackoff {
 impl Backoff {
     pub fn validate(&self) -> Result<(), InvalidBackoff> {
         match self {
-            Self::Exponential { jitter, .. } if !(0.0..=1.0).contains(jitter) => {
+            Self::Fixed { jitter, .. } | Self::Exponential { jitter, .. }
+                if !(0.0..=1.0).contains(jitter) =>
+            {
                 Err(InvalidBackoff::Jitter(*jitter))
             }
             Self::List { delays_ms } if !(1..=DELAYS_MAX).contains(&delays_ms.len()) => {
@@ -67,7 +73,7 @@ impl Backoff {
     pub fn delay(&self, attempts: u32, random: f64) -> Duration {
         match self {
             Self::None => Duration::ZERO,
-            Self::Fixed { delay_ms } => Duration::from_millis(*delay_ms),
+            Self::Fixed { delay_ms, jitter } => with_jitter(*delay_ms as f64, *jitter, random),
             Self::List { delays_ms } => {
                 let nth = delays_ms.get(attempts as usize).or(delays_ms.last());
                 Duration::from_millis(nth.copied().unwrap_or(0))
@@ -79,12 +85,16 @@ impl Backoff {
             } => {
                 let cap = max_ms.map_or(BACKOFF_MAX_SECONDS * 1000.0, |ms| ms as f64);
                 let full = (*delay_ms as f64 * 2f64.powi(attempts.min(62) as i32)).min(cap);
-                // Read from the wire, so not always validated.
-                let jitter = jitter.clamp(0.0, 1.0);
-                Duration::from_secs_f64(full * (1.0 - jitter + jitter * random) / 1000.0)
+                with_jitter(full, *jitter, random)
             }
         }
     }
+}
+
+fn with_jitter(full_ms: f64, jitter: f64, random: f64) -> Duration {
+    // Read from the wire, so not always validated.
+    let jitter = jitter.clamp(0.0, 1.0);
+    Duration::from_secs_f64(full_ms * (1.0 - jitter + jitter * random) / 1000.0)
 }
 
 /// The specification's delay after a failure, jitter included. `random` is in `0.0..1.0`.

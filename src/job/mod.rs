@@ -4,6 +4,7 @@
 //! clock but to make ids, so that every rule in it can be tested as a table of cases.
 
 pub mod backoff;
+mod foreign_options;
 mod outcome;
 mod priority;
 mod progress;
@@ -14,6 +15,7 @@ mod types;
 pub mod wire;
 
 pub use backoff::Backoff;
+pub use foreign_options::{ForeignOptions, KeepFinished, append_stack_trace};
 pub use outcome::{ERROR_MESSAGE_MAX, Ending, JobError, Outcome, RetryRule};
 pub use priority::{Priority, PriorityOutOfRange};
 pub use progress::Progress;

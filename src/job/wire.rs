@@ -105,19 +105,19 @@ fn wire_backoff(job: &NewJob) -> WireBackoff {
         delay,
         jitter,
     };
-    let fixed = |delay| WireBackoff {
+    let fixed = |delay, jitter: f64| WireBackoff {
         r#type: "fixed",
         delay,
-        jitter: None,
+        jitter: (jitter > 0.0).then_some(jitter),
     };
     match &job.backoff {
         None => exponential(job.retry_delay_seconds.max(0) as u64 * 1000, None),
-        Some(Backoff::None) => fixed(0),
-        Some(Backoff::Fixed { delay_ms }) => fixed(*delay_ms),
+        Some(Backoff::None) => fixed(0, 0.0),
+        Some(Backoff::Fixed { delay_ms, jitter }) => fixed(*delay_ms, *jitter),
         Some(Backoff::Exponential {
             delay_ms, jitter, ..
         }) => exponential(*delay_ms, (*jitter > 0.0).then_some(*jitter)),
-        Some(Backoff::List { delays_ms }) => fixed(delays_ms.first().copied().unwrap_or(0)),
+        Some(Backoff::List { delays_ms }) => fixed(delays_ms.first().copied().unwrap_or(0), 0.0),
     }
 }
 
