@@ -90,6 +90,7 @@ impl Bench {
             max,
             lease: Duration::from_secs(60),
             worker_name: None,
+            ..Default::default()
         };
         self.broker.claim(queue, &options).await.unwrap()
     }

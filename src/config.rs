@@ -20,6 +20,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_IMPORT_DIR",
     "BULLWARK_ALLOW_PRIVATE_ADDRESSES",
     "BULLWARK_ALLOW_EVICTION",
+    "BULLWARK_FORWARD_SECRET",
 ];
 
 /// Where the HTTP server listens when nothing else is said.

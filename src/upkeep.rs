@@ -25,7 +25,6 @@ const STALLS_MAX: u32 = 1_000_000;
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
-    rescue(broker, tasks);
     watch_open(record, broker, tasks);
 }
 
@@ -67,7 +66,8 @@ fn relay(record: &Record, broker: &Broker, tasks: &Tasks) {
     });
 }
 
-fn rescue(broker: &Broker, tasks: &Tasks) {
+/// Starts the stalled check of all queues.
+pub fn start_rescue(broker: &Broker, tasks: &Tasks) {
     let broker = broker.clone();
     every(tasks, "rescue", RESCUE_EVERY, move || {
         let broker = broker.clone();

@@ -104,6 +104,19 @@ impl App {
         })
     }
 
+    /// Shows the workers of this process under a name on dashboards, and keeps so many minutes of
+    /// metrics in Redis. Connects anew when it is next used.
+    pub fn name_connections(
+        &mut self,
+        name: Option<String>,
+        metrics_points_max: Option<u32>,
+    ) -> Result<(), BrokerError> {
+        self.broker_options.client_name = name;
+        self.broker_options.metrics_points_max = metrics_points_max;
+        self.broker = Broker::lazy(self.broker_options.clone())?;
+        Ok(())
+    }
+
     /// What the HTTP server works on.
     #[cfg(feature = "server")]
     pub fn services(&self) -> crate::http::Services {
@@ -118,6 +131,12 @@ impl App {
 
     /// Starts the duties of a process that stays.
     pub fn start_upkeep(&self, tasks: &Tasks) {
+        upkeep::start_rescue(&self.broker, tasks);
+        self.start_upkeep_without_rescue(tasks);
+    }
+
+    /// The same for a process whose worker makes its own stalled check.
+    pub fn start_upkeep_without_rescue(&self, tasks: &Tasks) {
         upkeep::start(&self.record, &self.broker, tasks);
         upkeep::start_types(&self.record, &self.enqueue, &self.types, tasks);
     }

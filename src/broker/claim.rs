@@ -14,7 +14,7 @@ use crate::job::QueueName;
 const PROMOTE_MAX: u32 = 1000;
 
 /// Who claims, how much, and for how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClaimOptions {
     /// Proof of the lease; may be shared by all jobs of a claim, never by two attempts of a job.
     pub token: String,
@@ -23,6 +23,18 @@ pub struct ClaimOptions {
     pub lease: Duration,
     /// Shown on dashboards as the job's `processedBy`.
     pub worker_name: Option<String>,
+    /// How many jobs of the queue may start in a window, all workers together. One that is set on
+    /// the queue itself goes before.
+    pub limit: Option<RateLimit>,
+    /// Also read every field of the jobs' hashes.
+    pub whole: bool,
+}
+
+/// A rate limit: so many starts in each window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    pub max: u32,
+    pub window: Duration,
 }
 
 /// The answer to a claim.
@@ -63,6 +75,12 @@ pub struct ClaimedJob {
     /// The schedule that it is an iteration of.
     pub repeat_job_key: Option<String>,
     pub dedup_id: Option<String>,
+    /// JSON array of texts, of the failures before.
+    pub stacktrace: Option<String>,
+    /// It was started before and not put back by hand since.
+    pub was_started: bool,
+    /// Every field of its hash, when asked for.
+    pub hash: Vec<(String, String)>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +90,14 @@ struct Options<'a> {
     lease_ms: u64,
     promote_max: u32,
     worker_name: Option<&'a str>,
+    limit: Option<Limit>,
+    whole: bool,
+}
+
+#[derive(Serialize)]
+struct Limit {
+    max: u32,
+    window_ms: u64,
 }
 
 /// Bytes, because a foreign client may have stored what is no text: that must not cost the
@@ -95,6 +121,11 @@ impl Broker {
             lease_ms: millis(options.lease),
             promote_max: PROMOTE_MAX,
             worker_name: options.worker_name.as_deref(),
+            limit: options.limit.map(|limit| Limit {
+                max: limit.max,
+                window_ms: millis(limit.window),
+            }),
+            whole: options.whole,
         })
         .map_err(|error| BrokerError::corrupt("claim", error.to_string()))?;
         let mut call = ScriptCall::new(
@@ -116,8 +147,8 @@ impl Broker {
             .arg(packed)
             .number_or_empty(self.test_now_ms);
         let reply: Reply = self.connections.run(&call, Repeat::OnlyIfNotRun).await?;
-        let (now_ms, next_due_ms, wait_ms, held, ids, rows) = reply;
-        if ids.len() != rows.len() {
+        let (now_ms, next_due_ms, wait_ms, held, ids, rows, hashes) = reply;
+        if ids.len() != rows.len() || (options.whole && hashes.len() != rows.len()) {
             return Err(BrokerError::corrupt(
                 "claim",
                 "ids and rows differ in number",
@@ -127,7 +158,8 @@ impl Broker {
             jobs: ids
                 .into_iter()
                 .zip(rows)
-                .map(|(id, row)| job_of(id, row))
+                .zip(hashes.into_iter().map(Some).chain(std::iter::repeat(None)))
+                .map(|((id, row), hash)| job_of(id, row, hash.unwrap_or_default()))
                 .collect(),
             next_due_ms: (next_due_ms > 0).then_some(next_due_ms),
             now_ms,
@@ -137,7 +169,8 @@ impl Broker {
     }
 }
 
-type Reply = (i64, i64, i64, i64, Vec<Vec<u8>>, Vec<Row>);
+type Hash = Vec<(Vec<u8>, Vec<u8>)>;
+type Reply = (i64, i64, i64, i64, Vec<Vec<u8>>, Vec<Row>, Vec<Hash>);
 
 /// Redis takes whole milliseconds above zero.
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -147,7 +180,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 /// The fields in the order of `JOB_FIELDS` in `claim.lua`.
-fn job_of(id: Vec<u8>, row: Row) -> ClaimedJob {
+fn job_of(id: Vec<u8>, row: Row, hash: Hash) -> ClaimedJob {
     let mut fields = row.into_iter().map(|field| field.map(text));
     let mut next = || fields.next().flatten();
     ClaimedJob {
@@ -166,6 +199,9 @@ fn job_of(id: Vec<u8>, row: Row) -> ClaimedJob {
         parent: next(),
         repeat_job_key: next(),
         dedup_id: next(),
+        stacktrace: next(),
+        was_started: next().is_some(),
+        hash: hash.into_iter().map(|(k, v)| (text(k), text(v))).collect(),
     }
 }
 

@@ -125,6 +125,18 @@ impl Broker {
         Ok(answers)
     }
 
+    /// When a job was finished, by its hash; none: it is not there, or not finished.
+    pub async fn finished_ms(
+        &self,
+        queue: &QueueName,
+        id: &str,
+    ) -> Result<Option<i64>, BrokerError> {
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(format!("{}{id}", self.keys(queue).job_prefix()))
+            .arg("finishedOn");
+        self.connections.command("finished_ms", &cmd).await
+    }
+
     /// How many jobs are in each state, at one moment.
     pub async fn counts(&self, queue: &QueueName) -> Result<Counts, BrokerError> {
         let keys = self.keys(queue);

@@ -18,6 +18,7 @@ mod error;
 mod inspect;
 mod keys;
 mod lease;
+mod limiter;
 mod remove;
 mod script;
 mod settle;
@@ -30,13 +31,13 @@ use redis::InfoDict;
 
 pub use add::{Added, NewJob};
 pub use batch::BATCH_MAX;
-pub use claim::{ClaimOptions, Claimed, ClaimedJob};
+pub use claim::{ClaimOptions, Claimed, ClaimedJob, RateLimit};
 pub use error::{BrokerError, Refusal};
 pub use inspect::{BrokerState, Counts, IdPage, KeyPage, LIST_MAX, QUEUES_MAX};
 pub use lease::RESCUE_MAX;
 pub use remove::Cancelled;
 pub use script::{SCRIPTS, Script};
-pub use settle::{Fail, Finish, Keep, Release, Retry, Settled};
+pub use settle::{Confirm, Fail, Finish, Keep, Release, Retry, Settled};
 pub use waker::{WAIT_MAX, Waker};
 
 use crate::job::QueueName;

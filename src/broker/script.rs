@@ -45,7 +45,8 @@ macro_rules! scripts {
 scripts! {
     Add = "add", keys 9, after "prelude" "prelude_place";
     Cancel = "cancel", keys 13, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup";
-    Claim = "claim", keys 10, after "prelude" "prelude_place";
+    Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_claim";
+    Confirm = "confirm", keys 1, after "prelude";
     Counts = "counts", keys 9, after "prelude";
     Extend = "extend", keys 1, after "prelude";
     Fail = "fail", keys 11, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";

@@ -57,6 +57,15 @@ pub struct Retry {
     pub lifo: bool,
 }
 
+/// An attempt that is about to end.
+#[derive(Debug, Clone)]
+pub struct Confirm {
+    pub id: String,
+    pub token: String,
+    /// It succeeded: then no child may be open or have failed.
+    pub completes: bool,
+}
+
 /// A job that is given back unrun.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -93,6 +102,10 @@ pub enum Settled {
     NotActive,
     /// Another attempt holds the lease. Nothing was changed.
     LockMismatch,
+    /// It can't complete: children of it are not over.
+    PendingChildren,
+    /// It can't complete: children of it failed.
+    FailedChildren,
 }
 
 impl Settled {
@@ -101,7 +114,9 @@ impl Settled {
             -1 => Some(Self::JobMissing),
             -2 => Some(Self::LockMissing),
             -3 => Some(Self::NotActive),
+            -4 => Some(Self::PendingChildren),
             -6 => Some(Self::LockMismatch),
+            -9 => Some(Self::FailedChildren),
             _ => None,
         }
     }
@@ -288,6 +303,25 @@ impl Broker {
             }
             let settled = self.run_settling(&call, batch.len()).await?;
             answers.splice(0..0, settled);
+        }
+        Ok(answers)
+    }
+
+    /// Whether attempts may end now; asked before an outcome is recorded. `Done`: they may.
+    pub async fn confirm(
+        &self,
+        queue: &QueueName,
+        jobs: &[Confirm],
+    ) -> Result<Vec<Settled>, BrokerError> {
+        let keys = self.keys(queue);
+        let mut answers = Vec::with_capacity(jobs.len());
+        for batch in batches(jobs, |job| job.id.len()) {
+            let mut call = ScriptCall::new(ScriptId::Confirm, [&keys.active()]);
+            call.arg(keys.job_prefix());
+            for job in batch {
+                call.arg(&job.id).arg(&job.token).flag(job.completes);
+            }
+            answers.extend(self.run_settling(&call, batch.len()).await?);
         }
         Ok(answers)
     }

@@ -46,6 +46,14 @@ impl Waker {
         }
     }
 
+    /// Opens the connection, so that dashboards see the worker before it first waits.
+    pub async fn open(&mut self, queues: &[QueueName]) -> Result<(), BrokerError> {
+        if let (None, Some(first)) = (&self.connection, queues.first()) {
+            self.connection = Some(self.connect(first).await?);
+        }
+        Ok(())
+    }
+
     /// Waits until a queue may have a job, at most `timeout` and at most [`WAIT_MAX`].
     ///
     /// The queue that woke us may turn out to have nothing yet: a marker also announces the next
@@ -67,10 +75,7 @@ impl Waker {
         };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self
-                .open(first)
-                .await
-                .map_err(|error| BrokerError::from_redis("open the waker's connection", &error))?,
+            None => self.connect(first).await?,
         };
         let markers: Vec<String> = queues
             .iter()
@@ -90,8 +95,14 @@ impl Waker {
         }))
     }
 
+    async fn connect(&self, queue: &QueueName) -> Result<MultiplexedConnection, BrokerError> {
+        self.open_named(queue)
+            .await
+            .map_err(|error| BrokerError::from_redis("open the waker's connection", &error))
+    }
+
     /// `BullMQ`'s dashboards find workers by the name of this connection.
-    async fn open(&self, queue: &QueueName) -> RedisResult<MultiplexedConnection> {
+    async fn open_named(&self, queue: &QueueName) -> RedisResult<MultiplexedConnection> {
         let config = connection_config(None);
         let mut connection = self
             .client

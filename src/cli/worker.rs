@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::forward::{self, ForwardFlags};
 use super::serve::{STOP_LIMIT, Signals};
 use super::{Done, Global, connect, output, whole};
 use crate::app::{App, AppError, worker_id};
@@ -20,6 +21,8 @@ use crate::worker::{ServedQueue, WorkerOptions};
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) options: WorkerFlags,
+    #[command(flatten)]
+    pub(crate) forwarding: ForwardFlags,
 }
 
 /// Options of everything that runs jobs.
@@ -28,9 +31,9 @@ pub(crate) struct WorkerFlags {
     /// Queue to serve; repeat for several, first one first, or weighted: --queue a=3 --queue b=1
     #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
     queues: Vec<ServedQueue>,
-    /// Jobs at once
-    #[arg(long, default_value_t = 50, value_parser = whole(1..=10_000))]
-    concurrency: u32,
+    /// Jobs at once [default: 50; 1 with --forward]
+    #[arg(long, value_parser = whole(1..=10_000))]
+    pub(crate) concurrency: Option<u32>,
     /// Milliseconds after which the jobs of a killed worker may run elsewhere
     #[arg(long, default_value_t = 10_000, value_parser = whole(1000..=3_600_000))]
     lease_ms: u32,
@@ -46,12 +49,15 @@ impl WorkerFlags {
             true => default_queues(),
             false => self.queues.clone(),
         };
-        options.slots = self.concurrency as usize;
+        options.slots = self.concurrency.unwrap_or(SLOTS) as usize;
         options.lease = Duration::from_millis(u64::from(self.lease_ms));
         options.shutdown_limit = Duration::from_secs(self.shutdown_limit);
         options
     }
 }
+
+/// Jobs at once when nothing is said.
+const SLOTS: u32 = 50;
 
 /// The specification's queues, most urgent first.
 fn default_queues() -> Vec<ServedQueue> {
@@ -62,6 +68,9 @@ fn default_queues() -> Vec<ServedQueue> {
 }
 
 pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
+    if let Some(url) = &worker.forwarding.forward {
+        return forward::run(global, &worker.options, &worker.forwarding, url).await;
+    }
     let signals = Signals::listen()?;
     let app = connect::app_with_patience(global.config()?).await?;
     let options = worker.options.settle();
@@ -78,17 +87,19 @@ pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
 }
 
 /// Works until the first signal, then shuts down; the second signal hurries it.
-async fn work_until_signal(
+pub(crate) async fn work_until_signal(
     app: &App,
     options: WorkerOptions,
     mut signals: Signals,
 ) -> Result<(), AppError> {
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let closing = options.steering.closing().clone();
     let work = app.work(options, stop.clone(), hurry.clone());
     tokio::pin!(work);
     loop {
         tokio::select! {
             worked = &mut work => return worked,
+            () = closing.cancelled(), if !stop.is_cancelled() => stop.cancel(),
             () = signals.next() => {
                 if stop.is_cancelled() {
                     hurry.cancel();

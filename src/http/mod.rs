@@ -23,6 +23,7 @@ mod query;
 mod reports;
 mod state;
 mod stats;
+mod steering;
 mod types;
 mod uploads;
 
@@ -45,6 +46,7 @@ use crate::record::Record;
 use crate::tasks::Tasks;
 use problem::{Code, Problem};
 use state::State;
+pub use steering::{WorkerAdmin, serve_worker};
 
 /// How often Redis is looked at, for what answers say about it.
 const PROBE_EVERY: Duration = Duration::from_secs(2);

@@ -16,7 +16,9 @@ pub mod wire;
 
 pub use backoff::Backoff;
 pub use foreign_options::{ForeignOptions, KeepFinished, append_stack_trace};
-pub use outcome::{ERROR_MESSAGE_MAX, Ending, JobError, Outcome, RetryRule};
+pub use outcome::{
+    ERROR_MESSAGE_MAX, Ending, JobError, Outcome, Report, RetryRule, RetryWish, Telling,
+};
 pub use priority::{Priority, PriorityOutOfRange};
 pub use progress::Progress;
 pub use queue_name::{InvalidQueueName, QUEUE_NAME_MAX, QueueName};

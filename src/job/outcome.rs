@@ -30,9 +30,37 @@ pub enum JobError {
     /// No retry can help: straight to the dead letter queue.
     #[error("{0}")]
     Permanent(String),
+    /// What a worker in another language reports, with its own stack trace.
+    #[error("{}", .0.message)]
+    Reported(Box<Report>),
+    /// Whoever ran the job has moved it in Redis itself (delayed it, put it back, made it wait for
+    /// children): the attempt is over, its failure is not counted, and Redis needs no word of it.
+    #[error("the job was moved while it ran")]
+    Moved,
+    /// A rate limit was met: back to the front of the queue, no attempt spent. With a time, the
+    /// whole queue pauses so long.
+    #[error("bullmq:rateLimitExceeded")]
+    RateLimited(Option<Duration>),
     /// The job belongs to another worker or is over: nothing may be written any more.
     #[error("the lease of this attempt is lost")]
     LeaseLost,
+}
+
+/// The failure of an attempt as a foreign worker describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    pub message: String,
+    pub stack: Option<String>,
+    pub retry: RetryWish,
+}
+
+/// What the one who failed wants to happen next. Nobody gets more retries than the job has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryWish {
+    /// After the job's own backoff.
+    Backoff,
+    After(Duration),
+    Never,
 }
 
 impl JobError {
@@ -81,6 +109,21 @@ pub struct Outcome {
     pub delay: Duration,
     /// `jobs.attempts` after this.
     pub attempts: u32,
+    /// Where it failed, when the handler says so.
+    pub stack: Option<String>,
+    pub telling: Telling,
+}
+
+/// What Redis needs to hear of an outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Telling {
+    /// What the event says.
+    #[default]
+    Event,
+    /// Nothing: the job was moved there already.
+    Nothing,
+    /// It goes back, and the queue starts nothing for this time; none: whatever limit is set there.
+    Limit(Option<Duration>),
 }
 
 impl Outcome {
@@ -104,9 +147,38 @@ impl Ending {
                     error: None,
                     delay: Duration::ZERO,
                     attempts: rule.attempts,
+                    stack: None,
+                    telling: Telling::Event,
                 });
             }
             Self::Error(JobError::LeaseLost) => return None,
+            Self::Error(JobError::Moved) => {
+                let why = JobError::Moved.to_string();
+                let mut moved = without_retry(Event::Released, why, Duration::ZERO, rule);
+                moved.telling = Telling::Nothing;
+                return Some(moved);
+            }
+            Self::Error(JobError::RateLimited(pause)) => {
+                let why = "rate limit met".to_owned();
+                let mut limited = without_retry(Event::Released, why, Duration::ZERO, rule);
+                limited.telling = Telling::Limit(pause);
+                return Some(limited);
+            }
+            Self::Error(JobError::Reported(report)) => {
+                let Report {
+                    message,
+                    stack,
+                    retry,
+                } = *report;
+                let plain = match retry {
+                    RetryWish::Backoff => JobError::Retry(message),
+                    RetryWish::After(delay) => JobError::RetryAfter(delay, message),
+                    RetryWish::Never => JobError::Permanent(message),
+                };
+                let mut outcome = Self::Error(plain).settle(rule, random)?;
+                outcome.stack = stack.map(cut);
+                return Some(outcome);
+            }
             Self::Error(JobError::Permanent(why)) => {
                 return Some(without_retry(Event::Discarded, why, Duration::ZERO, rule));
             }
@@ -138,6 +210,8 @@ impl Ending {
             error: Some(cut(error)),
             delay: delay.min(DELAY_MAX),
             attempts: rule.attempts + u32::from(retries_left),
+            stack: None,
+            telling: Telling::Event,
         })
     }
 }
@@ -150,6 +224,8 @@ fn without_retry(event: Event, why: String, delay: Duration, rule: &RetryRule) -
         error,
         delay: delay.min(DELAY_MAX),
         attempts: rule.attempts,
+        stack: None,
+        telling: Telling::Event,
     }
 }
 

@@ -100,8 +100,8 @@ async fn settle_mixed(
            UPDATE jobs j
            SET status = u.status, attempt = u.attempt, attempts = u.attempts,
              result = u.result::jsonb,
-             error_message = u.error, started_at = u.started_at, worker_id = u.worker_id,
-             lease_losses = 0,
+             error_message = u.error, error_stack = u.stack, started_at = u.started_at,
+             worker_id = u.worker_id, lease_losses = 0,
              completed_at = CASE u.status WHEN 'completed' THEN now() END,
              failed_at = CASE WHEN u.status IN ('failed', 'dead_letter') THEN now()
                               ELSE j.failed_at END,
@@ -111,17 +111,19 @@ async fn settle_mixed(
                                   THEN now() + u.delay_ms * interval '1 millisecond'
                                   ELSE j.scheduled_for END
            FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[],
-             $7::bigint[], $8::timestamptz[], $9::text[])
-             AS u (id, attempt, attempts, status, result, error, delay_ms, started_at, worker_id)
+             $7::bigint[], $8::timestamptz[], $9::text[], $10::text[])
+             AS u (id, attempt, attempts, status, result, error, delay_ms, started_at, worker_id,
+               stack)
            WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
              AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
              AND j.worker_id = u.worker_id))
            RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt,
-             j.error_message, j.worker_id, j.started_at, j.next_retry_at
+             j.error_message, j.error_stack, j.worker_id, j.started_at, j.next_retry_at
          ), history AS (
-           INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id,
-             started_at, next_retry_at)
-           SELECT id, attempt, status, error_message, worker_id, started_at, next_retry_at
+           INSERT INTO job_failures (job_id, attempt, outcome, error_message, error_stack,
+             worker_id, started_at, next_retry_at)
+           SELECT id, attempt, status, error_message, error_stack, worker_id, started_at,
+             next_retry_at
            FROM settled WHERE status IN ('failed', 'dead_letter')
            ON CONFLICT (job_id, attempt) DO NOTHING
          ), dead AS (
@@ -169,6 +171,12 @@ async fn settle_mixed(
         batch
             .iter()
             .map(|s| s.worker_id.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        batch
+            .iter()
+            .map(|s| s.outcome.stack.as_deref())
             .collect::<Vec<_>>(),
     )
     .fetch_all(&record.writers)

@@ -110,8 +110,33 @@ struct RefusedRow {
     delay_ms: Option<i64>,
 }
 
+/// A start that Redis made, as the record is asked about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub id: Uuid,
+    /// The number of the start, by Redis.
+    pub number: i32,
+    /// The failures that Redis counts.
+    pub made: i32,
+}
+
+impl Asked {
+    /// A start of which no failure is known.
+    pub fn new(id: Uuid, number: i32) -> Self {
+        Self {
+            id,
+            number,
+            made: 0,
+        }
+    }
+}
+
 /// Asks the record about jobs that were started before, and records the start of those that may
-/// run. `starts` are (id, number of the start by Redis). One answer per id, in order.
+/// run. One answer per id, in order.
+///
+/// A job that is not due by the record is put off, unless Redis was told of its last failure and
+/// has handed it out all the same: then a person or a client promoted it. Of a foreign job only
+/// Redis knows when it is due.
 ///
 /// The new attempt number is above every number that was ever used: Redis may have lost count, the
 /// record has missed at most one. A start that no outcome followed is written to the retry history
@@ -121,11 +146,12 @@ struct RefusedRow {
 pub async fn restart_many(
     record: &Record,
     worker_id: &str,
-    starts: &[(Uuid, i32)],
+    starts: &[Asked],
 ) -> Result<Vec<Restart>, RecordError> {
     debug_assert!(starts.len() <= START_MAX);
-    let ids: Vec<Uuid> = starts.iter().map(|(id, _)| *id).collect();
-    let numbers: Vec<i32> = starts.iter().map(|(_, number)| *number).collect();
+    let ids: Vec<Uuid> = starts.iter().map(|start| start.id).collect();
+    let numbers: Vec<i32> = starts.iter().map(|start| start.number).collect();
+    let made: Vec<i32> = starts.iter().map(|start| start.made).collect();
     let rows: Vec<RestartRow> = sqlx::query_as(
         "WITH before AS (
            SELECT j.id, j.attempt, j.status, j.worker_id, j.started_at,
@@ -136,13 +162,15 @@ pub async fn restart_many(
                WHEN 'processing' THEN j.worker_id IS DISTINCT FROM $3 OR j.attempt < u.number
                ELSE j.attempt = 0 AND u.number > 1
              END AS lost
-           FROM unnest($1::uuid[], $2::int[]) AS u (id, number)
+           FROM unnest($1::uuid[], $2::int[], $4::int[]) AS u (id, number, made)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('pending', 'processing', 'failed')
              -- Due, or nearly: the clocks of the two stores may differ a little.
-             AND coalesce(CASE j.status WHEN 'failed' THEN j.next_retry_at
-                                        WHEN 'pending' THEN j.scheduled_for END, now())
-                 <= now() + interval '1 second'
+             AND (coalesce(CASE j.status WHEN 'failed' THEN j.next_retry_at
+                                         WHEN 'pending' THEN j.scheduled_for END, now())
+                  <= now() + interval '1 second'
+               OR (j.status = 'failed' AND u.made >= j.attempts)
+               OR j.wire IS NOT NULL OR j.redis_id IS NOT NULL)
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ), lost AS (
@@ -165,6 +193,7 @@ pub async fn restart_many(
     .bind(&ids)
     .bind(&numbers)
     .bind(worker_id)
+    .bind(&made)
     .fetch_all(&record.writers)
     .await?;
 
@@ -227,6 +256,37 @@ fn answer(
     Ok(Restart::Later {
         delay_ms: row.delay_ms.unwrap_or(0).max(100),
     })
+}
+
+/// Opens jobs that are over in the record and that a `BullMQ` client has put back by hand (`retry`
+/// on a dashboard). `jobs` are (id, failures that Redis still counts). Open ones stay as they are.
+pub async fn reopen_many(record: &Record, jobs: &[(Uuid, i32)]) -> Result<(), RecordError> {
+    sqlx::query(
+        "WITH wanted AS (
+           SELECT j.id, least(greatest(u.made, 0), j.max_attempts) AS made
+           FROM unnest($1::uuid[], $2::int[]) AS u (id, made)
+           JOIN jobs j ON j.id = u.id
+           WHERE j.status IN ('completed', 'dead_letter')
+           ORDER BY j.id FOR NO KEY UPDATE OF j
+         ), opened AS (
+           UPDATE jobs j SET status = 'pending', attempts = w.made, lease_losses = 0,
+             result = NULL, error_message = NULL, error_stack = NULL, completed_at = NULL,
+             failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
+           FROM wanted w WHERE j.id = w.id
+           RETURNING j.id
+         ), buried AS (
+           DELETE FROM bullwark.dead_letters d USING opened o WHERE d.job_id = o.id
+         ), straggling AS (
+           INSERT INTO bullwark.stragglers SELECT id FROM opened ON CONFLICT DO NOTHING
+         )
+         INSERT INTO job_logs (job_id, log_level, message)
+         SELECT id, 'info', 'retried by a BullMQ client' FROM opened",
+    )
+    .bind(jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(jobs.iter().map(|(_, made)| *made).collect::<Vec<_>>())
+    .execute(&record.writers)
+    .await?;
+    Ok(())
 }
 
 /// Of the given jobs, those that have lost at least `losses` workers since their last outcome or

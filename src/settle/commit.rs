@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Done, Ended, Verdict, Waiting, tell};
 use crate::broker::Broker;
-use crate::job::{Event, Outcome};
+use crate::job::{Event, Outcome, Telling};
 use crate::record::settle::{SETTLE_MAX, SettledAttempt, settle_many, settled_as};
 use crate::record::{Record, RecordError};
 
@@ -170,5 +170,7 @@ fn unstorable(outcome: &Outcome, why: &RecordError) -> Outcome {
         error: Some(format!("the outcome could not be stored: {why}")),
         delay: Duration::ZERO,
         attempts: outcome.attempts.saturating_sub(u32::from(counted)),
+        stack: None,
+        telling: Telling::Event,
     }
 }

@@ -25,8 +25,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::broker::Broker;
-use crate::job::{Outcome, QueueName};
+use crate::broker::{Broker, Keep};
+use crate::job::{ForeignOptions, KeepFinished, Outcome, QueueName};
 use crate::record::Record;
 use crate::tasks::Tasks;
 
@@ -53,6 +53,50 @@ pub struct Ended {
     pub max_attempts: u32,
     pub started_at: DateTime<Utc>,
     pub outcome: Outcome,
+    /// How Redis is told, where that differs from Bullwark's own way.
+    pub manner: Option<Box<Manner>>,
+}
+
+/// How the end of a job is written to Redis: the wishes of the `BullMQ` client that added it.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    pub keep_completed: Keep,
+    pub keep_failed: Keep,
+    pub lifo: bool,
+    /// Stack traces of earlier failures, as they are in the hash.
+    pub stacktrace: Option<String>,
+    pub stack_traces_max: usize,
+}
+
+impl Manner {
+    /// What the job's options say, then the worker's own wishes, then `BullMQ`'s default: keep all.
+    pub fn of(
+        options: &ForeignOptions,
+        keep_completed: Option<KeepFinished>,
+        keep_failed: Option<KeepFinished>,
+        stacktrace: Option<String>,
+    ) -> Self {
+        Self {
+            keep_completed: keep(options.remove_on_complete.or(keep_completed)),
+            keep_failed: keep(options.remove_on_fail.or(keep_failed)),
+            lifo: options.lifo,
+            stacktrace,
+            stack_traces_max: options.stack_traces_max,
+        }
+    }
+}
+
+fn keep(wish: Option<KeepFinished>) -> Keep {
+    let wish = wish.unwrap_or(KeepFinished::ALL);
+    match wish.count {
+        Some(0) => Keep::Remove,
+        _ if wish == KeepFinished::ALL => Keep::All,
+        count => Keep::Some {
+            count,
+            age_seconds: wish.age_seconds,
+            limit: wish.limit,
+        },
+    }
 }
 
 /// What became of an outcome.

@@ -1,11 +1,12 @@
 //! Telling Redis what the record has decided.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Ended;
 use crate::broker::{Broker, BrokerError, Fail, Finish, Keep, Release, Retry};
 use crate::job::wire::{KEEP_COMPLETED, KEEP_FAILED};
-use crate::job::{Event, QueueName};
+use crate::job::{Event, QueueName, Telling, append_stack_trace};
 
 /// What one queue is told, by kind.
 #[derive(Default)]
@@ -15,6 +16,8 @@ struct Told {
     retry: Vec<Retry>,
     release: Vec<Release>,
     cancel: Vec<String>,
+    /// Starts nothing for so long.
+    pause: Option<Duration>,
 }
 
 /// Tells Redis of committed outcomes. Safe to repeat. A job whose lease or hash is gone is left
@@ -37,6 +40,9 @@ pub async fn tell(broker: &Broker, ended: &[&Ended]) -> Result<(), BrokerError> 
         for result in results {
             first_error = first_error.and(result);
         }
+        if let Some(pause) = told.pause {
+            first_error = first_error.and(broker.rate_limit(queue, pause).await);
+        }
     }
     first_error
 }
@@ -45,8 +51,19 @@ impl Told {
     fn push(&mut self, ended: &Ended) {
         let (id, token) = (ended.wire_id.clone(), ended.token.clone());
         let outcome = &ended.outcome;
+        match outcome.telling {
+            Telling::Event => {}
+            Telling::Nothing => return,
+            Telling::Limit(pause) => self.pause = self.pause.max(pause),
+        }
+        let manner = ended.manner.as_deref();
         let reason = outcome.error.clone().unwrap_or_default();
-        let stacktrace = serde_json::json!([reason]).to_string();
+        let stacktrace = {
+            let (before, max) = manner.map_or((None, 1), |manner| {
+                (manner.stacktrace.as_deref(), manner.stack_traces_max)
+            });
+            append_stack_trace(before, outcome.stack.as_deref().unwrap_or(&reason), max)
+        };
         let retry = |count_attempt| Retry {
             id: id.clone(),
             token: token.clone(),
@@ -54,14 +71,14 @@ impl Told {
             reason: reason.clone(),
             stacktrace: stacktrace.clone(),
             count_attempt,
-            lifo: false,
+            lifo: manner.is_some_and(|manner| manner.lifo),
         };
         match outcome.event {
             Event::Succeeded => self.finish.push(Finish {
                 id,
                 token,
                 returnvalue: outcome.result.clone().unwrap_or_else(|| "null".to_owned()),
-                keep: keep(KEEP_COMPLETED),
+                keep: manner.map_or(keep(KEEP_COMPLETED), |manner| manner.keep_completed),
             }),
             Event::Errored { retries_left: true } => self.retry.push(retry(true)),
             Event::Errored {
@@ -73,7 +90,7 @@ impl Told {
                 reason,
                 stacktrace,
                 attempts: ended.max_attempts + 1,
-                keep: keep(KEEP_FAILED),
+                keep: manner.map_or(keep(KEEP_FAILED), |manner| manner.keep_failed),
             }),
             Event::Snoozed => self.retry.push(retry(false)),
             Event::Released => self.release.push(Release { id, token }),

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::events::WorkerEvent;
 use super::execute::execute;
 use super::held::{Held, Phase};
+use super::options::Manners;
 use super::order::order;
 use super::restart::{Claimed, put_back, restart};
+use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, Waker};
 use crate::job::{QueueName, wire};
@@ -19,8 +23,6 @@ use crate::record::adopt;
 
 /// The most jobs of one claim.
 pub const CLAIM_MAX: usize = 200;
-/// How long an idle worker waits for a wake-up before it looks by itself.
-const IDLE: Duration = Duration::from_secs(5);
 /// How long a job rests that was handed out while this worker still holds it.
 const HELD_DELAY: Duration = Duration::from_secs(1);
 /// The highest number of a start that Redis may claim; far more than any job has.
@@ -32,37 +34,105 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut waker = shared.broker.waker();
     let names: Vec<QueueName> = shared.queues.iter().map(|q| q.name.clone()).collect();
-    loop {
+    tokio::select! {
+        () = connect(&shared, &mut waker, &names) => {}
+        () = stop.cancelled() => return,
+    }
+    let mut is_drained = false;
+    while !stop.is_cancelled() {
         let free = tokio::select! {
-            permit = shared.slots.clone().acquire_owned() => permit,
+            permit = shared.steering.slots().clone().acquire_owned() => permit,
             () = stop.cancelled() => return,
         };
+        // Fails only when the semaphore is closed, which nobody does.
         let Ok(first) = free else { return };
-        match claim_round(&shared, first).await {
-            Ok(Round {
+        let (pause, next_due) = match take_turn(&shared, first).await {
+            Turn::Paused => {
+                tokio::select! {
+                    () = shared.steering.until_paused(false) => {}
+                    () = stop.cancelled() => return,
+                }
+                continue;
+            }
+            Turn::Limited(until) => (Some(until.saturating_duration_since(Instant::now())), None),
+            Turn::Claimed(Round {
                 claimed: 0,
                 next_due,
             }) => {
-                tokio::select! {
-                    () = idle(&mut waker, &names, next_due) => {}
-                    () = stop.cancelled() => return,
+                if let Some(events) = shared.events().filter(|_| !is_drained) {
+                    events.tell(WorkerEvent::Drained);
                 }
+                is_drained = true;
+                (None, next_due)
             }
-            Ok(_) if stop.is_cancelled() => return,
-            Ok(_) => {}
-            Err(error) => {
+            Turn::Claimed(_) => {
+                is_drained = false;
+                continue;
+            }
+            Turn::Failed(error) => {
                 tracing::warn!(%error, "claim failed");
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    () = stop.cancelled() => return,
+                if let Some(events) = shared.events() {
+                    events.error(error.to_string());
                 }
+                (Some(PAUSE), None)
             }
+        };
+        let rest = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => idle(&mut waker, &names, next_due, shared.idle).await,
+            }
+        };
+        tokio::select! {
+            () = rest => {}
+            () = shared.steering.until_paused(true) => {}
+            () = stop.cancelled() => return,
         }
     }
 }
 
-async fn idle(waker: &mut Waker, names: &[QueueName], next_due: Option<Duration>) {
-    let timeout = next_due.map_or(IDLE, |due| due.min(IDLE));
+/// Opens the connection by which dashboards know the worker, however long that takes.
+async fn connect(shared: &Shared, waker: &mut Waker, names: &[QueueName]) {
+    while let Err(error) = waker.open(names).await {
+        tracing::warn!(%error, "no connection to wait on yet");
+        tokio::time::sleep(PAUSE).await;
+    }
+    if let Some(events) = shared.events() {
+        events.tell(WorkerEvent::Ready);
+    }
+}
+
+/// What became of one turn of the loop.
+enum Turn {
+    Paused,
+    /// A rate limit was met by a job; nothing is claimed before.
+    Limited(Instant),
+    Claimed(Round),
+    Failed(BrokerError),
+}
+
+/// Claims, unless something keeps the worker from it. Never dropped half-way: a claim goes on in
+/// Redis, and its jobs would be nobody's.
+async fn take_turn(shared: &Arc<Shared>, first: OwnedSemaphorePermit) -> Turn {
+    let limited_until = *shared.limited_until();
+    if let Some(until) = limited_until.filter(|until| *until > Instant::now()) {
+        return Turn::Limited(until);
+    }
+    let Some(_claiming) = shared.steering.may_claim().await else {
+        return Turn::Paused;
+    };
+    claim_round(shared, first)
+        .await
+        .map_or_else(Turn::Failed, Turn::Claimed)
+}
+
+async fn idle(
+    waker: &mut Waker,
+    names: &[QueueName],
+    next_due: Option<Duration>,
+    longest: Duration,
+) {
+    let timeout = next_due.map_or(longest, |due| due.min(longest));
     if let Err(error) = waker.wait(names, timeout).await {
         tracing::warn!(%error, "wait for jobs failed");
         tokio::time::sleep(PAUSE).await;
@@ -82,7 +152,7 @@ async fn claim_round(
 ) -> Result<Round, BrokerError> {
     let mut slots = vec![first];
     while slots.len() < CLAIM_MAX {
-        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+        let Ok(slot) = shared.steering.slots().clone().try_acquire_owned() else {
             break;
         };
         slots.push(slot);
@@ -95,11 +165,14 @@ async fn claim_round(
         if slots.is_empty() {
             break;
         }
+        let manners = shared.manners.as_ref();
         let options = ClaimOptions {
             token: format!("{}:{}", shared.worker_id, shared.next_claim()),
             max: slots.len(),
             lease: shared.lease,
-            worker_name: None,
+            worker_name: manners.and_then(|manners| manners.name.clone()),
+            limit: manners.and_then(|manners| manners.limit),
+            whole: manners.is_some(),
         };
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
@@ -107,9 +180,7 @@ async fn claim_round(
         round.next_due = [
             round.next_due,
             claimed.next_due_ms.map(until_due),
-            claimed
-                .wait_ms
-                .map(|ms| Duration::from_millis(ms.max(1) as u64)),
+            claimed.wait_ms.map(|ms| limit_wait(manners, ms)),
         ]
         .into_iter()
         .flatten()
@@ -129,6 +200,12 @@ async fn claim_round(
         }
     }
     Ok(round)
+}
+
+fn limit_wait(manners: Option<&Manners>, wait_ms: i64) -> Duration {
+    let wait = Duration::from_millis(wait_ms.max(1).unsigned_abs());
+    let longest = manners.and_then(|manners| manners.limit_wait_max);
+    longest.map_or(wait, |longest| wait.min(longest))
 }
 
 /// First starts go straight to their handlers; all others are checked against the record before.
@@ -160,7 +237,11 @@ fn start(
                 (id, number as i32, None)
             }
         };
-        let held = Held::new(id, &job.id, queue, token, number, started_at);
+        let envelope = envelope.cloned();
+        // The hot path keeps nothing that it does not need.
+        let needs_wire = envelope.is_none() || shared.manners.is_some();
+        let wire = needs_wire.then(|| Arc::new(Wire::new(job.clone(), &options)));
+        let held = Held::new(id, &job.id, queue, token, number, started_at).with_wire(wire.clone());
         let held = Arc::new(match envelope {
             Some(_) => held,
             None => held.in_phase(Phase::Asked),
@@ -180,8 +261,8 @@ fn start(
                 checkpoint: None,
             };
             run_first(shared, taken, slot);
-        } else {
-            again.push(Claimed { job, held, slot });
+        } else if let Some(wire) = wire {
+            again.push(Claimed { wire, held, slot });
         }
     }
     if !again.is_empty() {

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::held::Held;
-use crate::job::{JobError, Progress};
+use crate::broker::ClaimedJob;
+use crate::job::{JobError, Progress, QueueName};
 use crate::record::logs::{LogLevel, NewLog};
 use crate::record::{Record, RecordError, Tx, start};
 
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) record: Record,
     pub(super) held: Arc<Held>,
     pub(super) worker_id: Arc<str>,
+    pub(super) prefix: Arc<str>,
     pub(super) workspace_id: Option<Uuid>,
     pub(super) checkpoint: Option<serde_json::Value>,
     pub(super) logs: mpsc::Sender<NewLog>,
@@ -49,6 +51,32 @@ impl JobContext {
     /// Whose job it is. A handler touches rows of this workspace only.
     pub fn workspace_id(&self) -> Option<Uuid> {
         self.inner.workspace_id
+    }
+
+    /// The job as it was claimed in Redis. Kept for jobs that `BullMQ` clients added, and by workers
+    /// that keep `BullMQ`'s manners.
+    pub fn wire(&self) -> Option<&ClaimedJob> {
+        self.inner.held.wire.as_ref().map(|wire| &wire.job)
+    }
+
+    /// The queue that the job was claimed from.
+    pub fn queue(&self) -> &QueueName {
+        &self.inner.held.queue
+    }
+
+    /// Start of the keys of its queue.
+    pub fn prefix(&self) -> &str {
+        &self.inner.prefix
+    }
+
+    /// Proof of the lease in Redis.
+    pub fn token(&self) -> &str {
+        &self.inner.held.token
+    }
+
+    /// The worker that runs this attempt.
+    pub fn worker_id(&self) -> &str {
+        &self.inner.worker_id
     }
 
     pub fn record(&self) -> &Record {

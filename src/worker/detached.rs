@@ -47,6 +47,7 @@ impl JobContext {
             record: job.record,
             held: Arc::new(held),
             worker_id: job.worker_id.into(),
+            prefix: "bull".into(),
             workspace_id: job.workspace_id,
             checkpoint: job.checkpoint,
             logs,

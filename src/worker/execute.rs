@@ -7,10 +7,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::announce::announce;
+use super::confirm::confirm;
 use super::context::{Inner, JobContext};
+use super::events::WorkerEvent;
 use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
-use crate::job::{Ending, JobError, RetryRule};
+use crate::job::{Ending, JobError, Report, RetryRule, RetryWish};
 use crate::settle::Ended;
 use crate::tasks::panic_text;
 
@@ -40,23 +43,53 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             record: shared.record.clone(),
             held: held.clone(),
             worker_id: shared.worker_id.clone(),
+            prefix: shared.prefix.clone(),
             workspace_id,
             checkpoint,
             logs: shared.logs.clone(),
         }),
     };
+    if let Some(events) = shared.events() {
+        events.tell(WorkerEvent::Active {
+            id: held.wire_id.clone(),
+        });
+    }
     let started = tokio::time::Instant::now();
     let handler = shared.handlers.run(&job_type, context, payload);
     let ending = run_to_end(handler, &held, limit, &shared.interrupted).await;
     metrics::histogram!("bullwark_run_seconds", "job_type" => job_type)
         .record(started.elapsed().as_secs_f64());
-    hand_over(&shared, &held, ending, &rule).await;
+    end(&shared, &held, ending, &rule).await;
+}
+
+/// Ends a job that must fail without having been run.
+pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
+    if let Some(events) = shared.events() {
+        events.tell(WorkerEvent::Active {
+            id: taken.held.wire_id.clone(),
+        });
+    }
+    let stack = Some(format!("UnrecoverableError: {why}"));
+    let report = Report {
+        message: why,
+        stack,
+        retry: RetryWish::Never,
+    };
+    let ending = Ending::Error(JobError::Reported(Box::new(report)));
+    end(shared, &taken.held, ending, &taken.rule).await;
 }
 
 /// Decides the outcome of an ending and hands it over; forgets the job when this worker has no say.
-pub(super) async fn hand_over(shared: &Shared, held: &Held, ending: Ending, rule: &RetryRule) {
+/// With `BullMQ`'s manners it returns, and so frees the slot, when Redis has been told.
+async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
+    let was_run = held.runs();
     held.enter(Phase::Ended);
-    let Some(outcome) = ending.settle(rule, rand::random()) else {
+    let ending = match &shared.manners {
+        None => Some(ending),
+        Some(_) => confirm(shared, held, ending).await,
+    };
+    let outcome = ending.and_then(|ending| ending.settle(rule, rand::random()));
+    let Some(outcome) = outcome else {
         shared.held.remove(held.id, &held.token);
         return;
     };
@@ -69,10 +102,20 @@ pub(super) async fn hand_over(shared: &Shared, held: &Held, ending: Ending, rule
         max_attempts: rule.max_attempts,
         started_at: held.started_at,
         outcome,
+        manner: held
+            .wire
+            .as_ref()
+            .and_then(|wire| wire.manner(shared.manners.as_ref())),
     };
+    let told = shared.manners.is_some().then(|| ended.outcome.clone());
     if let Err(error) = shared.settle.hand_over(ended).await {
         tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
         shared.held.remove(held.id, &held.token);
+        return;
+    }
+    if let Some(outcome) = told {
+        held.settled.cancelled().await;
+        announce(shared, held, outcome, was_run).await;
     }
 }
 
@@ -101,6 +144,9 @@ async fn run_to_end(
         biased;
         ended = &mut handler => return ending(ended),
         () = held.lost.cancelled() => Ending::Error(JobError::LeaseLost),
+        () = held.aborted.cancelled() => {
+            Ending::Error(JobError::Retry(held.abort_reason().to_owned()))
+        }
         () = interrupted.cancelled() => Ending::Interrupted,
         () = tokio::time::sleep(limit) => Ending::Timeout(limit),
     };

@@ -53,7 +53,8 @@ pub trait Handler: Send + Sync + 'static {
 /// A handler with its types erased.
 trait Run: Send + Sync {
     fn timeout(&self) -> Duration;
-    fn job_type(&self) -> Result<JobType, InvalidType>;
+    /// None: it runs any type.
+    fn job_type(&self) -> Option<Result<JobType, InvalidType>>;
     fn run(
         self: Arc<Self>,
         ctx: JobContext,
@@ -66,13 +67,15 @@ impl<H: Handler> Run for H {
         Handler::timeout(self)
     }
 
-    fn job_type(&self) -> Result<JobType, InvalidType> {
+    fn job_type(&self) -> Option<Result<JobType, InvalidType>> {
         let schema = schemars::schema_for!(H::Payload).to_value();
-        let mut job_type = JobType::new(H::TYPE, schema)?;
-        job_type.timeout = Handler::timeout(self);
-        job_type.backoff = Handler::backoff(self);
-        job_type.max_attempts = Handler::max_attempts(self);
-        Ok(job_type)
+        let complete = |mut job_type: JobType| {
+            job_type.timeout = Handler::timeout(self);
+            job_type.backoff = Handler::backoff(self);
+            job_type.max_attempts = Handler::max_attempts(self);
+            job_type
+        };
+        Some(JobType::new(H::TYPE, schema).map(complete))
     }
 
     fn run(
@@ -97,10 +100,31 @@ impl<H: Handler> Run for H {
     }
 }
 
+#[cfg(feature = "handlers")]
+impl Run for super::forward::Forward {
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn job_type(&self) -> Option<Result<JobType, InvalidType>> {
+        None
+    }
+
+    fn run(
+        self: Arc<Self>,
+        ctx: JobContext,
+        _payload: String,
+    ) -> BoxFuture<'static, Result<String, JobError>> {
+        async move { self.deliver(&ctx).await }.boxed()
+    }
+}
+
 /// The job types that a worker can run.
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_type: BTreeMap<&'static str, Arc<dyn Run>>,
+    /// Runs every type that has no handler of its own.
+    any: Option<Arc<dyn Run>>,
 }
 
 impl std::fmt::Debug for Handlers {
@@ -115,18 +139,27 @@ impl Handlers {
         self.by_type.insert(H::TYPE, Arc::new(handler));
     }
 
+    /// Delivers every job that has no handler of its own over HTTP.
+    #[cfg(feature = "handlers")]
+    pub fn forward(&mut self, forward: super::forward::Forward) {
+        self.any = Some(Arc::new(forward));
+    }
+
     /// The types with their schemas, for the check of requests.
     pub fn job_types(&self) -> Result<JobTypes, InvalidType> {
         let mut types = JobTypes::default();
         for handler in self.by_type.values() {
-            types.add(handler.job_type()?);
+            if let Some(job_type) = handler.job_type() {
+                types.add(job_type?);
+            }
         }
         Ok(types)
     }
 
     /// The time limit of a type, if this worker runs it.
     pub(super) fn timeout(&self, job_type: &str) -> Option<Duration> {
-        Some(self.by_type.get(job_type)?.timeout())
+        let handler = self.by_type.get(job_type).or(self.any.as_ref())?;
+        Some(handler.timeout())
     }
 
     /// Runs a job. A type without handler fails with an error that may be retried: during an
@@ -137,7 +170,7 @@ impl Handlers {
         ctx: JobContext,
         payload: String,
     ) -> BoxFuture<'static, Result<String, JobError>> {
-        match self.by_type.get(job_type) {
+        match self.by_type.get(job_type).or(self.any.as_ref()) {
             Some(handler) => handler.clone().run(ctx, payload),
             None => {
                 let known: Vec<&str> = self.by_type.keys().copied().collect();

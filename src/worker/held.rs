@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::wire::Wire;
 use crate::job::{Progress, QueueName};
+use crate::settle::Verdict;
 
 /// One held job.
 #[derive(Debug)]
@@ -34,6 +36,14 @@ pub(super) struct Held {
     pub(super) progress: Mutex<Option<Progress>>,
     /// Log lines of this attempt so far.
     pub(super) log_lines: AtomicU32,
+    /// What it looked like when it was claimed; kept where somebody needs it later.
+    pub(super) wire: Option<Arc<Wire>>,
+    /// Somebody wants this run to end.
+    pub(super) aborted: CancellationToken,
+    abort_reason: OnceLock<String>,
+    /// Both stores have been dealt with.
+    pub(super) settled: CancellationToken,
+    verdict: OnceLock<Verdict>,
 }
 
 /// How far a held job is.
@@ -68,7 +78,36 @@ impl Held {
             phase: AtomicU8::new(Phase::Running as u8),
             progress: None.into(),
             log_lines: 0.into(),
+            wire: None,
+            aborted: CancellationToken::new(),
+            abort_reason: OnceLock::new(),
+            settled: CancellationToken::new(),
+            verdict: OnceLock::new(),
         }
+    }
+
+    pub(super) fn with_wire(self, wire: Option<Arc<Wire>>) -> Self {
+        Self { wire, ..self }
+    }
+
+    /// Ends the run; the first reason counts.
+    pub(super) fn abort(&self, reason: &str) {
+        self.abort_reason.set(reason.to_owned()).ok();
+        self.aborted.cancel();
+    }
+
+    pub(super) fn abort_reason(&self) -> &str {
+        self.abort_reason.get().map_or("", String::as_str)
+    }
+
+    pub(super) fn settle(&self, verdict: Verdict) {
+        self.verdict.set(verdict).ok();
+        self.settled.cancel();
+    }
+
+    /// What became of its outcome, once `settled`.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get().copied()
     }
 
     pub(super) fn in_phase(self, phase: Phase) -> Self {
@@ -116,11 +155,12 @@ impl HeldJobs {
         self.lock().insert(held.id, held.clone());
     }
 
-    /// Forgets a job, if this attempt is still the one that is noted.
-    pub(super) fn remove(&self, id: Uuid, token: &str) {
+    /// Forgets a job, if this attempt is still the one that is noted, and returns it.
+    pub(super) fn remove(&self, id: Uuid, token: &str) -> Option<Arc<Held>> {
         let mut map = self.lock();
-        if map.get(&id).is_some_and(|held| held.token == token) {
-            map.remove(&id);
+        match map.get(&id) {
+            Some(held) if held.token == token => map.remove(&id),
+            _ => None,
         }
     }
 

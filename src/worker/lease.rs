@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::events::{Events, WorkerEvent};
 use super::held::{Held, HeldJobs};
+use super::options::Manners;
 use crate::broker::{Broker, BrokerOptions};
 use crate::job::QueueName;
 use crate::record::{Record, start};
@@ -27,11 +29,30 @@ const ROUNDS_MAX: usize = 16;
 /// The leases that Redis does not know any more, as (id, attempt).
 pub(super) type LostLeases = mpsc::Receiver<Vec<(Uuid, i32)>>;
 
+/// How leases are renewed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Renewal {
+    lease: Duration,
+    every: Duration,
+}
+
+impl Renewal {
+    /// None: this worker renews no leases.
+    pub(super) fn of(lease: Duration, manners: Option<&Manners>) -> Option<Self> {
+        let every = match manners {
+            Some(manners) => manners.renew_every?,
+            None => lease / RENEWALS_PER_LEASE,
+        };
+        let every = every.max(Duration::from_millis(1));
+        Some(Self { lease, every })
+    }
+}
+
 /// Starts the thread. It ends when `stop` is cancelled.
 pub(super) fn start_thread(
     options: BrokerOptions,
     held: Arc<HeldJobs>,
-    lease: Duration,
+    renewal: Renewal,
     stop: CancellationToken,
 ) -> std::io::Result<LostLeases> {
     let (sender, receiver) = mpsc::channel(ROUNDS_MAX);
@@ -43,7 +64,7 @@ pub(super) fn start_thread(
         .spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
-                    () = run(options, &held, lease, &sender) => {}
+                    () = run(options, &held, renewal, &sender) => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -54,10 +75,10 @@ pub(super) fn start_thread(
 async fn run(
     options: BrokerOptions,
     held: &HeldJobs,
-    lease: Duration,
+    renewal: Renewal,
     lost: &mpsc::Sender<Vec<(Uuid, i32)>>,
 ) {
-    let mut ticks = tokio::time::interval(lease / RENEWALS_PER_LEASE);
+    let mut ticks = tokio::time::interval(renewal.every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut broker = None;
     loop {
@@ -72,7 +93,7 @@ async fn run(
             }
         }
         let Some(broker) = &broker else { continue };
-        let gone = extend_all(broker, held, lease).await;
+        let gone = extend_all(broker, held, renewal.lease).await;
         if !gone.is_empty() {
             // Never waits: renewing goes before judging, and the next renewal finds them again.
             lost.try_send(gone).ok();
@@ -107,29 +128,60 @@ async fn extend_all(broker: &Broker, held: &HeldJobs, lease: Duration) -> Vec<(U
     gone
 }
 
-/// Asks the record about lost leases, and tells the handlers of jobs that are not ours any more.
-pub(super) async fn judge_lost(
-    record: Record,
-    worker_id: Arc<str>,
-    held: Arc<HeldJobs>,
-    mut lost: LostLeases,
-) {
-    while let Some(gone) = lost.recv().await {
-        for batch in gone.chunks(start::START_MAX) {
-            match start::still_held(&record, &worker_id, batch).await {
-                Ok(ours) => {
-                    for (id, attempt) in batch.iter().filter(|(id, _)| !ours.contains(id)) {
-                        let Some(job) = held.get(*id).filter(|job| job.attempt == *attempt) else {
-                            continue;
-                        };
-                        tracing::warn!(job.id = %id, attempt, "lease lost");
-                        metrics::counter!("bullwark_leases_lost_total").increment(1);
-                        job.lost.cancel();
+/// Who decides what a lost lease means.
+pub(super) struct Judge {
+    pub(super) record: Record,
+    pub(super) worker_id: Arc<str>,
+    pub(super) held: Arc<HeldJobs>,
+    /// Given: nobody is asked, what Redis has lost is lost. Told of it.
+    pub(super) strict: Option<Events>,
+}
+
+impl Judge {
+    /// Tells the handlers of jobs that are not ours any more, until the renewals end.
+    pub(super) async fn run(self, mut lost: LostLeases) {
+        while let Some(gone) = lost.recv().await {
+            if let Some(events) = &self.strict {
+                self.take_away(&gone, events);
+                continue;
+            }
+            for batch in gone.chunks(start::START_MAX) {
+                match start::still_held(&self.record, &self.worker_id, batch).await {
+                    Ok(ours) => {
+                        for (id, attempt) in batch.iter().filter(|(id, _)| !ours.contains(id)) {
+                            self.take(*id, *attempt);
+                        }
                     }
+                    // Undecided: the lease is asked for again at the next renewal.
+                    Err(error) => tracing::warn!(%error, "lost leases not judged"),
                 }
-                // Undecided: the lease is asked for again at the next renewal.
-                Err(error) => tracing::warn!(%error, "lost leases not judged"),
             }
         }
+    }
+
+    fn take_away(&self, gone: &[(Uuid, i32)], events: &Events) {
+        let ids: Vec<String> = gone
+            .iter()
+            .filter_map(|(id, attempt)| self.take(*id, *attempt))
+            .collect();
+        if ids.is_empty() {
+            return;
+        }
+        events.tell(WorkerEvent::LeasesLost { ids: ids.clone() });
+        for id in ids {
+            events.error(format!("could not renew lock for job {id}"));
+        }
+    }
+
+    /// Tells the handler; returns the id on the wire, unless it was told before.
+    fn take(&self, id: Uuid, attempt: i32) -> Option<String> {
+        let job = self.held.get(id).filter(|job| job.attempt == attempt)?;
+        if job.lost.is_cancelled() {
+            return None;
+        }
+        tracing::warn!(job.id = %id, attempt, "lease lost");
+        metrics::counter!("bullwark_leases_lost_total").increment(1);
+        job.lost.cancel();
+        Some(job.wire_id.clone())
     }
 }

@@ -11,29 +11,39 @@
 //! being renewed for it, and that after [`Worker::run`] returned nothing of it is left running.
 //! When it is killed, its leases end, and the rescue of another process gives the jobs back.
 
+mod announce;
 pub mod claim;
+mod confirm;
 mod context;
 mod detached;
+mod events;
 mod execute;
+#[cfg(feature = "handlers")]
+pub mod forward;
 mod handler;
 mod held;
 mod journal;
 mod lease;
 mod log_writer;
+mod options;
 mod order;
 mod restart;
+mod stalled;
+mod steering;
+mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{Broker, BrokerOptions};
-use crate::job::{QueueName, RetryRule};
+use crate::job::RetryRule;
 use crate::record::Record;
 use crate::record::logs::NewLog;
 use crate::settle::{Ended, Settle, Verdict};
@@ -42,9 +52,13 @@ use held::{Held, HeldJobs};
 
 pub use context::{JobContext, LOG_LINES_MAX, Step};
 pub use detached::Detached;
+pub use events::{Events, WorkerEvent};
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};
+pub use options::{IDLE, Manners, Observer, StalledCheck, WorkerOptions};
 pub use order::{InvalidServedQueue, ServedQueue};
 pub use restart::LEASE_LOSSES_MAX;
+pub use steering::{SLOTS_MAX, Steering};
+pub use wire::Wire;
 
 /// How long handlers may take to end once the shutdown has interrupted them: told, then dropped,
 /// and a little more. What runs on after that holds a thread and can not be stopped.
@@ -56,60 +70,20 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks at what is still held.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Told of an attempt. It must be quick; a panic of it is caught and logged.
-pub type Observer = Arc<dyn Fn(&Ended) + Send + Sync>;
-
-/// How a worker works.
-#[derive(Clone)]
-pub struct WorkerOptions {
-    /// Unique among all processes that ever ran: host, process and a random part.
-    pub worker_id: String,
-    pub queues: Vec<ServedQueue>,
-    /// Jobs at once.
-    pub slots: usize,
-    /// How long a job stays ours after the last renewal.
-    pub lease: Duration,
-    /// How long running jobs may take after the shutdown began; the specification's two minutes.
-    pub shutdown_limit: Duration,
-    /// Told of every attempt whose outcome the record has accepted.
-    pub observer: Option<Observer>,
-}
-
-impl std::fmt::Debug for WorkerOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkerOptions")
-            .field("worker_id", &self.worker_id)
-            .field("queues", &self.queues)
-            .field("slots", &self.slots)
-            .finish_non_exhaustive()
-    }
-}
-
-impl WorkerOptions {
-    pub fn new(worker_id: impl Into<String>) -> Self {
-        Self {
-            worker_id: worker_id.into(),
-            queues: vec![ServedQueue {
-                name: QueueName::default(),
-                weight: None,
-            }],
-            slots: 50,
-            lease: Duration::from_secs(10),
-            shutdown_limit: Duration::from_secs(120),
-            observer: None,
-        }
-    }
-}
-
 /// What the parts of a worker share.
 pub(crate) struct Shared {
     record: Record,
     broker: Broker,
     worker_id: Arc<str>,
+    prefix: Arc<str>,
     handlers: Handlers,
     queues: Vec<ServedQueue>,
     lease: Duration,
-    slots: Arc<Semaphore>,
+    idle: Duration,
+    steering: Steering,
+    manners: Option<Manners>,
+    /// Nothing is claimed before: a rate limit was met.
+    limited_until: Mutex<Option<Instant>>,
     held: Arc<HeldJobs>,
     settle: Settle,
     logs: mpsc::Sender<NewLog>,
@@ -126,6 +100,17 @@ impl Shared {
     /// Numbers the claims of this worker, for lock tokens.
     fn next_claim(&self) -> u64 {
         self.claims.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn limited_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.limited_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the events of this worker go.
+    fn events(&self) -> Option<&Events> {
+        self.manners.as_ref().map(|manners| &manners.events)
     }
 }
 
@@ -181,21 +166,25 @@ impl Worker {
         hurry: CancellationToken,
     ) -> std::io::Result<()> {
         let worker_id: Arc<str> = self.options.worker_id.as_str().into();
-        let held = Arc::new(HeldJobs::default());
+        let steering = self.options.steering;
+        let manners = self.options.manners;
+        let prefix = self.broker.prefix().to_owned();
+        let held = steering.held().clone();
         let background = Tasks::new();
         let settling = Tasks::new();
         let ended = CancellationToken::new();
 
-        let lost = lease::start_thread(
-            self.broker_options,
-            held.clone(),
-            self.options.lease,
-            ended.clone(),
-        )?;
-        background.spawn(
-            "lost leases",
-            lease::judge_lost(self.record.clone(), worker_id.clone(), held.clone(), lost),
-        );
+        if let Some(renewal) = lease::Renewal::of(self.options.lease, manners.as_ref()) {
+            let lost =
+                lease::start_thread(self.broker_options, held.clone(), renewal, ended.clone())?;
+            let judge = lease::Judge {
+                record: self.record.clone(),
+                worker_id: worker_id.clone(),
+                held: held.clone(),
+                strict: manners.as_ref().map(|manners| manners.events.clone()),
+            };
+            background.spawn("lost leases", judge.run(lost));
+        }
         let journal = journal::Journal {
             record: self.record.clone(),
             broker: self.broker.clone(),
@@ -223,10 +212,14 @@ impl Worker {
             record: self.record,
             broker: self.broker,
             worker_id,
+            prefix: prefix.into(),
             handlers: self.handlers,
             queues: self.options.queues,
             lease: self.options.lease,
-            slots: Arc::new(Semaphore::new(self.options.slots)),
+            idle: self.options.idle,
+            steering,
+            manners,
+            limited_until: Mutex::default(),
             held,
             settle,
             logs,
@@ -236,7 +229,12 @@ impl Worker {
             claims: AtomicU64::new(0),
         });
 
+        shared.steering.set_slots(self.options.slots);
+        stalled::start(&shared, &background, &ended);
         claim::run(shared.clone(), stop).await;
+        if let Some(events) = shared.events() {
+            events.tell(WorkerEvent::Closing);
+        }
         shared.finish(self.options.shutdown_limit, &hurry).await;
         settling.drained().await;
         ended.cancel();
@@ -295,7 +293,9 @@ impl Shared {
 /// Forgets a job whose outcome was dealt with, and tells the observer.
 fn done(held: Arc<HeldJobs>, observer: Option<Observer>) -> impl Fn(&Ended, Verdict) {
     move |ended, verdict| {
-        held.remove(ended.id, &ended.token);
+        if let Some(held) = held.remove(ended.id, &ended.token) {
+            held.settle(verdict);
+        }
         let Some(observer) = observer.as_ref().filter(|_| verdict == Verdict::Accepted) else {
             return;
         };

@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::execute::{execute, hand_over};
+use super::execute::{execute, fail_unrun};
 use super::held::{Held, Phase};
+use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
 use crate::job::wire::{self, Envelope};
-use crate::job::{Ending, Event, JobError, Outcome, QueueName, RetryRule, Status};
+use crate::job::{Event, Outcome, QueueName, RetryRule, Status, Telling};
 use crate::record::adopt::{self, ForeignJob};
-use crate::record::start::{self, Restart, Restarted, START_MAX};
+use crate::record::start::{self, Asked, Restart, Restarted, START_MAX};
 use crate::record::{Record, RecordError};
 use crate::settle::{Ended, tell};
 
@@ -37,14 +38,23 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// A claimed job that the record is asked about.
 pub(super) struct Claimed {
-    pub(super) job: ClaimedJob,
+    pub(super) wire: Arc<Wire>,
     pub(super) held: Arc<Held>,
     pub(super) slot: Slot,
 }
 
 impl Claimed {
-    fn start(&self) -> (Uuid, i32) {
-        (self.held.id, self.held.attempt)
+    fn asked(&self) -> Asked {
+        Asked {
+            id: self.held.id,
+            number: self.held.attempt,
+            made: i32::try_from(self.wire.job.attempts_made).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// It was started before, but not since a client put it back by hand.
+    fn was_put_back(&self) -> bool {
+        self.wire.job.attempts_started > 1 && !self.wire.job.was_started
     }
 }
 
@@ -69,8 +79,8 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
         for (claimed, answer) in batch.into_iter().zip(answers) {
             let shared_clone = shared.clone();
             shared.jobs.spawn("job", async move {
-                let Claimed { job, held, slot } = claimed;
-                carry_out(&shared_clone, job, &held, answer).await;
+                let Claimed { wire, held, slot } = claimed;
+                carry_out(&shared_clone, &wire, &held, answer).await;
                 drop(slot);
             });
         }
@@ -80,9 +90,12 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
 /// Lets one suspect pass and puts the others back. When the record does not answer, nobody is a
 /// suspect: asking it again is the next step anyhow.
 async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
+    if shared.manners.is_some() {
+        return jobs; // BullMQ's stalled count judges them
+    }
     let stalled: Vec<Uuid> = jobs
         .iter()
-        .filter(|claimed| claimed.job.stalled_count >= SUSPECT_LOSSES)
+        .filter(|claimed| claimed.wire.job.stalled_count >= SUSPECT_LOSSES)
         .map(|claimed| claimed.held.id)
         .collect();
     if stalled.is_empty() {
@@ -134,7 +147,15 @@ async fn try_ask(
     queue: &QueueName,
     jobs: &[Claimed],
 ) -> Result<Vec<Answer>, RecordError> {
-    let starts: Vec<(Uuid, i32)> = jobs.iter().map(Claimed::start).collect();
+    let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
+    let put_back: Vec<(Uuid, i32)> = jobs
+        .iter()
+        .filter(|claimed| claimed.was_put_back())
+        .map(|claimed| (claimed.asked().id, claimed.asked().made))
+        .collect();
+    if !put_back.is_empty() {
+        start::reopen_many(&shared.record, &put_back).await?;
+    }
     let restarts = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
     let mut answers: Vec<Answer> = restarts.into_iter().map(Answer::Record).collect();
 
@@ -149,7 +170,7 @@ async fn try_ask(
         .map(|nth| foreign(queue, &jobs[*nth]))
         .collect();
     let refused = adopt_all(&shared.record, &foreign).await?;
-    let asked: Vec<(Uuid, i32)> = unknown.iter().map(|nth| starts[*nth]).collect();
+    let asked: Vec<Asked> = unknown.iter().map(|nth| starts[*nth]).collect();
     let known = start::restart_many(&shared.record, &shared.worker_id, &asked).await?;
     metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
     for (nth, (of_unknown, restart)) in unknown.into_iter().zip(known.into_iter().enumerate()) {
@@ -162,7 +183,7 @@ async fn try_ask(
 }
 
 fn foreign(queue: &QueueName, claimed: &Claimed) -> ForeignJob {
-    let Claimed { job, held, .. } = claimed;
+    let (job, held) = (&claimed.wire.job, &claimed.held);
     ForeignJob::new(held.id, job.id.clone(), queue, &job.name, &job.data)
         .with_numbers(job.priority, wire::read_options(&job.opts).max_attempts)
         .with_history(job.attempts_made, job.timestamp_ms)
@@ -190,9 +211,11 @@ async fn adopt_all(
     Ok(refused)
 }
 
-async fn carry_out(shared: &Arc<Shared>, job: ClaimedJob, held: &Arc<Held>, answer: Answer) {
+async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, answer: Answer) {
     match answer {
-        Answer::Record(Restart::Run(restarted)) => return run(shared, job, held, *restarted).await,
+        Answer::Record(Restart::Run(restarted)) => {
+            return run(shared, wire, held, *restarted).await;
+        }
         Answer::Record(Restart::Over {
             status,
             result,
@@ -238,6 +261,7 @@ async fn end_in_redis(shared: &Shared, held: &Held, outcome: Outcome) {
         max_attempts: 0,
         started_at: held.started_at,
         outcome,
+        manner: None,
     };
     if let Err(error) = tell(&shared.broker, &[&ended]).await {
         tracing::warn!(%error, job.id = %held.id, "redis not told");
@@ -262,25 +286,24 @@ pub(super) async fn put_back(shared: &Shared, jobs: &[&Held], delay: Duration) {
     }
 }
 
-async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Restarted) {
+async fn run(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Held, restarted: Restarted) {
+    let job = &wire.job;
     let envelope = wire::read_options(&job.opts).envelope.unwrap_or_default();
     let Envelope {
         workspace_id,
         timeout_seconds,
         ..
     } = envelope;
-    let rule = RetryRule {
-        attempts: restarted.attempts,
-        max_attempts: restarted.max_attempts,
-        retry_delay_seconds: restarted.retry_delay_seconds,
-        backoff: restarted.backoff,
+    let rule = match wire.is_own {
+        true => RetryRule {
+            attempts: restarted.attempts,
+            max_attempts: restarted.max_attempts,
+            retry_delay_seconds: restarted.retry_delay_seconds,
+            backoff: restarted.backoff,
+        },
+        false => wire.retry_rule(restarted.max_attempts),
     };
-    let verdict = match restarted.lease_losses {
-        0..LEASE_LOSSES_MAX => job.deferred_failure,
-        losses => Some(format!(
-            "crash loop: {losses} workers in a row vanished while they ran this job"
-        )),
-    };
+    let verdict = deferred_failure(shared, job, restarted.lease_losses);
     // The record numbers the start; Redis may have lost count.
     let numbered = Held::new(
         held.id,
@@ -289,27 +312,41 @@ async fn run(shared: &Arc<Shared>, job: ClaimedJob, held: &Held, restarted: Rest
         &held.token,
         restarted.attempt,
         held.started_at,
-    );
+    )
+    .with_wire(Some(wire.clone()));
     numbered.is_marked.store(true, Ordering::Relaxed);
     let numbered = Arc::new(match verdict {
         Some(_) => numbered.in_phase(Phase::Ended),
         None => numbered,
     });
     shared.held.number(&numbered);
-    if let Some(why) = verdict {
-        let ending = Ending::Error(JobError::Permanent(why));
-        return hand_over(shared, &numbered, ending, &rule).await;
-    }
     let taken = TakenJob {
         held: numbered,
-        job_type: job.name,
-        payload: job.data,
+        job_type: job.name.clone(),
+        payload: job.data.clone(),
         rule,
         workspace_id,
         timeout: timeout_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
         checkpoint: restarted.checkpoint,
     };
-    execute(shared.clone(), taken).await;
+    match verdict {
+        Some(why) => fail_unrun(shared, taken, why).await,
+        None => execute(shared.clone(), taken).await,
+    }
+}
+
+/// Why a job must fail without being run, if it must.
+fn deferred_failure(shared: &Shared, job: &ClaimedJob, lease_losses: u32) -> Option<String> {
+    if let Some(why) = &job.deferred_failure {
+        return Some(why.clone());
+    }
+    let Some(manners) = &shared.manners else {
+        return (lease_losses >= LEASE_LOSSES_MAX).then(|| {
+            format!("crash loop: {lease_losses} workers in a row vanished while they ran this job")
+        });
+    };
+    let starts_max = manners.starts_max?;
+    (job.attempts_started > starts_max).then(|| "job started more than allowable limit".to_owned())
 }
 
 /// What Redis must be told of a job that is over.
@@ -327,5 +364,7 @@ fn over(status: Status, result: Option<String>, error: Option<String>) -> Outcom
         error,
         delay: Duration::ZERO,
         attempts: 0,
+        stack: None,
+        telling: Telling::Event,
     }
 }

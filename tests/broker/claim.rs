@@ -18,7 +18,7 @@ async fn a_claimed_job_is_active_under_a_lock_and_the_next_sleeper_is_woken() {
     t.raws(&["DEL @events @marker"]).await;
     let options = ClaimOptions {
         worker_name: Some("w1".into()),
-        ..claim_options("tok", 10)
+        ..claim_options("tok", 10)..Default::default()
     };
     let claimed = t.broker.claim(&t.queue, &options).await.unwrap();
     assert_eq!(
@@ -322,7 +322,7 @@ async fn production_uses_the_server_clock() {
     live.add(&t.queue, &[soon, job("a")]).await.unwrap();
     let options = ClaimOptions {
         lease: Duration::from_millis(1500),
-        ..claim_options("t", 9)
+        ..claim_options("t", 9)..Default::default()
     };
     let claimed = live.claim(&t.queue, &options).await.unwrap();
     assert_eq!(ids(&claimed), ["a"]);

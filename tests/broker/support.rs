@@ -317,6 +317,7 @@ pub(crate) fn claim_options(token: &str, max: usize) -> ClaimOptions {
         max,
         lease,
         worker_name: None,
+        ..Default::default()
     }
 }
 

@@ -7,7 +7,7 @@ use bullwark::record::adopt::{ForeignJob, adopt_many, record_id};
 use bullwark::record::jobs::{cancel_many, retry_many};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::{
-    Restart, Restarted, fence, mark_running, restart_many, save_checkpoint, save_progress,
+    Asked, Restart, Restarted, fence, mark_running, restart_many, save_checkpoint, save_progress,
     still_held,
 };
 use serde_json::json;
@@ -24,7 +24,7 @@ async fn one(stage: &Stage) -> Uuid {
 }
 
 async fn restart(stage: &Stage, worker: &str, id: Uuid, number: i32) -> Restart {
-    let answers = restart_many(&stage.record, worker, &[(id, number)]).await;
+    let answers = restart_many(&stage.record, worker, &[Asked::new(id, number)]).await;
     answers.unwrap().remove(0)
 }
 
@@ -241,10 +241,14 @@ async fn the_fence_lets_the_newest_attempt_in_and_holds_the_others_off() {
     assert!(fence(&mut tx, id, 2, "a").await.unwrap());
 
     // Nobody restarts it until the commit: it is put back for a moment, which holds up nobody else.
-    let early = restart_many(&stage.record, "b", &[(id, 3)]).await.unwrap();
+    let early = restart_many(&stage.record, "b", &[Asked::new(id, 3)])
+        .await
+        .unwrap();
     assert!(matches!(early[..], [Restart::Later { .. }]), "{early:?}");
     tx.commit().await.unwrap();
-    let late = restart_many(&stage.record, "b", &[(id, 3)]).await.unwrap();
+    let late = restart_many(&stage.record, "b", &[Asked::new(id, 3)])
+        .await
+        .unwrap();
     assert!(matches!(late[..], [Restart::Run(_)]), "{late:?}");
 
     for (attempt, worker) in [(2, "a"), (3, "a")] {

@@ -180,6 +180,7 @@ pub(crate) fn claim_options(token: &str) -> ClaimOptions {
         max: 1000,
         lease: Duration::from_secs(600),
         worker_name: None,
+        ..Default::default()
     }
 }
 

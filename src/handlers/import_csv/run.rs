@@ -47,7 +47,15 @@ pub(super) async fn run(
                 .map_err(record_error)?;
         }
         Err(JobError::Permanent(_)) => mark_failed(ctx).await?,
-        Ok(_) | Err(JobError::Retry(_) | JobError::RetryAfter(..) | JobError::Snooze(..)) => {}
+        Ok(_)
+        | Err(
+            JobError::Retry(_)
+            | JobError::RetryAfter(..)
+            | JobError::Snooze(..)
+            | JobError::Reported(_)
+            | JobError::Moved
+            | JobError::RateLimited(_),
+        ) => {}
     }
     ended
 }

@@ -10,7 +10,7 @@ use bullwark::job::Status;
 use bullwark::job::{Backoff, Ending, Event, JobError, NewJob, Outcome, QueueName, RetryRule};
 use bullwark::reconcile;
 use bullwark::record::settle::settle_many;
-use bullwark::record::start::{Restart, mark_running, restart_many};
+use bullwark::record::start::{Asked, Restart, mark_running, restart_many};
 use bullwark::record::{jobs, open};
 
 use super::Step;
@@ -123,7 +123,12 @@ impl<'a> Play<'a> {
     }
 
     async fn restart(&self, worker: &str, starts: i32) -> Result<i32, String> {
-        let answers = restart_many(&self.stage.record, worker, &[(self.job.id, starts)]).await;
+        let answers = restart_many(
+            &self.stage.record,
+            worker,
+            &[Asked::new(self.job.id, starts)],
+        )
+        .await;
         match answers.unwrap().remove(0) {
             Restart::Run(restarted) => {
                 same(

@@ -7,7 +7,7 @@ use bullwark::clock;
 use bullwark::control;
 use bullwark::job::{Backoff, Event, Outcome, QueueName};
 use bullwark::record::settle::{SettledAttempt, settle_many};
-use bullwark::record::start::{Restart, restart_many};
+use bullwark::record::start::{Asked, Restart, restart_many};
 use serde_json::json;
 
 use super::rig::{Rig, eventually};
@@ -123,7 +123,7 @@ async fn asking_twice_about_one_start_is_no_lost_lease() {
     rig.sql("UPDATE jobs SET scheduled_for = now()").await;
     let mut numbers = Vec::new();
     for _ in 0..2 {
-        let mut answers = restart_many(&rig.app.record, "w", &[(id, 2)])
+        let mut answers = restart_many(&rig.app.record, "w", &[Asked::new(id, 2)])
             .await
             .unwrap();
         let Restart::Run(restarted) = answers.remove(0) else {
@@ -135,7 +135,7 @@ async fn asking_twice_about_one_start_is_no_lost_lease() {
     assert!(numbers[0] < numbers[1], "the first is fenced: {numbers:?}");
     assert!(rig.failures(id).await.is_empty());
     // Another worker that is given the job is another matter.
-    let mut answers = restart_many(&rig.app.record, "v", &[(id, 3)])
+    let mut answers = restart_many(&rig.app.record, "v", &[Asked::new(id, 3)])
         .await
         .unwrap();
     let Restart::Run(restarted) = answers.remove(0) else {
@@ -200,6 +200,7 @@ async fn a_job_that_is_over_in_the_record_is_finished_in_redis_without_a_run() {
         max: 2,
         lease: Duration::from_millis(300),
         worker_name: None,
+        ..Default::default()
     };
     let claim = async || {
         let claimed = rig.app.broker.claim(&queue, &options).await.unwrap();

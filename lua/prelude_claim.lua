@@ -1,0 +1,63 @@
+-- prelude_claim: how many jobs may be claimed, and which are next. Joined after `prelude_place`.
+
+-- More than one only where old markers or ids without a hash are dropped.
+local ROUNDS_MAX = 10
+
+-- Appends up to `count` ids of a list; entries `0:…` are markers of old BullMQ versions.
+local function pop_list(list, ids, count)
+  for _ = 1, ROUNDS_MAX do
+    local popped = #ids < count and call('RPOP', list, count - #ids)
+    if not popped then return end
+    for _, id in ipairs(popped) do
+      if id:sub(1, 2) ~= '0:' then ids[#ids + 1] = id end
+    end
+  end
+end
+
+local function pop_next(key, count)
+  local ids = {}
+  pop_list(key.wait, ids, count)
+  pop_list(key.paused, ids, count)
+  if #ids < count then
+    local popped = call('ZPOPMIN', key.prioritized, count - #ids)
+    if #popped / 2 < count - #ids then call('DEL', key.pc) end
+    for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+  end
+  return ids
+end
+
+-- The rate limit of the queue goes before that of the worker; a window that the worker names
+-- goes before the queue's.
+local function read_rate(meta, limit)
+  local max = meta.rate_max or (limit and tonumber(limit.max))
+  if not max then return nil end
+  local window_ms = (limit and tonumber(limit.window_ms)) or meta.rate_ms or 0
+  return { max = max, window_ms = math.floor(math.abs(window_ms)) }
+end
+
+-- How many may be claimed, how long to wait if the rate limit says none, and 1 if the queue is
+-- held.
+local function room(key, meta, rate, wanted)
+  local count = wanted
+  if rate then
+    local used = tonumber(call('GET', key.limiter)) or 0
+    if used >= rate.max then
+      local ttl_ms = call('PTTL', key.limiter)
+      if ttl_ms > 0 then return 0, ttl_ms, 0 end
+      if ttl_ms == 0 then call('DEL', key.limiter) end
+      used = 0
+    end
+    count = math.min(count, rate.max - used)
+  end
+  if is_held(meta, key.active) then return 0, 0, 1 end
+  if meta.concurrency then count = math.min(count, meta.concurrency - call('LLEN', key.active)) end
+  return count, 0, 0
+end
+
+-- Counts what was started in the window. Jobs that only fail, with a deferred failure, are free.
+local function count_started(key, rate, started)
+  if not rate or started == 0 then return end
+  if call('INCRBY', key.limiter, started) == started then
+    call('PEXPIRE', key.limiter, text(rate.window_ms))
+  end
+end

@@ -1,0 +1,162 @@
+//! The admin port of a worker process: what it does can be watched and steered there.
+//!
+//! `docs/forward.md` lists the routes. It is meant for loopback or a private network: whoever
+//! reaches it may pause or close the worker.
+
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::problem::{Code, Problem};
+use super::{connection, method_not_allowed, route_not_found};
+use crate::worker::{Events, SLOTS_MAX, Steering, WorkerEvent};
+
+/// How long requests in flight may take to end when the worker has ended: the answer to `/close`.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the admin port works on.
+#[derive(Clone)]
+pub struct WorkerAdmin {
+    pub steering: Steering,
+    pub events: Events,
+}
+
+impl std::fmt::Debug for WorkerAdmin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerAdmin").finish_non_exhaustive()
+    }
+}
+
+/// Serves until `shutdown`; then requests in flight get their answers.
+pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: CancellationToken) {
+    let router = Router::new()
+        .route("/healthz", get(health))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
+        .route("/concurrency", post(concurrency))
+        .route("/cancel", post(cancel))
+        .route("/close", post(close))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(route_not_found)
+        .with_state(admin);
+    connection::serve(router, listener, shutdown, STOP_LIMIT).await;
+}
+
+/// A JSON body; an empty one counts as `{}`.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let refuse = |why: String| Problem::new(Code::MalformedBody, why);
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| refuse(error.to_string()))?;
+        let text = if bytes.is_empty() {
+            b"{}"
+        } else {
+            bytes.as_ref()
+        };
+        Json::from_bytes(text)
+            .map(|Json(body)| Self(body))
+            .map_err(|error: JsonRejection| refuse(error.body_text()))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Pause {
+    wait: bool,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { wait: true }
+    }
+}
+
+#[derive(Deserialize)]
+struct Concurrency {
+    n: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cancel {
+    job_id: String,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Close {
+    force: bool,
+}
+
+async fn health(State(admin): State<WorkerAdmin>) -> Json<Value> {
+    Json(json!({
+        "status": "ok",
+        "paused": admin.steering.is_paused(),
+        "running": admin.steering.running(),
+        "concurrency": admin.steering.size(),
+    }))
+}
+
+async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Json<Value> {
+    admin.steering.pause(pause.wait).await;
+    admin.events.tell(WorkerEvent::Paused);
+    Json(json!({ "paused": true }))
+}
+
+async fn resume(State(admin): State<WorkerAdmin>) -> Json<Value> {
+    admin.steering.resume();
+    admin.events.tell(WorkerEvent::Resumed);
+    Json(json!({ "paused": false }))
+}
+
+async fn concurrency(
+    State(admin): State<WorkerAdmin>,
+    Body(concurrency): Body<Concurrency>,
+) -> Result<Json<Value>, Problem> {
+    let n = concurrency.n;
+    if !(1..=SLOTS_MAX).contains(&n) {
+        let why = format!("`n` is {n}, it must be from 1 to {SLOTS_MAX}");
+        return Err(Problem::new(Code::MalformedBody, why));
+    }
+    admin.steering.set_slots(n);
+    Ok(Json(json!({ "concurrency": n })))
+}
+
+async fn cancel(
+    State(admin): State<WorkerAdmin>,
+    Body(cancel): Body<Cancel>,
+) -> (StatusCode, Json<Value>) {
+    let found = admin
+        .steering
+        .cancel(&cancel.job_id, cancel.reason.as_deref());
+    let status = if found {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    };
+    (status, Json(json!({ "cancelled": found })))
+}
+
+async fn close(State(admin): State<WorkerAdmin>, Body(close): Body<Close>) -> Json<Value> {
+    if close.force {
+        admin.steering.abandon();
+    }
+    admin.steering.close().await;
+    Json(json!({ "closed": true }))
+}

@@ -1,0 +1,70 @@
+//! Telling the listeners of a worker how a job ended, after both stores know it.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::events::WorkerEvent;
+use super::held::Held;
+use crate::job::{Event, Outcome, Telling};
+use crate::settle::Verdict;
+use tokio::time::Instant;
+
+/// Tells how a job ended that this worker has settled. Jobs that go back uncounted are no news; a
+/// rate limit that one of them met stops this worker's claims for a while.
+pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome, was_run: bool) {
+    let Some(events) = shared.events() else {
+        return;
+    };
+    if held.verdict() != Some(Verdict::Accepted) {
+        let id = &held.wire_id;
+        return events.error(format!(
+            "Lock mismatch for job {id}. Cmd moveToFinished from active"
+        ));
+    }
+    if let Telling::Limit(_) = outcome.telling {
+        return respect_limit(shared, held).await;
+    }
+    let wire = held.wire.as_ref();
+    let attempts_made = wire.map_or(0, |wire| wire.job.attempts_made) + 1;
+    let id = held.wire_id.clone();
+    match outcome.event {
+        Event::Succeeded => events.tell(WorkerEvent::Completed {
+            finished_ms: finished_ms(shared, held).await,
+            id,
+            returnvalue: outcome.result.unwrap_or_else(|| "null".to_owned()),
+            attempts_made,
+        }),
+        Event::Errored { .. } | Event::Discarded => {
+            let is_final = outcome.event != (Event::Errored { retries_left: true });
+            events.tell(WorkerEvent::Failed {
+                finished_ms: match is_final {
+                    true => finished_ms(shared, held).await,
+                    false => None,
+                },
+                id,
+                reason: outcome.error.unwrap_or_default(),
+                attempts_made,
+                hash: wire.filter(|_| !was_run).map(|wire| wire.job.hash.clone()),
+            });
+        }
+        Event::Snoozed | Event::Released | Event::Cancelled | Event::Claimed | Event::Retried => {}
+    }
+}
+
+/// As Redis has it; this process's clock if the job was not kept.
+async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
+    let kept = shared.broker.finished_ms(&held.queue, &held.wire_id).await;
+    Some(kept.ok().flatten().unwrap_or_else(crate::clock::now_ms))
+}
+
+async fn respect_limit(shared: &Shared, held: &Held) {
+    match shared.broker.rate_limit_left(&held.queue).await {
+        Ok(Some(left)) => {
+            let longest = shared.manners.as_ref().and_then(|m| m.limit_wait_max);
+            let wait = longest.map_or(left, |longest| left.min(longest));
+            *shared.limited_until() = Some(Instant::now() + wait);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "the rate limit is not known"),
+    }
+}

@@ -1,0 +1,91 @@
+//! Before an outcome is recorded, a worker with `BullMQ`'s manners asks Redis whether the attempt may
+//! end: its lease must be there, and a job that completes has no open or failed children.
+//!
+//! Whoever lost the lease records nothing: the job is another worker's, or will be.
+
+use std::time::Duration;
+
+use super::Shared;
+use super::held::Held;
+use crate::broker::{Confirm, Settled};
+use crate::job::{Ending, JobError, Report, RetryWish};
+
+/// The pause between two tries to reach Redis.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The ending that may be recorded, which may be another one than was meant; none: this worker has
+/// no say any more, and its listeners know why.
+pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Option<Ending> {
+    if let Ending::Error(JobError::Moved | JobError::LeaseLost) = ending {
+        return Some(ending);
+    }
+    let command = match &ending {
+        Ending::Value(_) => "moveToFinished",
+        Ending::Error(JobError::RateLimited(_)) => "moveJobFromActiveToWait",
+        Ending::Error(_) | Ending::Panic(_) | Ending::Timeout(_) | Ending::Interrupted => {
+            "moveToFinished"
+        }
+    };
+    let id = &held.wire_id;
+    let completes = matches!(ending, Ending::Value(_));
+    let refusal = match ask(shared, held, completes).await? {
+        Settled::Done => return Some(ending),
+        Settled::PendingChildren => {
+            let message = format!("Job {id} has pending dependencies. {command}");
+            return again(shared, held, failed(message, RetryWish::Backoff)).await;
+        }
+        Settled::FailedChildren => {
+            let message = format!(
+                "Cannot complete job {id} because it has at least one failed child. {command}"
+            );
+            return again(shared, held, failed(message, RetryWish::Never)).await;
+        }
+        Settled::JobMissing => format!("Missing key for job {id}. {command}"),
+        Settled::LockMissing => format!("Missing lock for job {id}. {command}"),
+        Settled::NotActive => format!("Job {id} is not in the active state. {command}"),
+        Settled::LockMismatch => format!("Lock mismatch for job {id}. Cmd {command} from active"),
+    };
+    tracing::warn!(job.id = %held.id, refusal, "an outcome is not recorded");
+    if let Some(events) = shared.events() {
+        events.error(refusal);
+    }
+    None
+}
+
+async fn again(shared: &Shared, held: &Held, ending: Ending) -> Option<Ending> {
+    Box::pin(confirm(shared, held, ending)).await
+}
+
+fn failed(message: String, retry: RetryWish) -> Ending {
+    let stack = Some(format!("Error: {message}"));
+    Ending::Error(JobError::Reported(Box::new(Report {
+        message,
+        stack,
+        retry,
+    })))
+}
+
+/// Asks until Redis answers, the lease is known to be lost, or the shutdown can wait no longer.
+async fn ask(shared: &Shared, held: &Held, completes: bool) -> Option<Settled> {
+    let question = [Confirm {
+        id: held.wire_id.clone(),
+        token: held.token.clone(),
+        completes,
+    }];
+    loop {
+        match shared.broker.confirm(&held.queue, &question).await {
+            Ok(answers) => return answers.into_iter().next(),
+            Err(error) => {
+                tracing::warn!(%error, job.id = %held.id, "an end is not confirmed yet");
+                if let Some(events) = shared.events() {
+                    events.error(error.to_string());
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = held.lost.cancelled() => return None,
+            () = shared.interrupted.cancelled() => return None,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Steering a worker while it runs: pause, resume, resize, cancel one job, close.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::held::HeldJobs;
+
+/// The most slots that a worker can have.
+pub const SLOTS_MAX: usize = 100_000;
+
+/// A handle on one worker. Clones steer the same one. Before the worker runs, it can be paused.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    paused: watch::Sender<bool>,
+    /// Held during a claim, so that a pause can tell when none is under way any more.
+    claiming: tokio::sync::Mutex<()>,
+    slots: Arc<Semaphore>,
+    /// As many as `slots` has when nothing runs.
+    size: Mutex<usize>,
+    held: Arc<HeldJobs>,
+    close: CancellationToken,
+    abandon: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                paused: watch::Sender::new(false),
+                claiming: tokio::sync::Mutex::default(),
+                slots: Arc::new(Semaphore::new(0)),
+                size: Mutex::new(0),
+                held: Arc::default(),
+                close: CancellationToken::new(),
+                abandon: CancellationToken::new(),
+                closed: CancellationToken::new(),
+            }),
+        }
+    }
+}
+
+impl Steering {
+    /// Claims nothing more. Returns when no claim is under way, or, with `wait`, when no job runs.
+    pub async fn pause(&self, wait: bool) {
+        self.inner.paused.send_replace(true);
+        drop(self.inner.claiming.lock().await);
+        if wait {
+            let size = *self.lock_size();
+            let all = u32::try_from(size).unwrap_or(u32::MAX);
+            // Fails only when the worker is gone; then nothing runs.
+            drop(self.inner.slots.acquire_many(all).await);
+        }
+    }
+
+    pub fn resume(&self) {
+        self.inner.paused.send_replace(false);
+    }
+
+    /// Jobs that this worker holds now.
+    pub fn running(&self) -> usize {
+        self.inner.held.len()
+    }
+
+    /// Jobs at once.
+    pub fn size(&self) -> usize {
+        *self.lock_size()
+    }
+
+    pub fn is_paused(&self) -> bool {
+        *self.inner.paused.borrow()
+    }
+
+    /// Changes the number of jobs at once. Running jobs are not touched: fewer slots take effect as
+    /// jobs end.
+    pub fn set_slots(&self, slots: usize) {
+        let slots = slots.clamp(1, SLOTS_MAX);
+        let mut size = self.lock_size();
+        if slots > *size {
+            self.inner.slots.add_permits(slots - *size);
+        } else if slots < *size {
+            let surplus = u32::try_from(*size - slots).unwrap_or(u32::MAX);
+            let semaphore = self.inner.slots.clone();
+            tokio::spawn(async move {
+                if let Ok(permits) = semaphore.acquire_many(surplus).await {
+                    permits.forget();
+                }
+            });
+        }
+        *size = slots;
+    }
+
+    /// Ends the run of a job, by its id on the wire; its attempt fails with this reason. False: this
+    /// worker does not run it.
+    pub fn cancel(&self, wire_id: &str, reason: Option<&str>) -> bool {
+        let jobs = self.inner.held.all();
+        let Some(job) = jobs.iter().find(|job| job.wire_id == wire_id && job.runs()) else {
+            return false;
+        };
+        job.abort(reason.unwrap_or("the job was cancelled"));
+        true
+    }
+
+    /// Ends the worker as a signal would; returns when it has ended.
+    pub async fn close(&self) {
+        self.inner.close.cancel();
+        self.inner.closed.cancelled().await;
+    }
+
+    /// Ends the worker at once: what it holds is left to its leases.
+    pub fn abandon(&self) {
+        self.inner.abandon.cancel();
+    }
+
+    /// Is cancelled when somebody wants the worker to end.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.inner.close
+    }
+
+    /// Is cancelled when somebody wants the worker gone at once.
+    pub fn abandoned(&self) -> &CancellationToken {
+        &self.inner.abandon
+    }
+
+    /// For whoever runs the worker: it has ended.
+    pub fn set_closed(&self) {
+        self.inner.closed.cancel();
+    }
+
+    pub(super) fn slots(&self) -> &Arc<Semaphore> {
+        &self.inner.slots
+    }
+
+    pub(super) fn held(&self) -> &Arc<HeldJobs> {
+        &self.inner.held
+    }
+
+    /// Given unless paused; whoever pauses waits until it is dropped.
+    pub(super) async fn may_claim(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let claiming = self.inner.claiming.lock().await;
+        (!self.is_paused()).then_some(claiming)
+    }
+
+    /// Returns when the worker is paused, or not.
+    pub(super) async fn until_paused(&self, is_paused: bool) {
+        let mut paused = self.inner.paused.subscribe();
+        // The sender lives as long as this handle.
+        paused.wait_for(|now| *now == is_paused).await.ok();
+    }
+
+    fn lock_size(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.inner
+            .size
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
