@@ -4,6 +4,7 @@
 //! clock but to make ids, so that every rule in it can be tested as a table of cases.
 
 pub mod backoff;
+pub mod bullmq_options;
 mod foreign_options;
 mod outcome;
 mod priority;
