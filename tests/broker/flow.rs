@@ -82,14 +82,14 @@ async fn a_parent_runs_when_its_children_are_done() {
 #[tokio::test]
 async fn a_stored_flow_shows_how_each_child_stands() {
     let t = Bench::new().await;
-    let mut ignored = node("ignored", vec![]);
+    let mut ignored = node("idle", vec![]);
     ignored.options.ignore_dependency_on_failure = true;
-    let mut failed = node("failed", vec![]);
+    let mut failed = node("fatal", vec![]);
     failed.options.fail_parent_on_failure = true;
     let flow = node("root", vec![ignored, failed, node("pending", vec![])]);
     t.broker.add_flow(&flow).await.unwrap();
-    assert_eq!(ids(&t.claim(2).await), ["ignored", "failed"]);
-    for id in ["ignored", "failed"] {
+    assert_eq!(ids(&t.claim(2).await), ["idle", "fatal"]);
+    for id in ["idle", "fatal"] {
         let fail = Fail {
             id: id.to_owned(),
             token: "t1".to_owned(),
@@ -110,8 +110,8 @@ async fn a_stored_flow_shows_how_each_child_stands() {
     };
     assert_eq!(
         read(10, 20).await,
-        "root Root [pending Pending [], failed Failed [], \
-         ignored Ignored(\"ignored for a reason\") []]"
+        "root Root [pending Pending [], fatal Failed [], \
+         idle Ignored(\"idle for a reason\") []]"
     );
     assert_eq!(read(1, 20).await, "root Root []");
     assert_eq!(
