@@ -9,7 +9,8 @@
 -- ARGV[3…] three per job: data (JSON), opts (JSON), and a msgpack map: queue (`prefix:queue`),
 --          id (optional: the queue's counter), name, timestamp_ms (optional: now), delay_ms,
 --          priority, lifo, waits_for_children, attempts_started, attempts_made, and optional:
---          parent_key, parent (JSON), schedule_id, dedup (BullMQ's options)
+--          parent_key, parent (JSON), schedule_id, dedup (BullMQ's options),
+--          children (of a parent that is put back: pending, processed, ignored, failed)
 --
 -- Undeclared keys: all others of the queues of the jobs and of their parents.
 --

@@ -3,10 +3,29 @@
 --
 -- A job is a table: id, name, data, opts, timestamp_ms, delay_ms, priority, lifo,
 -- waits_for_children, attempts_started, attempts_made, and optional parent_key, parent (JSON),
--- schedule_id, dedup. A queue is a table of its keys and its settings.
+-- schedule_id, dedup, children. A queue is a table of its keys and its settings.
 
 local function is_due_later(job, due_ms, now)
   return job.delay_ms > 0 and due_ms > now
+end
+
+-- What became of the children of a parent that is put back: the contract's four keys.
+local function store_children(job_key, children, now)
+  local function flat(pairs_of)
+    local list = {}
+    for i = 1, #pairs_of do
+      list[#list + 1] = pairs_of[i][1]
+      list[#list + 1] = pairs_of[i][2]
+    end
+    return list
+  end
+  call_many('SADD', job_key .. ':dependencies', children.pending)
+  call_many('HSET', job_key .. ':processed', flat(children.processed))
+  call_many('HSET', job_key .. ':failed', flat(children.ignored))
+  for i = 1, #children.failed do
+    call('ZADD', job_key .. ':unsuccessful', text(now), children.failed[i])
+    call('HSET', job_key, 'defa', 'child ' .. children.failed[i] .. ' failed')
+  end
 end
 
 local function store_job(queue, job, due_ms, now)
@@ -27,6 +46,7 @@ local function store_job(queue, job, due_ms, now)
   keep('ats', job.attempts_started)
   keep('atm', job.attempts_made)
   call_many('HSET', queue.key.base .. job.id, fields)
+  if job.children then store_children(queue.key.base .. job.id, job.children, now) end
   call('XADD', queue.key.events, '*', 'event', 'added', 'jobId', job.id, 'name', job.name)
 end
 

@@ -80,6 +80,26 @@ impl Broker {
         Ok(grow(&placed, answers))
     }
 
+    /// Adds jobs of any queues of this prefix in one atomic step, parents before their children; a
+    /// flow whose jobs are made elsewhere. The same bounds hold.
+    pub async fn add_flow_jobs(
+        &self,
+        jobs: &[(QueueName, LinkedJob)],
+    ) -> Result<Vec<AddedLinked>, BrokerError> {
+        if jobs.len() > FLOW_NODES_MAX {
+            return Err(BrokerError::Refused(Refusal::FlowNodes));
+        }
+        let keys: Vec<String> = jobs
+            .iter()
+            .map(|(queue, _)| self.queue_key(queue))
+            .collect();
+        let jobs = keys
+            .iter()
+            .zip(jobs)
+            .map(|(key, (_, job))| (key.as_str(), job));
+        self.run_linked(&jobs.collect::<Vec<_>>(), true).await
+    }
+
     /// Level by level over all flows. Without recursion: a flow may be a long chain.
     fn place<'a>(&self, flows: &'a [FlowNode]) -> Result<Vec<Placed<'a>>, BrokerError> {
         let mut placed: Vec<Placed<'a>> = Vec::new();

@@ -11,7 +11,7 @@ use super::connection::ScriptCall;
 use super::error::Refusal;
 use super::keys::check_job_id;
 use super::script::ScriptId;
-use super::{Broker, BrokerError, PRIORITY_MAX, Repeat};
+use super::{Broker, BrokerError, NewJob, PRIORITY_MAX, Repeat};
 use crate::job::QueueName;
 use crate::job::bullmq_options::{Deduplication, JobsOptions};
 
@@ -42,6 +42,22 @@ pub struct LinkedJob {
     pub parent: Option<ParentLink>,
     pub schedule_id: Option<String>,
     pub deduplication: Option<Deduplication>,
+    /// What is known of its children when it is put back.
+    pub children: StoredChildren,
+}
+
+/// How the children of a parent stand that is put back into Redis. Each is named by its key,
+/// `prefix:queue:id`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StoredChildren {
+    /// It waits for them.
+    pub pending: Vec<String>,
+    /// With what they returned, JSON text.
+    pub processed: Vec<(String, String)>,
+    /// They failed with this reason, and it goes on.
+    pub ignored: Vec<(String, String)>,
+    /// They failed, and it fails when it is claimed.
+    pub failed: Vec<String>,
 }
 
 /// The job that a child belongs to, in whatever queue.
@@ -100,6 +116,7 @@ struct Packed<'a> {
     parent: Option<&'a str>,
     schedule_id: Option<&'a str>,
     dedup: Option<&'a Deduplication>,
+    children: Option<&'a StoredChildren>,
 }
 
 impl ParentLink {
@@ -116,6 +133,25 @@ impl ParentLink {
         Self {
             key: format!("{queue_key}:{id}"),
             json: serde_json::to_string(&json).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<NewJob> for LinkedJob {
+    fn from(job: NewJob) -> Self {
+        let delay_ms = job.due_ms.map_or(0, |due| (due - job.timestamp_ms).max(0));
+        Self {
+            id: Some(job.id),
+            name: job.name,
+            data: job.data,
+            opts: job.opts,
+            timestamp_ms: Some(job.timestamp_ms),
+            delay_ms,
+            priority: job.priority,
+            lifo: job.lifo,
+            attempts_started: job.attempts_started,
+            attempts_made: job.attempts_made,
+            ..Self::default()
         }
     }
 }
@@ -205,6 +241,7 @@ impl LinkedJob {
             parent: parent.map(|parent| parent.json.as_str()),
             schedule_id: self.schedule_id.as_deref(),
             dedup: self.deduplication.as_ref(),
+            children: Some(&self.children).filter(|known| **known != StoredChildren::default()),
         })
         .map_err(|error| BrokerError::corrupt("add_linked", error.to_string()))
     }

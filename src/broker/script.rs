@@ -59,6 +59,7 @@ scripts! {
     Resume = "resume", keys 8, after "prelude" "prelude_place";
     Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
     States = "states", keys 8, after "prelude";
+    TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
     UpdateProgress = "update_progress", keys 2, after "prelude";
 }
 

@@ -246,7 +246,10 @@ mod tests {
     #[test]
     fn the_newest_stack_traces_stay() {
         assert_eq!(append_stack_trace(None, "a", 9), r#"["a"]"#);
-        assert_eq!(append_stack_trace(Some(r#"["a","b"]"#), "c", 2), r#"["b","c"]"#);
+        assert_eq!(
+            append_stack_trace(Some(r#"["a","b"]"#), "c", 2),
+            r#"["b","c"]"#
+        );
         assert_eq!(append_stack_trace(Some("broken"), "c", 2), r#"["c"]"#);
         assert_eq!(append_stack_trace(Some(r#"["a"]"#), "b", 0), "[]");
     }

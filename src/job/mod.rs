@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod bullmq_options;
+pub mod flow;
 mod foreign_options;
 mod outcome;
 mod priority;

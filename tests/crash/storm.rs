@@ -24,7 +24,10 @@ fn request(nth: usize) -> JobRequest {
         _ => JobRequest::new("sleep", json!({ "ms": 400 })),
     };
     request.max_attempts = Some(1 + (nth % 2) as u32);
-    request.backoff = Some(Backoff::Fixed { delay_ms: 100, jitter: 0.0 });
+    request.backoff = Some(Backoff::Fixed {
+        delay_ms: 100,
+        jitter: 0.0,
+    });
     request
 }
 

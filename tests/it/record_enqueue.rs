@@ -41,7 +41,10 @@ async fn every_column_of_a_job_is_stored() {
         due: Due::At("2031-02-03T04:05:06Z".parse().unwrap()),
         max_attempts: 9,
         retry_delay_seconds: 3,
-        backoff: Some(Backoff::Fixed { delay_ms: 5, jitter: 0.0 }),
+        backoff: Some(Backoff::Fixed {
+            delay_ms: 5,
+            jitter: 0.0,
+        }),
         timeout_seconds: Some(77),
         created_by: Some(user),
         ..job()

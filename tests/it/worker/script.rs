@@ -213,7 +213,10 @@ async fn step(ctx: &JobContext, name: &str, at: &Value, fails: bool) -> Result<(
 pub(crate) fn scripted(name: &str, runs: &[&[Act]]) -> JobRequest {
     let mut request = JobRequest::new("scripted", json!({ "name": name, "runs": runs }));
     request.workspace_id = Some(DEFAULT_WORKSPACE);
-    request.backoff = Some(Backoff::Fixed { delay_ms: 20, jitter: 0.0 });
+    request.backoff = Some(Backoff::Fixed {
+        delay_ms: 20,
+        jitter: 0.0,
+    });
     request
 }
 
