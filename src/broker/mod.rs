@@ -14,6 +14,7 @@ mod batch;
 mod claim;
 mod connection;
 mod control;
+mod deduplication;
 mod error;
 mod flow;
 mod flow_tree;

@@ -75,30 +75,4 @@ impl Broker {
             .command("children_values", cmd.arg(key))
             .await
     }
-
-    /// The job that owns a deduplication id.
-    pub async fn deduplication_owner(
-        &self,
-        queue: &QueueName,
-        deduplication_id: &str,
-    ) -> Result<Option<String>, BrokerError> {
-        let key = format!("{}:de:{deduplication_id}", self.queue_key(queue));
-        let mut cmd = redis::cmd("GET");
-        self.connections
-            .command("deduplication_owner", cmd.arg(key))
-            .await
-    }
-
-    /// Gives a deduplication id free, whoever owns it; false: nobody did.
-    pub async fn remove_deduplication(
-        &self,
-        queue: &QueueName,
-        deduplication_id: &str,
-    ) -> Result<bool, BrokerError> {
-        let key = format!("{}:de:{deduplication_id}", self.queue_key(queue));
-        let mut cmd = redis::cmd("DEL");
-        self.connections
-            .command("remove_deduplication", cmd.arg(key))
-            .await
-    }
 }

@@ -54,6 +54,7 @@ scripts! {
     Pause = "pause", keys 3, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place";
     Release = "release", keys 7, after "prelude" "prelude_place" "prelude_settle";
+    RemoveDeduplication = "remove_deduplication", keys 1, after "prelude";
     Requeue = "requeue", keys 13, after "prelude" "prelude_place";
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";

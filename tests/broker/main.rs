@@ -14,6 +14,7 @@ mod flow;
 mod golden;
 mod inspect;
 mod linked;
+mod parents;
 mod pause;
 mod progress;
 mod promote;
