@@ -44,7 +44,8 @@ macro_rules! scripts {
 
 scripts! {
     Add = "add", keys 9, after "prelude" "prelude_place";
-    AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_dedup_add" "prelude_store";
+    AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
+        "prelude_dedup" "prelude_dedup_add" "prelude_store";
     Cancel = "cancel", keys 13, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup";
     Claim = "claim", keys 10, after "prelude" "prelude_place";
     Counts = "counts", keys 9, after "prelude";

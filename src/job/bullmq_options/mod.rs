@@ -1,10 +1,12 @@
 //! The options of a job as `BullMQ`'s producers write them (`JobsOptions`).
 //!
-//! [`JobsOptions`] says everything that Node's `Queue.add` and `FlowProducer` take, under Rust names.
-//! Written, it is the `opts` text of the job's hash, with `BullMQ`'s short names, so that a job of
-//! ours can not be told from one of Node's. Read, it forgives: a member that makes no sense counts
-//! as absent, and members without a name here are kept in `more`. [`JobsOptions::check`] refuses
-//! what `BullMQ` refuses.
+//! [`JobsOptions`] says everything that Node's `Queue.add` and `FlowProducer` take, under Rust
+//! names. Written, it is the `opts` text of the job's hash, with `BullMQ`'s short names, so that a
+//! job of ours can not be told from one of Node's. Read, it forgives: a member that makes no sense
+//! counts as absent, and members without a name here are kept in `more`. [`JobsOptions::check`]
+//! refuses what `BullMQ` refuses.
+//!
+//! What a worker must honour of them, it reads with [`ForeignOptions`](super::ForeignOptions).
 
 mod check;
 mod read;
