@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use crate::job::bullmq_options::InvalidOptions;
+
 /// A failed call.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
@@ -17,7 +19,7 @@ pub enum BrokerError {
 }
 
 /// The rules that can say no.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error(
         "redis may evict keys under memory pressure (maxmemory-policy is `{0}`) and would lose \
@@ -35,6 +37,14 @@ pub enum Refusal {
     Priority(u32),
     #[error("redis denies access: {0}")]
     Access(String),
+    #[error(transparent)]
+    Options(#[from] InvalidOptions),
+    #[error("a job of a flow that has children can not be deduplicated")]
+    FlowDeduplication,
+    #[error("more than {max} jobs in one flow", max = super::FLOW_NODES_MAX)]
+    FlowNodes,
+    #[error("more than {max} bytes in one flow", max = super::FLOW_BYTES_MAX)]
+    FlowBytes,
 }
 
 impl Refusal {
@@ -47,6 +57,10 @@ impl Refusal {
             Self::JobId(_) => "job_id",
             Self::Priority(_) => "priority",
             Self::Access(_) => "redis_access",
+            Self::Options(_) => "options",
+            Self::FlowDeduplication => "flow_deduplication",
+            Self::FlowNodes => "flow_nodes",
+            Self::FlowBytes => "flow_bytes",
         }
     }
 }

@@ -44,6 +44,8 @@ macro_rules! scripts {
 
 scripts! {
     Add = "add", keys 9, after "prelude" "prelude_place";
+    AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
+        "prelude_dedup" "prelude_dedup_add" "prelude_store";
     Cancel = "cancel", keys 13, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup";
     Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_claim";
     Confirm = "confirm", keys 1, after "prelude";
@@ -54,11 +56,13 @@ scripts! {
     Pause = "pause", keys 3, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place";
     Release = "release", keys 7, after "prelude" "prelude_place" "prelude_settle";
+    RemoveDeduplication = "remove_deduplication", keys 1, after "prelude";
     Requeue = "requeue", keys 13, after "prelude" "prelude_place";
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";
     Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
     States = "states", keys 8, after "prelude";
+    TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
     UpdateProgress = "update_progress", keys 2, after "prelude";
 }
 

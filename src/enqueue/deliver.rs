@@ -19,10 +19,10 @@ use crate::tasks::Tasks;
 /// Batches between commit and Redis.
 const DELIVERIES_MAX: usize = 64;
 /// How long a lane waits for room before it leaves the batch to `reconcile`.
-const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
+pub(super) const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
 /// A delivery older than this is dropped: `reconcile`, which looks at jobs older than two seconds,
 /// may have added them, and they may have run and gone since. A late add would run them again.
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 /// After a failure nothing is sent for so long.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Jobs of one call to Redis, before the next queue has its turn.
@@ -44,13 +44,17 @@ impl Delivery {
 
     pub(super) fn push(&mut self, job: &NewJob, created_at: DateTime<Utc>) {
         let created_ms = created_at.timestamp_millis();
-        let due_ms = match job.due {
-            Due::Now => None,
-            Due::In(delay) => Some(created_ms + delay.as_millis() as i64),
-            Due::At(time) => Some(time.timestamp_millis()),
-        };
+        let due_ms = due_ms(job, created_ms);
         self.jobs
             .push((job.queue.clone(), entry(job, created_ms, due_ms, 0, 0)));
+    }
+}
+
+pub(super) fn due_ms(job: &NewJob, created_ms: i64) -> Option<i64> {
+    match job.due {
+        Due::Now => None,
+        Due::In(delay) => Some(created_ms + delay.as_millis() as i64),
+        Due::At(time) => Some(time.timestamp_millis()),
     }
 }
 

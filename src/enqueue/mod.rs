@@ -16,6 +16,7 @@
 
 mod commit;
 mod deliver;
+mod flow;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use crate::tasks::Tasks;
 
 pub use deliver::entry;
 pub(crate) use deliver::{deliver_stored, stored_entry};
+pub use flow::EnqueuedFlow;
 
 /// Requests that wait for a commit; more callers wait outside.
 const WAITING_MAX: usize = 2048;
@@ -104,6 +106,7 @@ struct Waiting {
 pub struct Enqueue {
     types: Arc<std::sync::RwLock<JobTypes>>,
     sender: mpsc::Sender<Waiting>,
+    flows: flow::Flows,
 }
 
 impl std::fmt::Debug for Waiting {
@@ -120,6 +123,7 @@ impl Enqueue {
     pub fn start(record: Record, broker: Broker, types: JobTypes, tasks: &Tasks) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let receiver = Arc::new(Mutex::new(receiver));
+        let flows = flow::Flows::start(record.clone(), broker.clone(), tasks);
         let deliver = deliver::start(broker, tasks);
         for _ in 0..LANES {
             let lane = commit::Lane {
@@ -133,6 +137,7 @@ impl Enqueue {
         Self {
             types: Arc::new(std::sync::RwLock::new(types)),
             sender,
+            flows,
         }
     }
 

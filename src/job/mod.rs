@@ -4,6 +4,8 @@
 //! clock but to make ids, so that every rule in it can be tested as a table of cases.
 
 pub mod backoff;
+pub mod bullmq_options;
+pub mod flow;
 mod foreign_options;
 mod outcome;
 mod priority;

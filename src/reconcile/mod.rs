@@ -10,6 +10,7 @@
 //! * [`seal`]: keeps finding the open jobs cheap;
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
 
+mod flows;
 mod passes;
 mod relay;
 mod verify;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::ReconcileError;
 use super::relay::requeue_stored;
+use super::{ReconcileError, flows};
 use crate::broker::{Broker, BrokerState};
-use crate::enqueue::deliver_stored;
 use crate::job::QueueName;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
@@ -100,22 +99,24 @@ async fn add_absent(
             queues.entry(queue).or_default().push(job);
         }
     }
-    let (mut absent, mut orphans) = (Vec::new(), Vec::new());
+    let (mut absent, mut orphans, mut parents) = (Vec::new(), Vec::new(), Vec::new());
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         for (job, state) in jobs.iter().zip(broker.states(&queue, &wire_ids).await?) {
             match state {
                 None => absent.push(job.id),
                 Some(BrokerState::Orphan) => orphans.push(job.id),
+                Some(BrokerState::WaitingChildren) => parents.push(job.id),
                 Some(_) => {}
             }
         }
     }
+    flows::tell_waiting(record, broker, &parents).await?;
     let mut is_complete = true;
     absent.sort();
     for ids in absent.chunks(LOAD_MAX) {
         let jobs = load_settled(record, ids, &mut is_complete).await?;
-        deliver_stored(broker, &jobs).await?;
+        flows::deliver(record, broker, &jobs).await?;
         note(record, &jobs, why).await?;
     }
     for ids in orphans.chunks(LOAD_MAX) {

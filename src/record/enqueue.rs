@@ -139,7 +139,10 @@ async fn insert_with_outbox(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted
     Ok(inserted)
 }
 
-async fn insert_with_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+pub(super) async fn insert_with_keys(
+    tx: &mut Tx,
+    jobs: &[NewJob],
+) -> Result<Vec<Inserted>, RecordError> {
     let taken = take_keys(tx, jobs).await?;
     let fresh = jobs
         .iter()
@@ -221,7 +224,7 @@ fn fingerprint(job: &NewJob) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-async fn insert<'a, 'c>(
+pub(super) async fn insert<'a, 'c>(
     executor: impl sqlx::PgExecutor<'c>,
     jobs: impl Iterator<Item = &'a NewJob>,
 ) -> Result<DateTime<Utc>, RecordError> {

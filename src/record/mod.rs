@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod contacts;
 pub mod enqueue;
 mod error;
+pub mod flow;
 pub mod import_chunk;
 pub mod imports;
 pub mod jobs;

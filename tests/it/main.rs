@@ -6,6 +6,7 @@
 mod agreement;
 mod control;
 mod enqueue;
+mod flow;
 mod http;
 mod http_control;
 mod http_enqueue;
