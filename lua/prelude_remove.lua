@@ -35,11 +35,12 @@ local function is_current_iteration(key, id)
 end
 
 -- What others know of a job that is about to be deleted: who waits for it, what it kept away.
-local function untie(key, id, is_hard)
+-- `doomed_parent` goes, too, and is not released before.
+local function untie(key, id, is_hard, doomed_parent)
   local job_key = key.base .. id
   local job = call('HMGET', job_key, 'deid', 'parentKey')
   if job[1] then forget_dedup(key.base, job[1], id) end
-  if job[2] then detach_from_parent(job_key, job[2], is_hard) end
+  if job[2] and job[2] ~= doomed_parent then detach_from_parent(job_key, job[2], is_hard) end
 end
 
 -- Deletes jobs with their parts and locks.

@@ -46,20 +46,12 @@ local function is_locked(job_key)
   return call('EXISTS', job_key .. ':lock') == 1
 end
 
--- Without regard to what the child's hash says, which may be gone.
-local function forget_child(parent_key, child_key)
-  call('HDEL', parent_key .. ':processed', child_key)
-  call('HDEL', parent_key .. ':failed', child_key)
-  call('ZREM', parent_key .. ':unsuccessful', child_key)
-  detach_from_parent(child_key, parent_key, false)
-end
-
 -- Removes one job from its queue, with an event if there was something. Answers where it was;
 -- none: nothing was there.
-local function remove_one(key, id)
+local function remove_one(key, id, doomed_parent)
   local job_key = key.base .. id
   local prev = leave(key, id)
-  untie(key, id, false)
+  untie(key, id, false, doomed_parent)
   local existed = call('EXISTS', job_key) == 1
   if prev == 'active' then wake(key.marker, read_meta(key.meta), key.active) end
   if existed then
@@ -70,13 +62,26 @@ local function remove_one(key, id)
   return prev or (existed and 'unknown') or nil
 end
 
+-- Without regard to what the child's hash says, which may be gone. Only the parent that stays is
+-- released when none is left: the others go next.
+local function forget_child(child_key, parent_key, staying_key)
+  call('HDEL', parent_key .. ':processed', child_key)
+  call('HDEL', parent_key .. ':failed', child_key)
+  call('ZREM', parent_key .. ':unsuccessful', child_key)
+  if parent_key == staying_key then
+    detach_from_parent(child_key, parent_key, false)
+  else
+    call('SREM', parent_key .. ':dependencies', child_key)
+  end
+end
+
 -- Removes the last ones found, as many as one call may. Answers how many are left.
-local function remove_leaves(found)
+local function remove_leaves(found, staying_key)
   local first = math.max(#found - REMOVE_MAX, 0) + 1
   for i = #found, first, -1 do
-    local child_key = found[i].job_key
-    remove_one(every_key(queue_key_of(child_key)), id_of(child_key))
-    forget_child(found[i].parent_key, child_key)
+    local child_key, parent_key = found[i].job_key, found[i].parent_key
+    remove_one(every_key(queue_key_of(child_key)), id_of(child_key), parent_key)
+    forget_child(child_key, parent_key, staying_key)
   end
   return first - 1
 end

@@ -23,5 +23,5 @@ end
 
 local found = walk_tree(job_key, pending_children, is_untouched)
 if not found then return { 0, TOO_MANY } end
-local left = remove_leaves(found)
+local left = remove_leaves(found, job_key)
 return { #found - left, left }

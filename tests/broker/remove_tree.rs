@@ -127,7 +127,11 @@ async fn a_job_goes_with_its_children_in_every_queue_or_without_them() {
         .await;
     assert_eq!((jobs, places), (0, 0));
     let announced: i64 = t.raw("XLEN @events").await;
-    assert!(announced >= 5, "each of this queue: {announced}");
+    assert_eq!(
+        announced, 5,
+        "each of this queue, and no parent was released"
+    );
+    assert_eq!(t.raw::<i64>("EXISTS @marker").await, 0);
 
     let t = family().await;
     assert_eq!(
@@ -176,14 +180,29 @@ async fn children_that_nobody_began_are_removed_and_their_parent_is_released() {
     let t = family().await;
     let removed = t.broker.remove_children(&t.queue, "p").await.unwrap();
     assert_eq!(removed, Some(3));
+    let all = t.dump().await;
+    // The children of a job are in no order.
+    let mut events: Vec<&str> = all
+        .lines()
+        .filter(|line| line.contains("events "))
+        .collect();
+    events.sort_unstable();
+    let expected = [
+        "events event=removed jobId=c1 prev=wait",
+        "events event=removed jobId=c4 prev=waiting-children",
+        "events event=waiting jobId=p prev=waiting-children",
+        &format!("{} event=removed jobId=g prev=delayed", other(&t, "events")),
+    ];
+    assert_eq!(events, expected);
+    t.raws(&[&format!("DEL @events {}", other(&t, "events"))])
+        .await;
     let p = t.key("p");
     t.expect(&format!(
         "c2 {{name=n parentKey={p}}}
          c3 {{name=n parentKey={p}}}
          completed <c2=1>
-         events event=removed jobId=c4 prev=wait
-         events event=removed jobId=c1 prev=wait
          failed <c3=1>
+         marker <0=0>
          p {{name=n}}
          p:failed {{{c3}=boom}}
          p:processed {{{c2}=1}}
