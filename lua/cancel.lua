@@ -24,6 +24,7 @@
 -- Moves    any state -> removed. An active job's lock goes, too: its owner loses the lease.
 -- Repeat   safe: the second time the job is absent.
 
+-- Makes the same keys as those above, which are declared for servers that insist.
 local key = every_key(ARGV[1]:sub(1, -2))
 local marker, events, prefix, meta = KEYS[11], KEYS[13], ARGV[1], read_meta(KEYS[12])
 

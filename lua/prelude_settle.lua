@@ -1,4 +1,4 @@
--- prelude_settle: end an attempt of jobs that are active. Joined after the preludes it is used with.
+-- prelude_settle: end an attempt of jobs that are active. Joined after those it is used with.
 --
 -- The outcome is already in the record when a script is called, so a lock that ran out does not
 -- stop it as long as the job is still active. The lock of another attempt does. A job that is
@@ -95,8 +95,8 @@ local function wake_for_slot(marker, meta)
   if meta.concurrency and not meta.paused then call('ZADD', marker, '0', '0') end
 end
 
--- After a batch of ends: does a waiting job get a free slot, or is the queue empty now? A queue that
--- is held or has delayed jobs is not called drained: the contract.
+-- After a batch of ends: does a waiting job get a free slot, or is the queue empty now? A queue
+-- that is held or has delayed jobs is not called drained: the contract.
 local function after_ending(key, meta)
   if call('LLEN', key.wait) > 0 or call('ZCARD', key.prioritized) > 0 then
     wake_for_slot(key.marker, meta)

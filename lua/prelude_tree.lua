@@ -6,12 +6,17 @@
 local TREE_MAX = 50000 -- jobs that one call looks at
 local REMOVE_MAX = 1000 -- jobs that one call removes
 
-local function pending_children(job_key)
+-- The children of a job; nil: there are more than `room`.
+local function pending_children(job_key, room)
+  if call('SCARD', job_key .. ':dependencies') > room then return nil end
   return call('SMEMBERS', job_key .. ':dependencies')
 end
 
-local function all_children(job_key)
-  local found = pending_children(job_key)
+local function all_children(job_key, room)
+  local ended = call('HLEN', job_key .. ':processed') + call('HLEN', job_key .. ':failed')
+    + call('ZCARD', job_key .. ':unsuccessful')
+  local found = pending_children(job_key, room - ended)
+  if not found then return nil end
   local function append(keys)
     for i = 1, #keys do found[#found + 1] = keys[i] end
   end
@@ -27,8 +32,8 @@ local function walk_tree(job_key, children_of, wants)
   local found, seen, at = {}, { [job_key] = true }, 0
   local parent_key = job_key
   while parent_key do
-    local children = children_of(parent_key)
-    if #found + #children > TREE_MAX then return nil end
+    local children = children_of(parent_key, TREE_MAX - #found)
+    if not children then return nil end
     for i = 1, #children do
       local child_key = children[i]
       if not seen[child_key] and wants(child_key) then

@@ -73,7 +73,7 @@ impl Broker {
 
     async fn sweep(&self, queue: &QueueName, sweep: &Sweep) -> Result<Vec<String>, BrokerError> {
         let keys = self.keys(queue);
-        let Some((state, from)) = place(sweep.state, &keys) else {
+        let Some((state, from)) = place(sweep.state, &keys).filter(|_| sweep.delete_max > 0) else {
             return Ok(Vec::new());
         };
         let (mut deleted, mut skip) = (Vec::new(), 0_i64);

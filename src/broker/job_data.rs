@@ -84,8 +84,11 @@ impl Broker {
         let logs = self.keys(queue).part(id, "logs");
         let limit = limit.clamp(1, LIST_MAX);
         let (first, last) = match order {
-            Order::Ascending => (signed(offset), signed(offset + limit - 1)),
-            Order::Descending => (-signed(offset + limit), -signed(offset + 1)),
+            Order::Ascending => (signed(offset), signed(offset.saturating_add(limit - 1))),
+            Order::Descending => (
+                -signed(offset.saturating_add(limit)),
+                -signed(offset.saturating_add(1)),
+            ),
         };
         let mut pipeline = redis::pipe();
         pipeline.atomic();

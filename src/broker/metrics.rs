@@ -1,5 +1,6 @@
 //! How many jobs of a queue ended, per minute.
 
+use super::job_data::signed;
 use super::{Broker, BrokerError, FinishedState, LIST_MAX};
 use crate::job::QueueName;
 
@@ -29,7 +30,7 @@ impl Broker {
         limit: usize,
     ) -> Result<Metrics, BrokerError> {
         let [hash, points] = self.keys(queue).metrics(state.name());
-        let last = offset + limit.clamp(1, LIST_MAX) - 1;
+        let last = offset.saturating_add(limit.clamp(1, LIST_MAX) - 1);
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline
@@ -38,7 +39,11 @@ impl Broker {
             .arg("count")
             .arg("prevTS")
             .arg("prevCount");
-        pipeline.cmd("LRANGE").arg(&points).arg(offset).arg(last);
+        pipeline
+            .cmd("LRANGE")
+            .arg(&points)
+            .arg(signed(offset))
+            .arg(signed(last));
         pipeline.cmd("LLEN").arg(&points);
         type Answer = ((Option<u64>, Option<i64>, Option<u64>), Vec<u64>, u64);
         let ((count, prev_ms, prev_count), points, points_total): Answer =

@@ -54,7 +54,7 @@ impl Broker {
             BrokerState::Orphan => return Ok(Vec::new()),
         };
         let limit = limit.clamp(1, LIST_MAX);
-        let (first, last) = (signed(offset), signed(offset + limit - 1));
+        let (first, last) = (signed(offset), signed(offset.saturating_add(limit - 1)));
         let is_turned = is_list && order == Order::Ascending;
         let (command, first, last) = match (is_list, order) {
             (true, Order::Descending) => ("LRANGE", first, last),

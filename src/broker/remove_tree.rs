@@ -1,6 +1,8 @@
 //! Jobs and their children are taken out by hand: `remove`, `remove_children`, `detach_child`.
 //!
 //! Unlike [`Broker::cancel`], these leave alone what somebody works on.
+//!
+//! A call whose reply was lost is sent again, and answers then what a second call would.
 
 use super::connection::ScriptCall;
 use super::keys::check_job_id;

@@ -2,7 +2,10 @@
 //! `promote_many`.
 //!
 //! What Redis has of a job is taken as it is. To make a job wait as the record has it, which a
-//! finished job of our own is for, use [`Broker::requeue`].
+//! finished job of our own needs, use [`Broker::requeue`].
+//!
+//! A call whose reply was lost is sent again, and answers then what a second call would. `BullMQ`
+//! puts many jobs at once into `wait` whatever their priority; here each goes where it belongs.
 
 use super::connection::ScriptCall;
 use super::keys::{Keys, check_job_id};

@@ -68,11 +68,14 @@ scripts! {
     Promote = "promote", keys 8, after "prelude" "prelude_place";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove" "prelude_tree";
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_tree";
     RemoveChildren = "remove_children", keys 1,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove" "prelude_tree";
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_tree";
     RemoveOrphans = "remove_orphans", keys 8,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove" "prelude_states";
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_states";
     Reprocess = "reprocess", keys 8, after "prelude" "prelude_place" "prelude_again";
     ReprocessMany = "reprocess_many", keys 8, after "prelude" "prelude_place" "prelude_again";
     Requeue = "requeue", keys 13, after "prelude" "prelude_place";

@@ -1,4 +1,6 @@
 //! Jobs that wait get another place: `change_delay` and `change_priority`.
+//!
+//! A call whose reply was lost is sent again, and answers then what a second call would.
 
 use super::connection::ScriptCall;
 use super::error::Refusal;

@@ -253,3 +253,26 @@ async fn a_child_that_loses_its_parent_releases_it_if_it_was_the_last() {
     .await;
     assert_eq!(detach().await, Detached::NotPending);
 }
+
+#[tokio::test]
+async fn a_job_with_too_many_descendants_to_look_at_is_left_alone() {
+    let t = Bench::new().await;
+    t.raws(&["HSET @p name n", "ZADD @failed 1 p"]).await;
+    for part in 0..6 {
+        let mut cmd = redis::cmd("SADD");
+        cmd.arg(t.key("p:dependencies"));
+        for at in 0..10_000 {
+            cmd.arg(t.key(&format!("c{part}:{at}")));
+        }
+        t.send::<i64>(&cmd).await;
+    }
+    let removed = t.broker.remove(&t.queue, "p", true).await.unwrap();
+    assert_eq!(removed, Removed::TooManyChildren);
+    let children = t.broker.remove_children(&t.queue, "p").await.unwrap();
+    assert_eq!(children, None);
+    assert_eq!(t.raw::<i64>("SCARD @p:dependencies").await, 60_000);
+    assert_eq!(
+        t.broker.remove(&t.queue, "p", false).await.unwrap(),
+        Removed::Done
+    );
+}
