@@ -69,6 +69,9 @@ async fn another_priority_moves_a_waiting_job_behind_or_before_its_equals() {
     assert_eq!(order, expected.map(|(id, score)| (id.to_owned(), score)));
     change("urgent", 0, true).await;
     change("a", 0, false).await;
+    let hash = |priority: u8| {
+        format!("{{data={{}} delay=0 name=n opts={{}} priority={priority} timestamp={NOW}}}")
+    };
     t.expect(&format!(
         "a {none}
          b {two}
@@ -80,8 +83,8 @@ async fn another_priority_moves_a_waiting_job_behind_or_before_its_equals() {
          urgent {none}
          wait [a c urgent]",
         b = 2 * STEP,
-        none = format!("{{data={{}} delay=0 name=n opts={{}} priority=0 timestamp={NOW}}}"),
-        two = format!("{{data={{}} delay=0 name=n opts={{}} priority=2 timestamp={NOW}}}"),
+        none = hash(0),
+        two = hash(2),
     ))
     .await;
 }
