@@ -1,13 +1,14 @@
--- prelude_settle: end an attempt of jobs that are active. Joined after the preludes it is used with.
+-- prelude_settle: end an attempt of jobs that are active. Joined after those it is used with.
 --
 -- The outcome is already in the record when a script is called, so a lock that ran out does not
--- stop it as long as the job is still active. The lock of another attempt does.
+-- stop it as long as the job is still active. The lock of another attempt does. A job that is
+-- moved by its own processor has no outcome in any record yet: there the lock is needed.
 
-local DONE, JOB_MISSING, NOT_ACTIVE, LOCK_MISMATCH = 0, -1, -3, -6
+local DONE, JOB_MISSING, LOCK_MISSING, NOT_ACTIVE, LOCK_MISMATCH = 0, -1, -2, -3, -6
 
 -- Takes each job out of `active` and drops its lock. One code per job; only for DONE anything
 -- was changed.
-local function take_active(prefix, active, stalled, ids, tokens)
+local function take_active(prefix, active, stalled, ids, tokens, needs_lock)
   local keys, locks = {}, {}
   for i = 1, #ids do
     keys[i] = prefix .. ids[i]
@@ -21,6 +22,8 @@ local function take_active(prefix, active, stalled, ids, tokens)
       codes[i] = JOB_MISSING
     elseif owners[i] and owners[i] ~= tokens[i] then
       codes[i] = LOCK_MISMATCH
+    elseif needs_lock and not owners[i] then
+      codes[i] = LOCK_MISSING
     elseif call('LREM', active, -1, ids[i]) == 0 then -- jobs that end now were claimed early
       codes[i] = NOT_ACTIVE
     else
@@ -92,8 +95,8 @@ local function wake_for_slot(marker, meta)
   if meta.concurrency and not meta.paused then call('ZADD', marker, '0', '0') end
 end
 
--- After a batch of ends: does a waiting job get a free slot, or is the queue empty now? A queue that
--- is held or has delayed jobs is not called drained: the contract.
+-- After a batch of ends: does a waiting job get a free slot, or is the queue empty now? A queue
+-- that is held or has delayed jobs is not called drained: the contract.
 local function after_ending(key, meta)
   if call('LLEN', key.wait) > 0 or call('ZCARD', key.prioritized) > 0 then
     wake_for_slot(key.marker, meta)

@@ -54,7 +54,8 @@ for i = 1, #suspects do
   end
 end
 if #rescued > 0 then
-  call_many('RPUSH', waiting_list(wait, meta), rescued) -- the contract: next in line, whatever their priority
+  -- The contract: next in line, whatever their priority.
+  call_many('RPUSH', waiting_list(wait, meta), rescued)
   wake(marker, meta, active)
 end
 call_many('SADD', stalled, call('LRANGE', active, -active_max, -1))

@@ -19,9 +19,13 @@ local delayed, marker, active, events = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local merge_max = tonumber(ARGV[1])
 
 local was_paused = call('HDEL', meta_key, 'paused')
--- Head first: the last one pushed is the old tail, which is next.
-call_many('RPUSH', wait, call('LRANGE', paused, 0, merge_max - 1))
-call('LTRIM', paused, merge_max, -1)
+if call('EXISTS', wait) == 0 and call('EXISTS', paused) == 1 then
+  call('RENAME', paused, wait) -- only where there is nothing that it could replace
+else
+  -- Head first: the last one pushed is the old tail, which is next.
+  call_many('RPUSH', wait, call('LRANGE', paused, 0, merge_max - 1))
+  call('LTRIM', paused, merge_max, -1)
+end
 if call('LLEN', wait) > 0 or call('ZCARD', prioritized) > 0 then
   wake(marker, read_meta(meta_key), active)
 else

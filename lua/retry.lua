@@ -11,13 +11,14 @@
 -- KEYS[9] events       STREAM
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] test_now_ms  empty in production: server time is used
--- ARGV[3…] seven per job: id, token, delay_ms (0: at once), counts the attempt '1' or '' (snooze),
---          lifo '1' or '', reason or '' (kept as it is), stacktrace (JSON array) or ''
+-- ARGV[3] needs_lock   '1': the lock must be there, '': only not another attempt's
+-- ARGV[4…] seven per job: id, token, delay_ms or '' (at once), counts the attempt '1' or ''
+--          (snooze), lifo '1' or '', reason or '' (kept as it is), stacktrace (JSON array) or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
 --
--- Returns  {position, code, …} of jobs left as they are: -1 no hash, -3 not active, -6 the lock
---          is another attempt's
+-- Returns  {position, code, …} of jobs left as they are: -1 no hash, -2 no lock, -3 not active,
+--          -6 the lock is another attempt's
 -- Moves    active -> wait | prioritized | delayed
 -- Repeat   safe: a job that left active is not touched again.
 
@@ -25,14 +26,14 @@ local active, stalled, delayed, events = KEYS[1], KEYS[2], KEYS[5], KEYS[9]
 local key = { wait = KEYS[3], prioritized = KEYS[4], delayed = delayed, pc = KEYS[6],
   marker = KEYS[7], active = active }
 local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
-local FIRST, STRIDE = 3, 7
+local FIRST, STRIDE = 4, 7
 
 local ids, tokens = {}, {}
 for at = FIRST, #ARGV, STRIDE do
   ids[#ids + 1] = ARGV[at]
   tokens[#tokens + 1] = ARGV[at + 1]
 end
-local codes, done = take_active(prefix, active, stalled, ids, tokens)
+local codes, done = take_active(prefix, active, stalled, ids, tokens, ARGV[3] ~= '')
 if done == 0 then return refusals(codes) end
 
 local batch = new_batch()
@@ -49,7 +50,7 @@ for i = 1, #ids do
     if ARGV[at + 3] ~= '' then set('atm', text((tonumber(job[1]) or 0) + 1)) end
     if ARGV[at + 5] ~= '' then set('failedReason', ARGV[at + 5]) end
     if ARGV[at + 6] ~= '' then set('stacktrace', ARGV[at + 6]) end
-    if delay_ms > 0 then
+    if delay_ms then
       set('delay', ARGV[at + 2])
       place_delayed(batch, delayed, id, now + delay_ms)
       call('XADD', events, '*', 'event', 'delayed', 'jobId', id, 'delay', text(now + delay_ms))

@@ -74,6 +74,7 @@ impl Broker {
     pub async fn add(&self, queue: &QueueName, jobs: &[NewJob]) -> Result<Vec<Added>, BrokerError> {
         let keys = self.keys(queue);
         jobs.iter().try_for_each(NewJob::check)?;
+        self.note_v5_peers(queue).await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for batch in batches(jobs, NewJob::bytes) {
             let mut call = ScriptCall::new(
@@ -109,6 +110,7 @@ impl Broker {
     ) -> Result<Vec<Added>, BrokerError> {
         let keys = self.keys(queue);
         jobs.iter().try_for_each(NewJob::check)?;
+        self.note_v5_peers(queue).await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for batch in batches(jobs, NewJob::bytes) {
             let mut call = ScriptCall::new(

@@ -12,7 +12,7 @@ impl Broker {
         queue: &QueueName,
         deduplication_id: &str,
     ) -> Result<Option<String>, BrokerError> {
-        let key = self.owner_key(queue, deduplication_id);
+        let key = self.keys(queue).dedup(deduplication_id);
         let mut cmd = redis::cmd("GET");
         self.connections
             .command("deduplication_owner", cmd.arg(key))
@@ -27,7 +27,7 @@ impl Broker {
         deduplication_id: &str,
         owner: Option<&str>,
     ) -> Result<bool, BrokerError> {
-        let key = self.owner_key(queue, deduplication_id);
+        let key = self.keys(queue).dedup(deduplication_id);
         let mut call = ScriptCall::new(ScriptId::RemoveDeduplication, [&key]);
         call.arg(owner.unwrap_or_default());
         let repeat = match owner {
@@ -35,9 +35,5 @@ impl Broker {
             None => Repeat::OnlyIfNotRun,
         };
         self.connections.run(&call, repeat).await
-    }
-
-    fn owner_key(&self, queue: &QueueName, deduplication_id: &str) -> String {
-        format!("{}:de:{deduplication_id}", self.queue_key(queue))
     }
 }

@@ -49,6 +49,22 @@ impl Keys {
         &self.base
     }
 
+    /// HASH of a job.
+    pub(super) fn job(&self, id: &str) -> String {
+        self.key(id)
+    }
+
+    /// What a job has besides its hash: `logs`, `dependencies`, `processed`, `failed` and
+    /// `unsuccessful`.
+    pub(super) fn part(&self, id: &str, part: &str) -> String {
+        self.key(&format!("{id}:{part}"))
+    }
+
+    /// STRING, the id of the job that owns a deduplication id.
+    pub(super) fn dedup(&self, dedup_id: &str) -> String {
+        self.key(&format!("de:{dedup_id}"))
+    }
+
     /// LIST of ids without priority, next one at the tail.
     pub(super) fn wait(&self) -> String {
         self.key("wait")

@@ -20,18 +20,4 @@ impl Broker {
             .arg(millis(pause));
         self.connections.command("rate_limit", &cmd).await
     }
-
-    /// How long the limiter's window still lasts, whether it is full or not; none: there is none.
-    pub async fn rate_limit_left(
-        &self,
-        queue: &QueueName,
-    ) -> Result<Option<Duration>, BrokerError> {
-        let mut cmd = redis::cmd("PTTL");
-        cmd.arg(self.keys(queue).limiter());
-        let left_ms: i64 = self.connections.command("rate_limit_left", &cmd).await?;
-        Ok(u64::try_from(left_ms)
-            .ok()
-            .filter(|ms| *ms > 0)
-            .map(Duration::from_millis))
-    }
 }

@@ -11,23 +11,36 @@
 
 mod add;
 mod batch;
+mod children;
 mod claim;
+mod clean;
 mod connection;
 mod control;
 mod deduplication;
 mod error;
 mod flow;
 mod flow_tree;
+mod from_active;
 mod inspect;
+mod job_data;
 mod keys;
 mod lease;
 mod limiter;
 mod linked;
+mod metrics;
+mod obliterate;
 mod parents;
+mod range;
+mod read_job;
 mod remove;
+mod remove_tree;
+mod reprocess;
 mod script;
+mod settings;
 mod settle;
+mod waiting;
 mod waker;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,18 +49,30 @@ use redis::InfoDict;
 
 pub use add::{Added, NewJob};
 pub use batch::BATCH_MAX;
+pub use children::{ChildCounts, ChildPage, ChildState};
 pub use claim::{ClaimOptions, Claimed, ClaimedJob, RateLimit};
 pub use error::{BrokerError, Refusal};
 pub use flow::{AddedNode, FLOW_BYTES_MAX, FLOW_NODES_MAX, FlowNode};
 pub use flow_tree::{FLOW_CHILDREN_MAX, FlowPart, FlowTree, Standing};
+pub use from_active::ChildrenAwaited;
 pub use inspect::{BrokerState, Counts, IdPage, KeyPage, LIST_MAX, QUEUES_MAX};
+pub use job_data::LogPage;
 pub use lease::RESCUE_MAX;
 pub use linked::{AddedLinked, LinkedJob, ParentLink, StoredChildren};
+pub use metrics::Metrics;
+pub use obliterate::Obliterated;
 pub use parents::{ChildEnding, EndedChild};
+pub use range::Order;
+pub use read_job::{JobEnd, JobHash};
 pub use remove::Cancelled;
+pub use remove_tree::{Detached, Removed};
+pub use reprocess::{FinishedState, Reprocess};
 pub use script::{SCRIPTS, Script};
+pub use settings::QueueMeta;
 pub use settle::{Confirm, Fail, Finish, Keep, Release, Retry, Settled};
+pub use waiting::Moved;
 pub use waker::{WAIT_MAX, Waker};
+pub use workers::{QueueWorker, WORKERS_MAX};
 
 use crate::job::QueueName;
 use connection::{Connections, Repeat};
@@ -74,6 +99,11 @@ pub struct BrokerOptions {
     pub client_name: Option<String>,
     /// Minutes of metrics to keep per queue, as `BullMQ`'s `maxDataPoints`; none: no metrics.
     pub metrics_points_max: Option<u32>,
+    /// Clients of `BullMQ` 5 share the queues: while a queue is paused, its jobs without priority
+    /// are in `paused`, where those look for them. Marks each queue that this broker touches, so
+    /// that all others follow; whoever stops using version 5 takes the mark off each queue with
+    /// [`Broker::forget_v5_peers`].
+    pub bullmq_v5_peers: bool,
 }
 
 impl fmt::Debug for BrokerOptions {
@@ -96,6 +126,7 @@ impl Default for BrokerOptions {
             allow_eviction: false,
             client_name: None,
             metrics_points_max: None,
+            bullmq_v5_peers: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::batch::batches;
 use super::connection::ScriptCall;
+use super::keys::check_job_id;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, BrokerState, Repeat};
 use crate::job::QueueName;
@@ -26,6 +27,7 @@ impl Broker {
         queue: &QueueName,
         ids: &[String],
     ) -> Result<Vec<Cancelled>, BrokerError> {
+        ids.iter().try_for_each(|id| check_job_id(id))?;
         let keys = self.keys(queue);
         let mut answers = Vec::with_capacity(ids.len());
         for batch in batches(ids, String::len) {

@@ -46,23 +46,48 @@ scripts! {
     Add = "add", keys 9, after "prelude" "prelude_place";
     AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
         "prelude_dedup" "prelude_dedup_add" "prelude_store";
-    Cancel = "cancel", keys 13, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup";
+    AddLog = "add_log", keys 2, after "prelude";
+    Cancel = "cancel", keys 13,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
+    ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_place";
+    ChangePriority = "change_priority", keys 7, after "prelude" "prelude_place";
     Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_claim";
+    Clean = "clean", keys 6,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Confirm = "confirm", keys 1, after "prelude";
     Counts = "counts", keys 9, after "prelude";
+    DetachChild = "detach_child", keys 1, after "prelude" "prelude_place" "prelude_parent";
     Extend = "extend", keys 1, after "prelude";
-    Fail = "fail", keys 11, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
-    Finish = "finish", keys 11, after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
-    Pause = "pause", keys 3, after "prelude";
+    Fail = "fail", keys 11,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+    Finish = "finish", keys 11,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+    MoveToWaitingChildren = "move_to_waiting_children", keys 6,
+        after "prelude" "prelude_place" "prelude_settle";
+    Obliterate = "obliterate", keys 1,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
+    Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place";
-    Release = "release", keys 7, after "prelude" "prelude_place" "prelude_settle";
+    Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
+    Remove = "remove", keys 1,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_tree";
+    RemoveChildren = "remove_children", keys 1,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_tree";
     RemoveDeduplication = "remove_deduplication", keys 1, after "prelude";
+    RemoveOrphans = "remove_orphans", keys 8,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        "prelude_remove" "prelude_states";
+    Reprocess = "reprocess", keys 8, after "prelude" "prelude_place" "prelude_again";
+    ReprocessMany = "reprocess_many", keys 8, after "prelude" "prelude_place" "prelude_again";
     Requeue = "requeue", keys 13, after "prelude" "prelude_place";
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";
     Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
-    States = "states", keys 8, after "prelude";
+    States = "states", keys 8, after "prelude" "prelude_states";
     TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
+    UpdateData = "update_data", keys 1, after "prelude";
     UpdateProgress = "update_progress", keys 2, after "prelude";
 }
 

@@ -109,7 +109,7 @@ pub enum Settled {
 }
 
 impl Settled {
-    fn from_code(code: i64) -> Option<Self> {
+    pub(super) fn from_code(code: i64) -> Option<Self> {
         match code {
             -1 => Some(Self::JobMissing),
             -2 => Some(Self::LockMissing),
@@ -260,11 +260,12 @@ impl Broker {
                 ],
             );
             call.arg(keys.job_prefix())
-                .number_or_empty(self.test_now_ms);
+                .number_or_empty(self.test_now_ms)
+                .flag(false); // the record knows: the lock may be gone
             for job in batch {
                 call.arg(&job.id)
                     .arg(&job.token)
-                    .arg(job.delay_ms.max(0))
+                    .number_or_empty((job.delay_ms > 0).then_some(job.delay_ms))
                     .flag(job.count_attempt)
                     .flag(job.lifo)
                     .arg(&job.reason)
@@ -295,14 +296,16 @@ impl Broker {
                     &keys.marker(),
                     &keys.meta(),
                     &keys.events(),
+                    &keys.limiter(),
                 ],
             );
-            call.arg(keys.job_prefix());
+            call.arg(keys.job_prefix()).flag(false);
             for job in batch {
                 call.arg(&job.id).arg(&job.token);
             }
-            let settled = self.run_settling(&call, batch.len()).await?;
-            answers.splice(0..0, settled);
+            let (_rate_wait_ms, refused): (i64, Vec<i64>) =
+                self.connections.run(&call, Repeat::Safe).await?;
+            answers.splice(0..0, settled(&refused, batch.len())?);
         }
         Ok(answers)
     }
@@ -374,16 +377,21 @@ impl Broker {
         jobs: usize,
     ) -> Result<Vec<Settled>, BrokerError> {
         let refused: Vec<i64> = self.connections.run(call, Repeat::Safe).await?;
-        let mut answers = vec![Settled::Done; jobs];
-        for pair in refused.chunks(2) {
-            let nonsense = || BrokerError::corrupt("settle", format!("answer {pair:?}"));
-            let [position, code] = *pair else {
-                return Err(nonsense());
-            };
-            let at = usize::try_from(position - 1).map_err(|_| nonsense())?;
-            let answer = answers.get_mut(at).ok_or_else(nonsense)?;
-            *answer = Settled::from_code(code).ok_or_else(nonsense)?;
-        }
-        Ok(answers)
+        settled(&refused, jobs)
     }
+}
+
+/// An answer per job of a batch, from `{position, code, …}` of those that were left as they are.
+fn settled(refused: &[i64], jobs: usize) -> Result<Vec<Settled>, BrokerError> {
+    let mut answers = vec![Settled::Done; jobs];
+    for pair in refused.chunks(2) {
+        let nonsense = || BrokerError::corrupt("settle", format!("answer {pair:?}"));
+        let [position, code] = *pair else {
+            return Err(nonsense());
+        };
+        let at = usize::try_from(position - 1).map_err(|_| nonsense())?;
+        let answer = answers.get_mut(at).ok_or_else(nonsense)?;
+        *answer = Settled::from_code(code).ok_or_else(nonsense)?;
+    }
+    Ok(answers)
 }

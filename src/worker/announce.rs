@@ -58,7 +58,8 @@ async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
 }
 
 async fn respect_limit(shared: &Shared, held: &Held) {
-    match shared.broker.rate_limit_left(&held.queue).await {
+    // Whether the window is full or not: the job says that it is.
+    match shared.broker.rate_limit_ttl(&held.queue, Some(0)).await {
         Ok(Some(left)) => {
             let longest = shared.manners.as_ref().and_then(|m| m.limit_wait_max);
             let wait = longest.map_or(left, |longest| left.min(longest));
