@@ -1,16 +1,17 @@
 //! Waiting for jobs on a connection of its own.
 //!
 //! It blocks on the `marker` keys only, never on a list of jobs: a reply that gets lost costs a
-//! wake-up, not a job. So the caller must claim after a wait that timed out, too.
+//! wake-up, not a job. So the caller must claim after a wait that timed out, too. In a cluster the
+//! connection goes to the node of our slot: the markers of all queues are there.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisResult};
+use redis::RedisResult;
 
-use super::connection::connection_config;
+use super::connection::Connections;
+use super::locate::Link;
 use super::{BrokerError, BrokerOptions, Keys};
 use crate::job::QueueName;
 
@@ -24,11 +25,11 @@ const DOING: &str = "wait for a job";
 
 /// Waits for jobs of several queues at once.
 pub struct Waker {
-    client: Client,
+    connections: Connections,
     options: Arc<BrokerOptions>,
     /// None while a wait is under way: if that wait is dropped, its connection is, too. A
     /// command that goes on in the server would take a marker that nobody reads.
-    connection: Option<MultiplexedConnection>,
+    link: Option<Link>,
 }
 
 impl fmt::Debug for Waker {
@@ -38,11 +39,11 @@ impl fmt::Debug for Waker {
 }
 
 impl Waker {
-    pub(super) fn new(client: Client, options: Arc<BrokerOptions>) -> Self {
+    pub(super) fn new(connections: Connections, options: Arc<BrokerOptions>) -> Self {
         Self {
-            client,
+            connections,
             options,
-            connection: None,
+            link: None,
         }
     }
 
@@ -65,8 +66,9 @@ impl Waker {
             doing: DOING,
             reason,
         };
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
+        let epoch = self.connections.epoch();
+        let mut link = match self.link.take().filter(|link| link.epoch == epoch) {
+            Some(link) => link,
             None => self
                 .open(first)
                 .await
@@ -78,12 +80,19 @@ impl Waker {
             .collect();
         let mut cmd = redis::cmd("BZPOPMIN");
         cmd.arg(&markers).arg(timeout.as_secs_f64());
-        let reply = cmd.query_async::<Option<(String, String, String)>>(&mut connection);
+        let reply = cmd.query_async::<Option<(String, String, String)>>(&mut link.connection);
         let popped = match tokio::time::timeout(timeout + REPLY_MARGIN, reply).await {
-            Ok(popped) => popped.map_err(|error| BrokerError::from_redis(DOING, &error))?,
-            Err(_) => return Err(unavailable("no reply in time".to_owned())),
+            Ok(popped) => popped.map_err(|error| {
+                self.connections.learn(link.epoch, &error);
+                BrokerError::from_redis(DOING, &error)
+            })?,
+            Err(_) => {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                self.connections.learn(link.epoch, &late.into());
+                return Err(unavailable("no reply in time".to_owned()));
+            }
         };
-        self.connection = Some(connection);
+        self.link = Some(link);
         Ok(popped.and_then(|(key, _, _)| {
             let at = markers.iter().position(|marker| *marker == key)?;
             Some(queues[at].clone())
@@ -91,12 +100,8 @@ impl Waker {
     }
 
     /// `BullMQ`'s dashboards find workers by the name of this connection.
-    async fn open(&self, queue: &QueueName) -> RedisResult<MultiplexedConnection> {
-        let config = connection_config(None);
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+    async fn open(&self, queue: &QueueName) -> RedisResult<Link> {
+        let mut link = self.connections.dedicated().await?;
         let mut name = format!(
             "{}:{}",
             self.options.prefix,
@@ -111,7 +116,7 @@ impl Waker {
         let named: RedisResult<()> = redis::cmd("CLIENT")
             .arg("SETNAME")
             .arg(name)
-            .query_async(&mut connection)
+            .query_async(&mut link.connection)
             .await;
         if let Err(error) = named {
             if error.is_io_error() {
@@ -119,7 +124,7 @@ impl Waker {
             }
             tracing::debug!(%error, "redis does not take the connection's name");
         }
-        Ok(connection)
+        Ok(link)
     }
 }
 
