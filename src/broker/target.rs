@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(cluster.server.redis_settings().username(), Some("u"));
         assert_eq!(cluster.server.redis_settings().password(), Some("p,w"));
         assert!(
-            matches!(cluster.kind, Kind::Cluster { slot: 9319 }),
+            matches!(cluster.kind, Kind::Cluster { slot: 9263 }),
             "{cluster:?}"
         );
         assert_eq!(addresses(&group("redis://a:1,b:2")), ["a:1", "b:2"]);

@@ -1,7 +1,9 @@
 //! The slot of all our keys moves to another primary while jobs run.
 
+use std::time::Duration;
+
 use crate::nodes::{Cluster, PREFIX, PRIMARIES};
-use crate::rig::Rig;
+use crate::rig::{LEASE, Rig};
 use crate::server::{Server, eventually};
 
 /// Keys that one step of the move takes along.
@@ -16,54 +18,92 @@ async fn jobs_of_several_queues_end_although_their_slot_moves() {
     rig.work(8);
     rig.until_completed(50).await;
 
-    let from = cluster.owner_seen_by(&cluster.nodes[0]).await.unwrap();
-    let to = (from + 1) % PRIMARIES;
-    let slot = begin_move(&cluster, from, to).await;
+    let moving = Move::begin(&cluster).await;
     // What is accepted meanwhile waits in the record.
     jobs += rig.enqueue(20).await.len();
-    finish_move(&cluster, from, to, slot).await;
+    moving.finish().await;
     jobs += rig.enqueue(20).await.len();
 
     rig.all_is_well(jobs).await;
     assert_ne!(rig.app.broker.server_id().await.unwrap(), before);
-    let left: i64 = cluster.nodes[from]
-        .raw(&format!("CLUSTER COUNTKEYSINSLOT {slot}"))
-        .await;
-    assert_eq!(left, 0);
+    moving.all_have_gone().await;
     rig.close().await;
 }
 
-async fn begin_move(cluster: &Cluster, from: usize, to: usize) -> u16 {
-    let slot = cluster.slot().await;
-    let [from, to] = [&cluster.nodes[from], &cluster.nodes[to]];
-    let [from_id, to_id] = [id(from).await, id(to).await];
-    to.raw::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"))
-        .await;
-    from.raw::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"))
-        .await;
-    slot
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_end_although_their_slot_is_on_its_way_for_longer_than_a_lease() {
+    let cluster = Cluster::start().await;
+    let rig = Rig::new(cluster.url(), PREFIX).await;
+    let mut jobs = rig.enqueue(100).await.len();
+    rig.work(8);
+    rig.until_completed(50).await;
+
+    let moving = Move::begin(&cluster).await;
+    assert!(
+        moving.step().await,
+        "one part of the keys is here, the other there"
+    );
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+    jobs += rig.enqueue(20).await.len();
+    moving.finish().await;
+
+    rig.all_is_well(jobs).await;
+    moving.all_have_gone().await;
+    rig.close().await;
 }
 
-/// As `redis-cli --cluster reshard` does it.
-async fn finish_move(cluster: &Cluster, from: usize, to: usize, slot: u16) {
-    let [source, target] = [&cluster.nodes[from], &cluster.nodes[to]];
-    eventually("all keys have moved", async || {
-        let line = format!("CLUSTER GETKEYSINSLOT {slot} {KEYS}");
-        let keys: Vec<String> = source.raw(&line).await;
-        if keys.is_empty() {
-            return true;
-        }
-        let port = target.port;
-        // The key is empty, because there are several.
-        let line = format!("MIGRATE 127.0.0.1 {port}  0 5000 KEYS {}", keys.join(" "));
-        let _: String = source.raw(&line).await;
-        false
-    })
-    .await;
-    let id = id(target).await;
-    for node in [target, source].into_iter().chain(&cluster.nodes) {
-        node.raw::<()>(&format!("CLUSTER SETSLOT {slot} NODE {id}"))
+/// The prefix's slot on its way to another node, as `redis-cli --cluster reshard` does it.
+struct Move<'a> {
+    cluster: &'a Cluster,
+    from: &'a Server,
+    to: &'a Server,
+    slot: u16,
+}
+
+impl<'a> Move<'a> {
+    async fn begin(cluster: &'a Cluster) -> Self {
+        let owner = cluster.owner_seen_by(&cluster.nodes[0]).await.unwrap();
+        let moving = Self {
+            cluster,
+            from: &cluster.nodes[owner],
+            to: &cluster.nodes[(owner + 1) % PRIMARIES],
+            slot: cluster.slot().await,
+        };
+        let Self { from, to, slot, .. } = moving;
+        let [from_id, to_id] = [id(from).await, id(to).await];
+        to.raw::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"))
             .await;
+        from.raw::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"))
+            .await;
+        moving
+    }
+
+    /// Moves some keys; false: none were left.
+    async fn step(&self) -> bool {
+        let line = format!("CLUSTER GETKEYSINSLOT {} {KEYS}", self.slot);
+        let keys: Vec<String> = self.from.raw(&line).await;
+        if keys.is_empty() {
+            return false;
+        }
+        // The key is empty, because there are several.
+        let (port, keys) = (self.to.port, keys.join(" "));
+        let line = format!("MIGRATE 127.0.0.1 {port}  0 5000 KEYS {keys}");
+        let _: String = self.from.raw(&line).await;
+        true
+    }
+
+    async fn finish(&self) {
+        eventually("all keys have moved", async || !self.step().await).await;
+        let id = id(self.to).await;
+        for node in [self.to, self.from].into_iter().chain(&self.cluster.nodes) {
+            node.raw::<()>(&format!("CLUSTER SETSLOT {} NODE {id}", self.slot))
+                .await;
+        }
+    }
+
+    async fn all_have_gone(&self) {
+        let line = format!("CLUSTER COUNTKEYSINSLOT {}", self.slot);
+        assert_eq!(self.from.raw::<i64>(&line).await, 0);
     }
 }
 

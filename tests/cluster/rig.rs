@@ -22,7 +22,7 @@ use crate::server::{LIMIT, eventually, within};
 
 pub(crate) const QUEUES: [&str; 3] = ["mails", "reports", "imports"];
 /// Long enough for a failover, short enough for a test that loses a worker's lease.
-const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Rig {
     pub(crate) app: App,

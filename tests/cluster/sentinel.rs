@@ -102,6 +102,32 @@ async fn every_job_ends_although_the_primary_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_freezes_and_wakes_up_again_does_no_harm() {
+    let watched = Watched::start().await;
+    let rig = Rig::new(watched.url(), "bull").await;
+    let mut jobs = rig.enqueue(100).await.len();
+    rig.work(8);
+    rig.until_completed(50).await;
+
+    let frozen = watched.primary.freeze().await;
+    eventually("the replica takes over", async || {
+        watched.replica.info("role").await.as_deref() == Some("master")
+    })
+    .await;
+    jobs += rig.enqueue(20).await.len();
+    // Its links are open all the time: only the missing replies tell.
+    rig.all_is_well(jobs).await;
+    frozen.thaw();
+    jobs += rig.enqueue(20).await.len();
+    eventually("the old primary copies the new one", async || {
+        watched.primary.info("role").await.as_deref() == Some("slave")
+    })
+    .await;
+    rig.all_is_well(jobs).await;
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planned_failover_is_followed_by_calls_and_by_waits() {
     let watched = Watched::start().await;
     let broker = Broker::connect(watched.options()).await.unwrap();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
@@ -81,6 +83,14 @@ impl Server {
         shell.wait().unwrap();
     }
 
+    /// Stops it in mid-air: its connections stay open and nothing answers.
+    pub(crate) async fn freeze(&self) -> Frozen {
+        let pid = self.info("process_id").await.unwrap();
+        let pid = Pid::from_raw(pid.parse().unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Frozen(pid)
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -108,6 +118,15 @@ impl Server {
     pub(crate) async fn info(&self, name: &str) -> Option<String> {
         let info: redis::InfoDict = self.try_raw(&redis::cmd("INFO")).await.ok()?;
         info.get(name)
+    }
+}
+
+/// A process that was stopped.
+pub(crate) struct Frozen(Pid);
+
+impl Frozen {
+    pub(crate) fn thaw(self) {
+        kill(self.0, Signal::SIGCONT).unwrap();
     }
 }
 
