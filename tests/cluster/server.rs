@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue};
 use tempfile::TempDir;
 
 /// After so long a wait has failed.
@@ -97,7 +97,13 @@ impl Server {
 
     pub(crate) async fn connection(&self) -> redis::RedisResult<MultiplexedConnection> {
         let client = redis::Client::open(format!("redis://{}", self.address()))?;
-        client.get_multiplexed_async_connection().await
+        // The library's own limit of half a second is short for a machine with other work.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(LIMIT))
+            .set_response_timeout(Some(LIMIT));
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
     async fn try_raw<T: FromRedisValue>(&self, cmd: &Cmd) -> redis::RedisResult<T> {
