@@ -123,26 +123,26 @@ impl Connections {
         match &self.shared.way {
             Way::Single(single) => Ok(Link {
                 connection: single.dedicated().await?,
-                epoch: 0,
+                generation: 0,
             }),
             Way::Located { locator, .. } => locator.connect(None).await,
         }
     }
 
     /// Grows when our server may be another one; 0 for ever where there is only one.
-    pub(super) fn epoch(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         match &self.shared.way {
             Way::Single(_) => 0,
-            Way::Located { locator, .. } => locator.epoch(),
+            Way::Located { locator, .. } => locator.generation(),
         }
     }
 
-    /// Notes an error of a connection of that epoch.
-    pub(super) fn learn(&self, epoch: u64, error: &RedisError) {
+    /// Notes an error of a connection of that generation.
+    pub(super) fn learn(&self, generation: u64, error: &RedisError) {
         if let Way::Located { locator, .. } = &self.shared.way
             && is_elsewhere(error)
         {
-            locator.learn(epoch, error);
+            locator.learn(generation, error);
         }
     }
 
@@ -183,7 +183,7 @@ impl Connections {
             Connection::Managed(manager) => cmd.query_async(manager).await,
             Connection::Located(link) => {
                 let result = cmd.query_async(&mut link.connection).await;
-                result.inspect_err(|error| self.learn(link.epoch, error))
+                result.inspect_err(|error| self.learn(link.generation, error))
             }
         }
     }
@@ -237,7 +237,7 @@ impl Connections {
             Connection::Managed(manager) => load_scripts(manager).await,
             Connection::Located(link) => load_scripts(&mut link.connection)
                 .await
-                .inspect_err(|error| self.learn(link.epoch, error)),
+                .inspect_err(|error| self.learn(link.generation, error)),
         };
         loaded.map_err(|error| BrokerError::from_redis(LOADING, &error))
     }
@@ -290,7 +290,7 @@ impl Connections {
             Connection::Managed(mut manager) => pipeline.query_async(&mut manager).await,
             Connection::Located(mut link) => {
                 let result = pipeline.query_async(&mut link.connection).await;
-                result.inspect_err(|error| self.learn(link.epoch, error))
+                result.inspect_err(|error| self.learn(link.generation, error))
             }
         }
     }

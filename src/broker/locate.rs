@@ -1,8 +1,8 @@
 //! Finding our server in a cluster or behind sentinels, again and again.
 //!
 //! All keys of a prefix are on one server at a time, so one address is all there is to find. Any
-//! connection that learns that it is at the wrong place starts a new *epoch*; connections of
-//! older epochs are not used for further commands. Nothing is sent twice in here.
+//! connection that learns that it is at the wrong place starts a new *generation*; connections of
+//! older generations are not used for further commands. Nothing is sent twice in here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ type Node = (String, u16);
 #[derive(Debug)]
 pub(super) struct Locator {
     group: Group,
-    epoch: AtomicU64,
+    generation: AtomicU64,
     known: Mutex<Known>,
 }
 
@@ -42,50 +42,53 @@ struct Known {
     nodes: Vec<Node>,
 }
 
-/// A connection to the server that was ours in its epoch.
+/// A connection to the server that was ours in its generation.
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
-    pub(super) epoch: u64,
+    pub(super) generation: u64,
 }
 
 impl Locator {
     pub(super) fn new(group: Group) -> Self {
         Self {
             group,
-            epoch: AtomicU64::new(1),
+            generation: AtomicU64::new(1),
             known: Mutex::default(),
         }
     }
 
     /// Grows with every new search; never 0.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
-    /// What an error on a connection of that epoch means for all of them.
-    pub(super) fn learn(&self, epoch: u64, error: &RedisError) {
+    /// What an error on a connection of that generation means for all of them.
+    pub(super) fn learn(&self, generation: u64, error: &RedisError) {
         let mut known = self.known();
-        if self.epoch() != epoch {
+        if self.generation() != generation {
             return;
         }
         known.moved_to = error
             .redirect_node()
             .and_then(|(address, _)| parse_address(address));
-        self.epoch.store(epoch + 1, Ordering::Release);
+        self.generation.store(generation + 1, Ordering::Release);
         drop(known);
         tracing::debug!(%error, "look again for our redis server");
     }
 
     /// Searches, and connects. Without a response timeout for a connection that blocks.
     pub(super) async fn connect(&self, response_timeout: Option<Duration>) -> RedisResult<Link> {
-        let epoch = self.epoch();
+        let generation = self.generation();
         let search = tokio::time::timeout(SEARCH_MAX, self.search(response_timeout));
         let connection = search.await.unwrap_or_else(|_| {
             let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
             Err(RedisError::from(error))
         })?;
-        Ok(Link { connection, epoch })
+        Ok(Link {
+            connection,
+            generation,
+        })
     }
 
     async fn search(
@@ -161,7 +164,9 @@ impl Locator {
                     .collect();
                 nodes.sort();
                 nodes.dedup();
-                self.known().nodes = nodes;
+                if !nodes.is_empty() {
+                    self.known().nodes = nodes;
+                }
                 ours.ok_or_else(cluster::uncovered)
             }
         }
@@ -221,7 +226,7 @@ impl Locator {
     }
 }
 
-/// A shared connection that is made when it is first used, and again in every epoch.
+/// A shared connection that is made when it is first used, and again in every generation.
 pub(super) struct Lane {
     link: Mutex<Option<Link>>,
     /// One caller connects, the others wait for it, and share its failure, too.
@@ -238,7 +243,8 @@ impl Lane {
 
     fn current(&self, locator: &Locator) -> Option<Link> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.clone().filter(|link| link.epoch == locator.epoch())
+        link.clone()
+            .filter(|link| link.generation == locator.generation())
     }
 
     pub(super) async fn link(

@@ -1,7 +1,7 @@
 //! Walking over keys: all of ours are on one server, also in a cluster.
 //!
 //! A cursor means something to the server that gave it. After a failover another one would take
-//! it and skip keys without a word, so a cursor carries the epoch of its server.
+//! it and skip keys without a word, so a cursor carries the generation of its server.
 
 use redis::Cmd;
 
@@ -18,15 +18,15 @@ impl Broker {
         pattern: &str,
         cursor: u64,
     ) -> Result<(Option<u64>, Vec<String>), BrokerError> {
-        let epoch = self.connections.epoch();
-        let cmd = scan_cmd(pattern, open_cursor(doing, epoch, cursor)?);
+        let generation = self.connections.generation();
+        let cmd = scan_cmd(pattern, open_cursor(doing, generation, cursor)?);
         let (next, found): (u64, Vec<String>) = self.connections.command(doing, &cmd).await?;
-        if cursor != 0 && self.connections.epoch() != epoch {
+        if cursor != 0 && self.connections.generation() != generation {
             return Err(other_server(doing));
         }
         let next = match next {
             0 => None,
-            next => Some(seal_cursor(doing, epoch, next)?),
+            next => Some(seal_cursor(doing, generation, next)?),
         };
         Ok((next, found))
     }
@@ -36,22 +36,22 @@ impl Broker {
 const CURSOR_BITS: u32 = 48;
 
 /// The cursor as a caller sees it. One of another server would skip keys without a word, so it
-/// carries the epoch, which is 0 for ever where there is one server.
-fn seal_cursor(doing: &'static str, epoch: u64, cursor: u64) -> Result<u64, BrokerError> {
-    match epoch {
+/// carries the generation, which is 0 for ever where there is one server.
+fn seal_cursor(doing: &'static str, generation: u64, cursor: u64) -> Result<u64, BrokerError> {
+    match generation {
         0 => Ok(cursor),
         _ if cursor >> CURSOR_BITS != 0 => {
             Err(BrokerError::corrupt(doing, format!("cursor {cursor}")))
         }
-        epoch => Ok((epoch << CURSOR_BITS) | cursor),
+        generation => Ok((generation << CURSOR_BITS) | cursor),
     }
 }
 
-fn open_cursor(doing: &'static str, epoch: u64, cursor: u64) -> Result<u64, BrokerError> {
-    if epoch == 0 || cursor == 0 {
+fn open_cursor(doing: &'static str, generation: u64, cursor: u64) -> Result<u64, BrokerError> {
+    if generation == 0 || cursor == 0 {
         return Ok(cursor);
     }
-    if cursor >> CURSOR_BITS != (epoch << CURSOR_BITS) >> CURSOR_BITS {
+    if cursor >> CURSOR_BITS != (generation << CURSOR_BITS) >> CURSOR_BITS {
         return Err(other_server(doing));
     }
     Ok(cursor & ((1 << CURSOR_BITS) - 1))
@@ -81,12 +81,16 @@ mod tests {
         let doing = "scan";
         assert_eq!(seal_cursor(doing, 0, u64::MAX).unwrap(), u64::MAX);
         assert_eq!(open_cursor(doing, 0, u64::MAX).unwrap(), u64::MAX);
-        for epoch in [1, 2, 65_536, 65_537] {
-            let sealed = seal_cursor(doing, epoch, 77).unwrap();
-            assert_eq!(open_cursor(doing, epoch, sealed).unwrap(), 77, "{epoch}");
-            let error = open_cursor(doing, epoch + 1, sealed).unwrap_err();
+        for generation in [1, 2, 65_536, 65_537] {
+            let sealed = seal_cursor(doing, generation, 77).unwrap();
+            assert_eq!(
+                open_cursor(doing, generation, sealed).unwrap(),
+                77,
+                "{generation}"
+            );
+            let error = open_cursor(doing, generation + 1, sealed).unwrap_err();
             assert!(error.is_unavailable(), "{error}");
-            assert_eq!(open_cursor(doing, epoch, 0).unwrap(), 0);
+            assert_eq!(open_cursor(doing, generation, 0).unwrap(), 0);
         }
         assert!(seal_cursor(doing, 1, 1 << 48).is_err());
     }

@@ -66,8 +66,12 @@ impl Waker {
             doing: DOING,
             reason,
         };
-        let epoch = self.connections.epoch();
-        let mut link = match self.link.take().filter(|link| link.epoch == epoch) {
+        let generation = self.connections.generation();
+        let mut link = match self
+            .link
+            .take()
+            .filter(|link| link.generation == generation)
+        {
             Some(link) => link,
             None => self
                 .open(first)
@@ -83,12 +87,12 @@ impl Waker {
         let reply = cmd.query_async::<Option<(String, String, String)>>(&mut link.connection);
         let popped = match tokio::time::timeout(timeout + REPLY_MARGIN, reply).await {
             Ok(popped) => popped.map_err(|error| {
-                self.connections.learn(link.epoch, &error);
+                self.connections.learn(link.generation, &error);
                 BrokerError::from_redis(DOING, &error)
             })?,
             Err(_) => {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                self.connections.learn(link.epoch, &late.into());
+                self.connections.learn(link.generation, &late.into());
                 return Err(unavailable("no reply in time".to_owned()));
             }
         };
