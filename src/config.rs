@@ -32,8 +32,9 @@ pub const DATA_DIR: &str = ".bullwark";
 #[derive(Debug, Clone)]
 pub struct Config {
     pub database_url: String,
+    /// One server, a cluster or sentinels: the forms are those of `BrokerOptions::url`.
     pub redis_url: String,
-    /// Start of all keys in Redis.
+    /// Start of all keys in Redis; with a hash tag, as `{bull}`, if that is a cluster.
     pub prefix: String,
     pub http_addr: SocketAddr,
     pub data_dir: PathBuf,

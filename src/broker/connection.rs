@@ -3,34 +3,30 @@
 //! A call that is safe to repeat is sent again when its reply was lost or Redis was starting; the
 //! others only when Redis says that they did not begin. Retries are few and short: whoever calls
 //! has its own patience.
+//!
+//! In a cluster and behind sentinels, all calls share connections to the one server that is ours
+//! now. An error that says that it is ours no longer makes the next attempt search for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use deadpool_redis::PoolError;
+use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    RedisError, RedisResult, ServerErrorKind, ToRedisArgs,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, ToRedisArgs,
 };
 
-use super::error::{BrokerError, Outcome, Refusal};
+use super::error::{BrokerError, Outcome, is_elsewhere};
+use super::locate::{Lane, Link, Locator};
+use super::retries::Retries;
 use super::script::{SCRIPTS, ScriptId};
+use super::single::Single;
+use super::target::{Target, wrong_kind};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Unanswered bytes end a half-open link after this time; the client library alone would not.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections for calls that are not hot.
-const POOL_MAX: usize = 4;
-/// Attempts to reconnect within one call.
-const RECONNECTS_MAX: usize = 2;
-/// Waits before a call is sent again: there are as many retries as waits.
-const RETRY_WAITS: [Duration; 2] = [Duration::from_millis(60), Duration::from_millis(250)];
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a lost reply may be answered by sending the command again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +35,30 @@ pub(super) enum Repeat {
     OnlyIfNotRun,
 }
 
+const LOADING: &str = "load scripts";
+
 #[derive(Clone)]
 pub(super) struct Connections {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    client: Client,
-    managers: Vec<ConnectionManager>,
+    way: Way,
     next: AtomicUsize,
-    pool: Pool,
+}
+
+/// How servers are reached.
+enum Way {
+    /// The server has one address for ever.
+    Single(Single),
+    /// The address changes.
+    Located { locator: Locator, lanes: Vec<Lane> },
+}
+
+/// A connection for one attempt.
+enum Connection {
+    Managed(ConnectionManager),
+    Located(Link),
 }
 
 /// A script call that is being put together: keys first, then arguments.
@@ -88,54 +98,94 @@ impl ScriptCall {
 }
 
 impl Connections {
-    /// Connects when it is first used.
-    pub(super) fn open(url: &str, count: usize) -> Result<Self, BrokerError> {
-        let client = open_client(url)?;
-        let doing = "connect to redis";
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(RECONNECTS_MAX)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(200))
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let mut managers = Vec::with_capacity(count.max(1));
-        for _ in 0..count.max(1) {
-            let manager = client.get_connection_manager_lazy(config.clone());
-            managers.push(manager.map_err(|error| BrokerError::from_redis(doing, &error))?);
-        }
-        let manager = Manager::new_with_config(
-            client.get_connection_info().clone(),
-            connection_config(Some(RESPONSE_TIMEOUT)),
-        )
-        .map_err(|error| BrokerError::from_redis(doing, &error))?;
-        let pool = Pool::builder(manager)
-            .max_size(POOL_MAX)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(RESPONSE_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .recycle_timeout(Some(CONNECT_TIMEOUT))
-            .build()
-            .map_err(|error| BrokerError::corrupt(doing, error.to_string()))?;
-        let next = AtomicUsize::new(0);
-        let shared = Shared {
-            client,
-            managers,
-            next,
-            pool,
+    /// Connects when it is first used. `prefix` is that of all keys.
+    pub(super) fn open(url: &str, prefix: &str, count: usize) -> Result<Self, BrokerError> {
+        let target = Target::read(url, prefix).map_err(BrokerError::Refused)?;
+        let count = count.max(1);
+        let way = match target {
+            Target::Single(info) => Way::Single(
+                Single::open(*info, count)
+                    .map_err(|error| BrokerError::from_redis("connect to redis", &error))?,
+            ),
+            Target::Group(group) => Way::Located {
+                locator: Locator::new(*group),
+                lanes: (0..count).map(|_| Lane::new()).collect(),
+            },
         };
+        let next = AtomicUsize::new(0);
         Ok(Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared { way, next }),
         })
     }
 
-    /// For connections of their own, as a waker needs one.
-    pub(super) fn client(&self) -> &Client {
-        &self.shared.client
+    /// A connection that nobody else uses and that waits for replies for ever, as a waker needs.
+    pub(super) async fn dedicated(&self) -> RedisResult<Link> {
+        match &self.shared.way {
+            Way::Single(single) => Ok(Link {
+                connection: single.dedicated().await?,
+                generation: 0,
+            }),
+            Way::Located { locator, .. } => locator.connect(None).await,
+        }
     }
 
-    fn manager(&self) -> ConnectionManager {
+    /// Grows when our server may be another one; 0 for ever where there is only one.
+    pub(super) fn generation(&self) -> u64 {
+        match &self.shared.way {
+            Way::Single(_) => 0,
+            Way::Located { locator, .. } => locator.generation(),
+        }
+    }
+
+    /// Notes an error of a connection of that generation.
+    pub(super) fn learn(&self, generation: u64, error: &RedisError) {
+        if let Way::Located { locator, .. } = &self.shared.way
+            && is_elsewhere(error)
+        {
+            locator.learn(generation, error);
+        }
+    }
+
+    /// Why a server of this mode is not to be reached as the url says.
+    pub(super) fn unfit(&self, mode: &str) -> Option<String> {
+        match (&self.shared.way, mode) {
+            (Way::Single(_), "cluster" | "sentinel") => Some(wrong_kind(mode)),
+            _ => None,
+        }
+    }
+
+    /// Connections to primaries that our keys may move to.
+    pub(super) async fn others(&self) -> Vec<(String, MultiplexedConnection)> {
+        match &self.shared.way {
+            Way::Single(_) => Vec::new(),
+            Way::Located { locator, .. } => locator.others().await,
+        }
+    }
+
+    async fn connection(&self) -> RedisResult<Connection> {
         let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        self.shared.managers[next % self.shared.managers.len()].clone()
+        match &self.shared.way {
+            Way::Single(single) => Ok(Connection::Managed(single.manager(next))),
+            Way::Located { locator, lanes } => {
+                let lane = &lanes[next % lanes.len()];
+                let link = lane.link(locator, RESPONSE_TIMEOUT).await?;
+                Ok(Connection::Located(link))
+            }
+        }
+    }
+
+    async fn query<T: FromRedisValue>(
+        &self,
+        connection: &mut Connection,
+        cmd: &Cmd,
+    ) -> RedisResult<T> {
+        match connection {
+            Connection::Managed(manager) => cmd.query_async(manager).await,
+            Connection::Located(link) => {
+                let result = cmd.query_async(&mut link.connection).await;
+                result.inspect_err(|error| self.learn(link.generation, error))
+            }
+        }
     }
 
     /// Runs a script. Redis forgets scripts when it restarts; then all are loaded again.
@@ -145,20 +195,25 @@ impl Connections {
         repeat: Repeat,
     ) -> Result<T, BrokerError> {
         let doing = call.id.script().name;
-        let mut waits = RETRY_WAITS.iter();
+        let mut retries = Retries::new(doing);
         let mut is_loaded = false;
         loop {
-            let mut connection = self.manager();
-            let error = match call.cmd.query_async::<T>(&mut connection).await {
+            let mut connection = match self.connection().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    let may_repeat = Outcome::of(&error) != Outcome::Bug;
+                    retries.again(&error, may_repeat).await?;
+                    continue;
+                }
+            };
+            let error = match self.query::<T>(&mut connection, &call.cmd).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             if is_missing_script(&error) && !is_loaded {
                 tracing::debug!(script = doing, "redis does not know our scripts, load them");
                 is_loaded = true;
-                load_scripts(&mut connection)
-                    .await
-                    .map_err(|error| BrokerError::from_redis("load scripts", &error))?;
+                self.load_on(&mut connection).await?;
                 continue;
             }
             let may_repeat = match Outcome::of(&error) {
@@ -166,22 +221,28 @@ impl Connections {
                 Outcome::MaybeRun => repeat == Repeat::Safe,
                 Outcome::Bug => false,
             };
-            let wait = waits.next().filter(|_| may_repeat);
-            let Some(wait) = wait else {
-                return Err(BrokerError::from_redis(doing, &error));
-            };
-            tracing::debug!(script = doing, %error, "redis call failed, try again");
-            tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
+            retries.again(&error, may_repeat).await?;
         }
     }
 
     pub(super) async fn load_scripts(&self) -> Result<(), BrokerError> {
-        load_scripts(&mut self.manager())
-            .await
-            .map_err(|error| BrokerError::from_redis("load scripts", &error))
+        match self.connection().await {
+            Ok(mut connection) => self.load_on(&mut connection).await,
+            Err(error) => Err(BrokerError::from_redis(LOADING, &error)),
+        }
     }
 
-    /// Sends a plain command that is safe to repeat, over the pool.
+    async fn load_on(&self, connection: &mut Connection) -> Result<(), BrokerError> {
+        let loaded = match connection {
+            Connection::Managed(manager) => load_scripts(manager).await,
+            Connection::Located(link) => load_scripts(&mut link.connection)
+                .await
+                .inspect_err(|error| self.learn(link.generation, error)),
+        };
+        loaded.map_err(|error| BrokerError::from_redis(LOADING, &error))
+    }
+
+    /// Sends a plain command that is safe to repeat. Not hot: it goes over the pool.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         doing: &'static str,
@@ -193,33 +254,43 @@ impl Connections {
         Ok(reply)
     }
 
-    /// Sends plain commands that are safe to repeat, over the pool.
+    /// Sends plain commands on one key that are safe to repeat. Not hot: they go over the pool.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         doing: &'static str,
         pipeline: &Pipeline,
     ) -> Result<T, BrokerError> {
-        let mut waits = RETRY_WAITS.iter();
+        let mut retries = Retries::new(doing);
         loop {
-            let result = match self.shared.pool.get().await {
-                Ok(mut connection) => pipeline.query_async::<T>(&mut connection).await,
-                Err(PoolError::Backend(error)) => Err(error),
-                Err(error) => {
-                    return Err(BrokerError::Unavailable {
-                        doing,
-                        reason: error.to_string(),
-                    });
-                }
+            let result = match &self.shared.way {
+                Way::Single(single) => match single.pool.get().await {
+                    Ok(mut connection) => pipeline.query_async::<T>(&mut connection).await,
+                    Err(PoolError::Backend(error)) => Err(error),
+                    Err(error) => {
+                        return Err(BrokerError::Unavailable {
+                            doing,
+                            reason: error.to_string(),
+                        });
+                    }
+                },
+                Way::Located { .. } => self.located_pipeline(pipeline).await,
             };
-            let error = match result {
+            match result {
                 Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            match waits.next() {
-                Some(wait) if Outcome::of(&error) != Outcome::Bug => {
-                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
+                Err(error) => {
+                    let may_repeat = Outcome::of(&error) != Outcome::Bug;
+                    retries.again(&error, may_repeat).await?;
                 }
-                _ => return Err(BrokerError::from_redis(doing, &error)),
+            }
+        }
+    }
+
+    async fn located_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
+        match self.connection().await? {
+            Connection::Managed(mut manager) => pipeline.query_async(&mut manager).await,
+            Connection::Located(mut link) => {
+                let result = pipeline.query_async(&mut link.connection).await;
+                result.inspect_err(|error| self.learn(link.generation, error))
             }
         }
     }
@@ -232,29 +303,11 @@ pub(super) fn connection_config(response_timeout: Option<Duration>) -> AsyncConn
         .set_response_timeout(response_timeout)
 }
 
-fn open_client(url: &str) -> Result<Client, BrokerError> {
-    let refuse = |error: RedisError| BrokerError::Refused(Refusal::Url(error.to_string()));
-    let info = url.into_connection_info().map_err(refuse)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE);
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
-    let settings = info
-        .redis_settings()
-        .clone()
-        .set_lib_name("bullwark", crate::broker::VERSION);
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(settings)).map_err(refuse)
-}
-
 fn is_missing_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-async fn load_scripts(connection: &mut ConnectionManager) -> RedisResult<()> {
+pub(super) async fn load_scripts(connection: &mut impl ConnectionLike) -> RedisResult<()> {
     let mut pipeline = redis::pipe();
     for script in SCRIPTS {
         pipeline

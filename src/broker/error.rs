@@ -45,6 +45,11 @@ pub enum Refusal {
     FlowNodes,
     #[error("more than {max} bytes in one flow", max = super::FLOW_BYTES_MAX)]
     FlowBytes,
+    #[error(
+        "all keys of a cluster's queues must be in one slot, which the prefix `{0}` does not say: \
+         put a part of it in braces, as in `{{bull}}`; BullMQ clients need the same prefix"
+    )]
+    Prefix(String),
 }
 
 impl Refusal {
@@ -61,6 +66,7 @@ impl Refusal {
             Self::FlowDeduplication => "flow_deduplication",
             Self::FlowNodes => "flow_nodes",
             Self::FlowBytes => "flow_bytes",
+            Self::Prefix(_) => "prefix",
         }
     }
 }
@@ -82,6 +88,9 @@ impl BrokerError {
         let reason = error.to_string();
         if is_access(error) {
             return Self::Refused(Refusal::Access(reason));
+        }
+        if error.kind() == ErrorKind::InvalidClientConfig {
+            return Self::Refused(Refusal::Url(reason));
         }
         match Outcome::of(error) {
             Outcome::NotRun | Outcome::MaybeRun => Self::Unavailable { doing, reason },
@@ -110,13 +119,19 @@ impl Outcome {
             ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => Self::MaybeRun,
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading
+                | ServerErrorKind::Moved
+                // The slot is on its way to another node. Not followed there: a script sees only
+                // the keys that have arrived, and would take the others for absent.
+                | ServerErrorKind::Ask
                 | ServerErrorKind::TryAgain
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::NoScript,
-            ) => Self::NotRun,
+            )
+            | ErrorKind::MasterNameNotFoundBySentinel => Self::NotRun,
             _ if is_full_or_busy(error) => Self::NotRun,
+            _ if is_cut_short(error) => Self::MaybeRun,
             _ => Self::Bug,
         }
     }
@@ -125,13 +140,51 @@ impl Outcome {
 /// Replies that the client library has no kind for. Redis 6.2 wraps the error of a command in a
 /// script into a text, later versions keep its code; both deny a script before its first write.
 fn is_full_or_busy(error: &RedisError) -> bool {
-    const CODES: [&str; 5] = ["OOM", "MISCONF", "BUSY", "NOREPLICAS", "READONLY"];
+    // A blocked client is sent away with `UNBLOCKED` when its server becomes a replica.
+    const CODES: [&str; 6] = [
+        "OOM",
+        "MISCONF",
+        "BUSY",
+        "NOREPLICAS",
+        "READONLY",
+        "UNBLOCKED",
+    ];
+    has_code(error, &CODES)
+}
+
+fn has_code(error: &RedisError, codes: &[&str]) -> bool {
     let detail = error.detail().unwrap_or_default();
-    CODES.iter().any(|code| {
+    codes.iter().any(|code| {
         error.code() == Some(code)
             || detail.contains(&format!("-{code} "))
             || detail.starts_with(&format!("{code} "))
     })
+}
+
+/// A script that touches a job whose key has left for another node ends there, in the middle.
+/// What it wrote stays, as after a lost reply: rescue and the record repair it.
+fn is_cut_short(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    detail.contains("attempted to access a non local key")
+}
+
+/// Whether our server may be another one now, so that it must be searched.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => true,
+        ErrorKind::Server(
+            ServerErrorKind::Moved
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::ReadOnly,
+        ) => true,
+        _ => has_code(error, &["READONLY", "UNBLOCKED"]),
+    }
+}
+
+/// The server said that our keys are somewhere else.
+pub(super) fn is_moved(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
 fn is_access(error: &RedisError) -> bool {
@@ -169,6 +222,23 @@ mod tests {
             ),
             ("MISCONF Errors writing to the AOF file", Outcome::NotRun),
             ("BUSY Redis is busy running a script.", Outcome::NotRun),
+            ("MOVED 9319 127.0.0.1:7001", Outcome::NotRun),
+            ("ASK 9319 127.0.0.1:7001", Outcome::NotRun),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                Outcome::NotRun,
+            ),
+            ("CLUSTERDOWN The cluster is down", Outcome::NotRun),
+            ("MASTERDOWN Link with MASTER is down", Outcome::NotRun),
+            (
+                "UNBLOCKED force unblock from blocking operation",
+                Outcome::NotRun,
+            ),
+            (
+                "ERR Script attempted to access a non local key in a cluster node script: f",
+                Outcome::MaybeRun,
+            ),
+            ("CROSSSLOT Keys in request don't hash", Outcome::Bug),
             ("NOSCRIPT No matching script.", Outcome::NotRun),
             (
                 "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",
@@ -187,5 +257,32 @@ mod tests {
             matches!(denied, BrokerError::Refused(Refusal::Access(_))),
             "{denied}"
         );
+    }
+
+    #[test]
+    fn an_error_tells_whether_to_search_for_our_server() {
+        for line in [
+            "MOVED 9319 127.0.0.1:7001",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down",
+            "READONLY You can't write against a read only replica.",
+            "UNBLOCKED force unblock from blocking operation",
+            "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write",
+        ] {
+            assert!(is_elsewhere(&reply(line)), "{line}");
+        }
+        assert!(is_elsewhere(
+            &std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+        ));
+        for line in [
+            "LOADING x",
+            "TRYAGAIN x",
+            "ASK 1 a:1",
+            "OOM x",
+            "NOSCRIPT x",
+            "ERR x",
+        ] {
+            assert!(!is_elsewhere(&reply(line)), "{line}");
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Looking without touching: states, counts, lists, and scans for `verify` and `reconcile`.
 
-use redis::Cmd;
-
 use super::batch::batches;
 use super::connection::ScriptCall;
 use super::keys::{every_meta, queue_of_meta};
@@ -13,8 +11,6 @@ use crate::job::QueueName;
 pub const LIST_MAX: usize = 1000;
 /// Queues that [`Broker::queues`] finds at most.
 pub const QUEUES_MAX: usize = 10_000;
-/// Keys that one step of a scan looks at.
-const SCAN_COUNT: usize = 1000;
 /// Steps of a scan within one call: 10 million keys.
 const SCAN_STEPS_MAX: usize = 10_000;
 
@@ -83,7 +79,8 @@ pub struct IdPage {
 pub struct KeyPage {
     /// The part of each key after `prefix:queue:`.
     pub keys: Vec<String>,
-    /// What to pass for the next page; none: this was the last. A key may come twice.
+    /// What to pass for the next page; none: this was the last. A key may come twice. It is good
+    /// for one server: after a failover it is refused as unavailable, then begin again.
     pub next: Option<u64>,
 }
 
@@ -230,15 +227,16 @@ impl Broker {
         let mut found = std::collections::BTreeSet::new();
         let mut cursor = 0;
         for _ in 0..SCAN_STEPS_MAX {
-            let cmd = scan_cmd(&every_meta(self.prefix()), cursor);
-            let (next, keys): (u64, Vec<String>) = self.connections.command("queues", &cmd).await?;
+            let (next, keys) = self
+                .scan_step("queues", &every_meta(self.prefix()), cursor)
+                .await?;
             found.extend(
                 keys.iter()
                     .filter_map(|key| queue_of_meta(self.prefix(), key)),
             );
-            if next == 0 || found.len() >= QUEUES_MAX {
+            let Some(next) = next.filter(|_| found.len() < QUEUES_MAX) else {
                 break;
-            }
+            };
             cursor = next;
         }
         Ok(found.into_iter().take(QUEUES_MAX).collect())
@@ -252,25 +250,14 @@ impl Broker {
         cursor: u64,
     ) -> Result<KeyPage, BrokerError> {
         let keys = self.keys(queue);
-        let cmd = scan_cmd(&keys.pattern(suffix), cursor);
-        let (next, found): (u64, Vec<String>) = self.connections.command(doing, &cmd).await?;
+        let (next, found) = self.scan_step(doing, &keys.pattern(suffix), cursor).await?;
         let base = keys.job_prefix().len();
         Ok(KeyPage {
             keys: found
                 .into_iter()
                 .map(|key| key[base..].to_owned())
                 .collect(),
-            next: (next != 0).then_some(next),
+            next,
         })
     }
-}
-
-fn scan_cmd(pattern: &str, cursor: u64) -> Cmd {
-    let mut cmd = redis::cmd("SCAN");
-    cmd.arg(cursor)
-        .arg("MATCH")
-        .arg(pattern)
-        .arg("COUNT")
-        .arg(SCAN_COUNT);
-    cmd
 }

@@ -14,6 +14,7 @@ mod batch;
 mod children;
 mod claim;
 mod clean;
+mod cluster;
 mod connection;
 mod control;
 mod deduplication;
@@ -27,6 +28,7 @@ mod keys;
 mod lease;
 mod limiter;
 mod linked;
+mod locate;
 mod metrics;
 mod obliterate;
 mod parents;
@@ -35,9 +37,14 @@ mod read_job;
 mod remove;
 mod remove_tree;
 mod reprocess;
+mod retries;
+mod scan;
 mod script;
+mod sentinel;
 mod settings;
 mod settle;
+mod single;
+mod target;
 mod waiting;
 mod waker;
 mod workers;
@@ -45,7 +52,8 @@ mod workers;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::InfoDict;
+use redis::aio::MultiplexedConnection;
+use redis::{InfoDict, RedisResult};
 
 pub use add::{Added, NewJob};
 pub use batch::BATCH_MAX;
@@ -75,21 +83,31 @@ pub use waker::{WAIT_MAX, Waker};
 pub use workers::{QueueWorker, WORKERS_MAX};
 
 use crate::job::QueueName;
-use connection::{Connections, Repeat};
+use connection::{Connections, Repeat, load_scripts};
 use keys::Keys;
 
 /// `BullMQ`'s bound: priorities take 21 bits.
 pub const PRIORITY_MAX: u32 = (1 << 21) - 1;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const CHECK: &str = "check redis";
 /// `RPOP` with a count, `ZMSCORE` and more.
 const OLDEST_SERVER: (u32, u32) = (6, 2);
 
 /// How to reach Redis, and what to accept there.
 #[derive(Clone)]
 pub struct BrokerOptions {
+    /// One server, `redis://[user:password@]host:port[/database]`; any nodes of a cluster,
+    /// `redis-cluster://[user:password@]host:port,host:port` (or `redis://` with two or more);
+    /// or sentinels and the name by which they know the primary,
+    /// `redis-sentinel://[user:password@]host:port,host:port/[database/]name`. `rediss` in place
+    /// of `redis` for TLS.
+    ///
+    /// The user is that of the servers; a sentinel's own goes to the end of the url, as
+    /// `?sentinel_username=…&sentinel_password=…`.
     pub url: String,
-    /// Start of all keys; `BullMQ`'s default is `bull`.
+    /// Start of all keys; `BullMQ`'s default is `bull`. In a cluster it must have a hash tag, as
+    /// `{bull}` has.
     pub prefix: String,
     /// Shared connections, used in turn.
     pub connections: usize,
@@ -159,9 +177,10 @@ impl Broker {
 
     /// Connects when it is first used, so that a process can accept jobs while Redis is away.
     ///
-    /// Whoever uses this calls [`Broker::check`] as soon as Redis answers.
+    /// Whoever uses this calls [`Broker::check`] as soon as Redis answers. Refuses a url that names
+    /// nothing, and for a cluster a prefix without a hash tag.
     pub fn lazy(options: BrokerOptions) -> Result<Self, BrokerError> {
-        let connections = Connections::open(&options.url, options.connections)?;
+        let connections = Connections::open(&options.url, &options.prefix, options.connections)?;
         Ok(Self {
             connections,
             options: Arc::new(options),
@@ -169,10 +188,20 @@ impl Broker {
         })
     }
 
-    /// Whether this Redis may be used; loads the scripts there.
+    /// Whether this Redis may be used; loads the scripts there. In a cluster that goes for every
+    /// primary that answers, because our keys may move there.
     pub async fn check(&self) -> Result<(), BrokerError> {
-        self.check_server().await?;
-        self.connections.load_scripts().await
+        let server = self.info(CHECK, "server").await?;
+        let memory = self.info(CHECK, "memory").await?;
+        self.judge(&server, &memory)?;
+        self.connections.load_scripts().await?;
+        for (address, mut connection) in self.connections.others().await {
+            let refused = self.check_other(&mut connection).await?;
+            if let Err(error) = refused {
+                tracing::warn!(%error, address, "not checked");
+            }
+        }
+        Ok(())
     }
 
     /// A clone whose scripts take this time for the server's.
@@ -202,7 +231,7 @@ impl Broker {
         Ok(seconds * 1000 + micros / 1000)
     }
 
-    /// Changes whenever the server process is another one.
+    /// Changes whenever the server process is another one: after a restart, and after a failover.
     pub async fn server_id(&self) -> Result<String, BrokerError> {
         let info = self.info("server_id", "server").await?;
         info.get("run_id")
@@ -211,7 +240,7 @@ impl Broker {
 
     /// A wait of its own for new jobs. Opens a connection when it first waits.
     pub fn waker(&self) -> Waker {
-        Waker::new(self.connections.client().clone(), Arc::clone(&self.options))
+        Waker::new(self.connections.clone(), Arc::clone(&self.options))
     }
 
     fn keys(&self, queue: &QueueName) -> Keys {
@@ -224,14 +253,34 @@ impl Broker {
             .await
     }
 
-    async fn check_server(&self) -> Result<(), BrokerError> {
-        let server = self.info("check redis version", "server").await?;
+    /// As [`Broker::check`], for another primary; the inner error: it could not be asked.
+    async fn check_other(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<RedisResult<()>, BrokerError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("INFO").arg("server");
+        pipeline.cmd("INFO").arg("memory");
+        let info = pipeline
+            .query_async::<(InfoDict, InfoDict)>(connection)
+            .await;
+        match info {
+            Ok((server, memory)) => self.judge(&server, &memory)?,
+            Err(error) => return Ok(Err(error)),
+        }
+        Ok(load_scripts(connection).await)
+    }
+
+    fn judge(&self, server: &InfoDict, memory: &InfoDict) -> Result<(), BrokerError> {
         let version: String = server.get("redis_version").unwrap_or_default();
         if parse_version(&version).is_none_or(|found| found < OLDEST_SERVER) {
             return Err(BrokerError::Refused(Refusal::ServerTooOld(version)));
         }
+        let mode: String = server.get("redis_mode").unwrap_or_default();
+        if let Some(reason) = self.connections.unfit(&mode) {
+            return Err(BrokerError::Refused(Refusal::Url(reason)));
+        }
         // INFO, because managed services forbid CONFIG.
-        let memory = self.info("check eviction policy", "memory").await?;
         let policy: String = memory.get("maxmemory_policy").unwrap_or_default();
         if policy != "noeviction" {
             if !self.options.allow_eviction {

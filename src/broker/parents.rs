@@ -1,12 +1,9 @@
 //! Parents and their children: what parents are told, and what they may ask.
 
-use std::collections::HashMap;
-
 use super::batch::batches;
 use super::connection::ScriptCall;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat};
-use crate::job::QueueName;
 
 /// A child that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,18 +58,5 @@ impl Broker {
             let () = self.connections.run(&call, Repeat::Safe).await?;
         }
         Ok(())
-    }
-
-    /// What the children of a job returned that are done, by their keys; JSON texts.
-    pub async fn children_values(
-        &self,
-        queue: &QueueName,
-        id: &str,
-    ) -> Result<HashMap<String, String>, BrokerError> {
-        let key = format!("{}:{id}:processed", self.queue_key(queue));
-        let mut cmd = redis::cmd("HGETALL");
-        self.connections
-            .command("children_values", cmd.arg(key))
-            .await
     }
 }

@@ -1,16 +1,17 @@
 //! Waiting for jobs on a connection of its own.
 //!
 //! It blocks on the `marker` keys only, never on a list of jobs: a reply that gets lost costs a
-//! wake-up, not a job. So the caller must claim after a wait that timed out, too.
+//! wake-up, not a job. So the caller must claim after a wait that timed out, too. In a cluster the
+//! connection goes to the node of our slot: the markers of all queues are there.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Client, RedisResult};
+use redis::RedisResult;
 
-use super::connection::connection_config;
+use super::connection::Connections;
+use super::locate::Link;
 use super::{BrokerError, BrokerOptions, Keys};
 use crate::job::QueueName;
 
@@ -24,11 +25,11 @@ const DOING: &str = "wait for a job";
 
 /// Waits for jobs of several queues at once.
 pub struct Waker {
-    client: Client,
+    connections: Connections,
     options: Arc<BrokerOptions>,
     /// None while a wait is under way: if that wait is dropped, its connection is, too. A
     /// command that goes on in the server would take a marker that nobody reads.
-    connection: Option<MultiplexedConnection>,
+    link: Option<Link>,
 }
 
 impl fmt::Debug for Waker {
@@ -38,18 +39,18 @@ impl fmt::Debug for Waker {
 }
 
 impl Waker {
-    pub(super) fn new(client: Client, options: Arc<BrokerOptions>) -> Self {
+    pub(super) fn new(connections: Connections, options: Arc<BrokerOptions>) -> Self {
         Self {
-            client,
+            connections,
             options,
-            connection: None,
+            link: None,
         }
     }
 
     /// Opens the connection, so that dashboards see the worker before it first waits.
     pub async fn open(&mut self, queues: &[QueueName]) -> Result<(), BrokerError> {
-        if let (None, Some(first)) = (&self.connection, queues.first()) {
-            self.connection = Some(self.connect(first).await?);
+        if let (None, Some(first)) = (&self.link, queues.first()) {
+            self.link = Some(self.connect(first).await?);
         }
         Ok(())
     }
@@ -73,8 +74,13 @@ impl Waker {
             doing: DOING,
             reason,
         };
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
+        let generation = self.connections.generation();
+        let mut link = match self
+            .link
+            .take()
+            .filter(|link| link.generation == generation)
+        {
+            Some(link) => link,
             None => self.connect(first).await?,
         };
         let markers: Vec<String> = queues
@@ -83,31 +89,34 @@ impl Waker {
             .collect();
         let mut cmd = redis::cmd("BZPOPMIN");
         cmd.arg(&markers).arg(timeout.as_secs_f64());
-        let reply = cmd.query_async::<Option<(String, String, String)>>(&mut connection);
+        let reply = cmd.query_async::<Option<(String, String, String)>>(&mut link.connection);
         let popped = match tokio::time::timeout(timeout + REPLY_MARGIN, reply).await {
-            Ok(popped) => popped.map_err(|error| BrokerError::from_redis(DOING, &error))?,
-            Err(_) => return Err(unavailable("no reply in time".to_owned())),
+            Ok(popped) => popped.map_err(|error| {
+                self.connections.learn(link.generation, &error);
+                BrokerError::from_redis(DOING, &error)
+            })?,
+            Err(_) => {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                self.connections.learn(link.generation, &late.into());
+                return Err(unavailable("no reply in time".to_owned()));
+            }
         };
-        self.connection = Some(connection);
+        self.link = Some(link);
         Ok(popped.and_then(|(key, _, _)| {
             let at = markers.iter().position(|marker| *marker == key)?;
             Some(queues[at].clone())
         }))
     }
 
-    async fn connect(&self, queue: &QueueName) -> Result<MultiplexedConnection, BrokerError> {
+    async fn connect(&self, queue: &QueueName) -> Result<Link, BrokerError> {
         self.open_named(queue)
             .await
             .map_err(|error| BrokerError::from_redis("open the waker's connection", &error))
     }
 
     /// `BullMQ`'s dashboards find workers by the name of this connection.
-    async fn open_named(&self, queue: &QueueName) -> RedisResult<MultiplexedConnection> {
-        let config = connection_config(None);
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+    async fn open_named(&self, queue: &QueueName) -> RedisResult<Link> {
+        let mut link = self.connections.dedicated().await?;
         let mut name = format!(
             "{}:{}",
             self.options.prefix,
@@ -122,7 +131,7 @@ impl Waker {
         let named: RedisResult<()> = redis::cmd("CLIENT")
             .arg("SETNAME")
             .arg(name)
-            .query_async(&mut connection)
+            .query_async(&mut link.connection)
             .await;
         if let Err(error) = named {
             if error.is_io_error() {
@@ -130,7 +139,7 @@ impl Waker {
             }
             tracing::debug!(%error, "redis does not take the connection's name");
         }
-        Ok(connection)
+        Ok(link)
     }
 }
 

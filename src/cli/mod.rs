@@ -49,7 +49,7 @@ struct Global {
     /// PostgreSQL [env: BULLWARK_DATABASE_URL, else DATABASE_URL]
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
-    /// Redis [env: BULLWARK_REDIS_URL, else REDIS_URL]
+    /// Redis: a server, a cluster or sentinels [env: BULLWARK_REDIS_URL, else REDIS_URL]
     #[arg(long, global = true, value_name = "URL")]
     redis_url: Option<String>,
     /// Start of all keys in Redis [env: BULLWARK_PREFIX] [default: bull]

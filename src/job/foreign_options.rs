@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::Backoff;
 
 /// The most texts of a stack trace list that are kept when the job does not say.
-pub const STACK_TRACES_MAX: usize = 100;
+const STACK_TRACES_MAX: usize = 100;
 
 /// How long finished jobs stay in Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ async fn a_claimed_job_is_active_under_a_lock_and_the_next_sleeper_is_woken() {
     t.raws(&["DEL @events @marker"]).await;
     let options = ClaimOptions {
         worker_name: Some("w1".into()),
-        ..claim_options("tok", 10)..Default::default()
+        ..claim_options("tok", 10)
     };
     let claimed = t.broker.claim(&t.queue, &options).await.unwrap();
     assert_eq!(
@@ -77,6 +77,9 @@ async fn all_that_a_hash_can_tell_is_handed_out() {
             parent: Some("{\"id\":\"1\"}".into()),
             repeat_job_key: Some("sched".into()),
             dedup_id: Some("dd".into()),
+            stacktrace: None,
+            was_started: false,
+            hash: Vec::new(),
         }
     );
 }
@@ -322,7 +325,7 @@ async fn production_uses_the_server_clock() {
     live.add(&t.queue, &[soon, job("a")]).await.unwrap();
     let options = ClaimOptions {
         lease: Duration::from_millis(1500),
-        ..claim_options("t", 9)..Default::default()
+        ..claim_options("t", 9)
     };
     let claimed = live.claim(&t.queue, &options).await.unwrap();
     assert_eq!(ids(&claimed), ["a"]);

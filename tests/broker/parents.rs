@@ -80,22 +80,6 @@ async fn a_child_may_take_its_parent_along() {
 }
 
 #[tokio::test]
-async fn a_parent_can_ask_what_its_children_returned() {
-    let t = Bench::new().await;
-    assert!(
-        t.broker
-            .children_values(&t.queue, "p")
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    t.raws(&["HSET @p:processed a 1 b {}"]).await;
-    let values = t.broker.children_values(&t.queue, "p").await.unwrap();
-    assert_eq!(values.len(), 2);
-    assert_eq!(values["b"], "{}");
-}
-
-#[tokio::test]
 async fn the_owner_of_a_deduplication_id_is_known_and_gives_it_free() {
     let t = Bench::new().await;
     t.raws(&["SET @de:d a"]).await;

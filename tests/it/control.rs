@@ -49,6 +49,7 @@ async fn a_person_cancels_and_retries_in_every_state() {
             max_attempts: 5,
             started_at: bullwark::clock::now(),
             outcome,
+            manner: None,
         };
         bullwark::settle::tell(&stage.broker, &[&ended])
             .await

@@ -135,13 +135,15 @@ impl Play {
         let queue = QueueName::default();
         let id = self.ids[nth].to_string();
         let values = self.stage.broker.children_values(&queue, &id).await;
-        let values = values.unwrap();
-        assert!(
-            values
-                .values()
-                .all(|value| value == r#"{"ok":true}"# || value == r#"{"ok": true}"#)
-        );
-        let is_done = |id: &Uuid| values.keys().any(|key| key.ends_with(&id.to_string()));
+        let values = values.unwrap().children;
+        assert!(values.iter().all(|(_, value)| {
+            let value = value.as_deref();
+            value == Some(r#"{"ok":true}"#) || value == Some(r#"{"ok": true}"#)
+        }));
+        let is_done = |id: &Uuid| {
+            let id = id.to_string();
+            values.iter().any(|(key, _)| key.ends_with(&id))
+        };
         (0..self.ids.len())
             .filter(|nth| is_done(&self.ids[*nth]))
             .collect()

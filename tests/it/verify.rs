@@ -55,6 +55,7 @@ async fn both_stores_agree_after_normal_work() {
             max_attempts: 5,
             started_at: bullwark::clock::now(),
             outcome: outcome.clone(),
+            manner: None,
         };
         settle.hand_over(ended).await.unwrap();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bullwark::broker::{ClaimOptions, Retry};
 use bullwark::clock;
 use bullwark::control;
-use bullwark::job::{Backoff, Event, Outcome, QueueName};
+use bullwark::job::{Backoff, Event, Outcome, QueueName, Telling};
 use bullwark::record::settle::{SettledAttempt, settle_many};
 use bullwark::record::start::{Asked, Restart, restart_many};
 use serde_json::json;
@@ -221,6 +221,8 @@ async fn a_job_that_is_over_in_the_record_is_finished_in_redis_without_a_run() {
             error: error.map(str::to_owned),
             delay: Duration::ZERO,
             attempts: 0,
+            stack: None,
+            telling: Telling::Event,
         },
     };
     let batch = [
