@@ -131,7 +131,7 @@ async fn a_restart_is_answered_by_what_the_record_knows() {
     ];
     settle_many(&stage.record, &batch).await.unwrap();
     let unknown = Uuid::now_v7();
-    let starts = [ids[3], ids[1], unknown, ids[2], ids[0], ids[4]].map(|id| (id, 2));
+    let starts = [ids[3], ids[1], unknown, ids[2], ids[0], ids[4]].map(|id| Asked::new(id, 2));
     let answers = restart_many(&stage.record, "b", &starts).await.unwrap();
 
     let Restart::Run(run) = &answers[0] else {

@@ -157,7 +157,7 @@ impl<'a> Play<'a> {
             }
             return Ok(());
         }
-        let start = [(id, self.model.starts + 1)];
+        let start = [Asked::new(id, self.model.starts + 1)];
         let answer = restart_many(record, worker, &start)
             .await
             .unwrap()
