@@ -35,8 +35,7 @@ local function add_successor(prefix, dedup_id, now)
   local job_key, delay_ms = prefix .. id, tonumber(options.delay) or 0
   local priority = tonumber(options.priority) or 0
   local fields = { 'name', kept[1], 'data', kept[2], 'opts', kept[3], 'deid', dedup_id,
-    'timestamp', text(tonumber(options.timestamp) or now), 'delay', text(delay_ms),
-    'priority', text(priority) }
+    'timestamp', text(now), 'delay', text(delay_ms), 'priority', text(priority) }
   for position, name in pairs({ [5] = 'parentKey', [6] = 'parent', [8] = 'rjk' }) do
     if kept[position] then
       fields[#fields + 1] = name

@@ -28,6 +28,7 @@ fn deduplicated(survivor: &str) -> AddedLinked {
 fn keep_last(id: &str, data: &str) -> LinkedJob {
     let options = JobsOptions {
         job_id: Some(id.to_owned()),
+        timestamp_ms: Some(NOW - 1000),
         deduplication: Some(Deduplication {
             id: "d".to_owned(),
             keep_last_if_active: true,
@@ -138,6 +139,8 @@ async fn the_last_job_remembered_runs_after_its_owner() {
     let next: Vec<_> = next.iter().map(|job| (&*job.id, &*job.data)).collect();
     assert_eq!(next, [("c", "3")], "the last one, and only that");
     assert_eq!(t.raw::<String>("GET @de:d").await, "c");
+    let made_ms: i64 = t.raw("HGET @c timestamp").await;
+    assert_eq!(made_ms, NOW, "when it was added, not when it was asked for");
 }
 
 #[tokio::test]
