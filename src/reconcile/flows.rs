@@ -49,7 +49,7 @@ pub(super) async fn deliver(
 }
 
 /// Consecutive parts whose jobs have about [`RELATIVES_MAX`] relatives.
-fn parts<'a, T>(jobs: &'a [T], wire: impl Fn(&T) -> &FlowWire) -> Vec<&'a [T]> {
+fn parts<T>(jobs: &[T], wire: impl Fn(&T) -> &FlowWire) -> Vec<&[T]> {
     let (mut parts, mut first, mut count) = (Vec::new(), 0, 0);
     for (at, job) in jobs.iter().enumerate() {
         let more = wire(job).children.len() + 1;

@@ -92,11 +92,8 @@ fn is_custom_id(id: &str) -> bool {
     };
     let colons = id.matches(':').count();
     let is_old_marker = id == "0" || id.starts_with("0:");
-    !id.is_empty()
-        && !is_old_marker
-        && id != "NaN"
-        && !(is_integer && prints_the_same())
-        && (colons == 0 || colons == 2)
+    let is_counted = is_integer && prints_the_same() || id == "NaN";
+    !(id.is_empty() || is_old_marker || is_counted) && (colons == 0 || colons == 2)
 }
 
 #[cfg(test)]
