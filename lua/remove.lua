@@ -21,11 +21,9 @@ if is_locked(job_key) then return LOCKED end
 if ARGV[3] ~= '' then
   local descendants = walk_tree(job_key, all_children, function() return true end)
   if not descendants then return TOO_MANY end
-  for i = 1, #descendants do
-    if is_locked(descendants[i].job_key) then return LOCKED end
-  end
+  if is_any_locked(descendants) then return LOCKED end
   local left = remove_leaves(descendants)
   if left > 0 then return left + 1 end
 end
-if not remove_one(key, id) then return JOB_MISSING end
+if not delete_one(key, id, leave(key, id)) then return JOB_MISSING end
 return 0

@@ -1,5 +1,7 @@
 //! A queue as a whole: make it known, `pause` and `resume` it.
 
+use std::collections::BTreeSet;
+
 use super::connection::ScriptCall;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat, VERSION};
@@ -34,12 +36,24 @@ impl Broker {
     /// Marks a queue that clients of version 5 share, if the settings say so. A command per call,
     /// not per process: an emptied Redis forgets the mark.
     pub(super) async fn note_v5_peers(&self, queue: &QueueName) -> Result<(), BrokerError> {
+        self.note_v5_peers_of([self.queue_key(queue).as_str()])
+            .await
+    }
+
+    /// The same for any queues, given as `prefix:queue`.
+    pub(super) async fn note_v5_peers_of<'a>(
+        &self,
+        queue_keys: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), BrokerError> {
         if !self.options.bullmq_v5_peers {
             return Ok(());
         }
-        let mut cmd = redis::cmd("HSETNX");
-        cmd.arg(self.keys(queue).meta()).arg(V5_PEERS).arg(1);
-        self.connections.command("note_v5_peers", &cmd).await
+        let mut pipeline = redis::pipe();
+        for queue_key in BTreeSet::from_iter(queue_keys) {
+            let meta = format!("{queue_key}:meta");
+            pipeline.hset_nx(meta, V5_PEERS, 1).ignore();
+        }
+        self.connections.pipeline("note_v5_peers", &pipeline).await
     }
 
     /// No client of version 5 shares this queue any more; false: it was not marked so. To be

@@ -279,6 +279,8 @@ impl Broker {
             return Ok(Vec::new());
         };
         jobs.iter().try_for_each(|(_, job)| job.check())?;
+        self.note_v5_peers_of(jobs.iter().map(|(queue_key, _)| *queue_key))
+            .await?;
         let meta = format!("{first_queue}:meta");
         let mut call = ScriptCall::new(ScriptId::AddLinked, [&meta]);
         call.number_or_empty(self.test_now_ms).flag(is_flow);

@@ -22,7 +22,7 @@ pub enum Removed {
     /// Somebody works on it, or on one of the children that were to go with it. It stays, and so
     /// do those children that were there when it was noticed.
     Locked,
-    /// It has more descendants than one call may look at, about 50,000. Nothing was changed.
+    /// It has more descendants than one call may look at, about 20,000. Nothing was changed.
     TooManyChildren,
     /// It is the current iteration of a schedule, which would end with it. It stays.
     Scheduled,
@@ -72,7 +72,7 @@ impl Broker {
 
     /// Deletes the pending children of a job, with theirs, in whatever queues; answers how many.
     /// Those that somebody works on stay, and so do those that failed. None: it has more
-    /// descendants than one call may look at, about 50,000.
+    /// descendants than one call may look at, about 20,000.
     pub async fn remove_children(
         &self,
         queue: &QueueName,

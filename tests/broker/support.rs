@@ -9,7 +9,7 @@ use std::time::Duration;
 use bullwark::broker::{Broker, BrokerOptions, ClaimOptions, Claimed, NewJob};
 use bullwark::job::QueueName;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue};
 
 /// The time of tests: all scores follow from it.
 pub(crate) const NOW: i64 = 1_700_000_000_000;
@@ -127,7 +127,13 @@ impl Bench {
         };
         change(&mut options);
         let client = redis::Client::open(options.url.as_str()).unwrap();
-        let connection = client.get_multiplexed_async_connection().await.unwrap();
+        // A busy machine is slow, not broken.
+        let patient =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&patient)
+            .await
+            .unwrap();
         let broker = Broker::connect(options).await.unwrap().with_test_clock(NOW);
         Self {
             broker,

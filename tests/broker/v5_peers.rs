@@ -1,4 +1,4 @@
-use bullwark::broker::NewJob;
+use bullwark::broker::{LinkedJob, NewJob};
 
 use crate::support::{Bench, NOW, claim_options, ids, job};
 
@@ -16,6 +16,15 @@ async fn a_queue_is_marked_by_whatever_touches_it_first() {
     t.broker.ensure_queue(&t.queue).await.unwrap();
     assert!(t.broker.forget_v5_peers(&t.queue).await.unwrap());
     t.broker.pause(&t.queue).await.unwrap();
+    assert!(t.broker.forget_v5_peers(&t.queue).await.unwrap());
+    let linked = LinkedJob {
+        id: Some("l".into()),
+        name: "n".into(),
+        data: "{}".into(),
+        opts: "{}".into(),
+        ..LinkedJob::default()
+    };
+    t.broker.add_linked(&t.queue, &[linked]).await.unwrap();
     assert!(t.broker.forget_v5_peers(&t.queue).await.unwrap());
     t.broker.requeue(&t.queue, &[job("b")]).await.unwrap();
     assert!(t.broker.queue_meta(&t.queue).await.unwrap().has_v5_peers);
