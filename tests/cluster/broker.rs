@@ -79,7 +79,7 @@ async fn every_prefix_works_wherever_its_slot_is() {
             token: "t".to_owned(),
             max: 9,
             lease: LONG,
-            worker_name: None,
+            ..ClaimOptions::default()
         };
         let claimed = broker.claim(&names[0], &claim).await.unwrap();
         assert_eq!(claimed.jobs.len(), 2);

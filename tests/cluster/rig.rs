@@ -64,7 +64,7 @@ impl Rig {
             working: Tasks::new(),
             stop: CancellationToken::new(),
         };
-        bullwark::upkeep::start(&rig.app.record, &rig.app.broker, &rig.upkeep);
+        rig.app.start_upkeep(&rig.upkeep);
         rig
     }
 
@@ -141,14 +141,14 @@ impl Rig {
     pub(crate) async fn all_is_well(&self, jobs: usize) {
         self.until_completed(jobs).await;
         assert_eq!(self.count("SELECT count(*) FROM jobs").await, jobs as i64);
-        let mut verdict = None::<Verdict>;
-        within("both stores agree", async {
-            while !verdict.as_ref().is_some_and(|verdict| verdict.agree) {
-                let looked = reconcile::verify(&self.app.record, &self.app.broker).await;
-                verdict = looked.ok();
+        let mut verdict = None;
+        let agree = tokio::time::timeout(LIMIT, async {
+            while !matches!(&verdict, Some(Ok(Verdict { agree: true, .. }))) {
+                verdict = Some(reconcile::verify(&self.app.record, &self.app.broker).await);
             }
-        })
-        .await;
+        });
+        let is_in_time = agree.await.is_ok();
+        assert!(is_in_time, "the stores do not agree: {verdict:#?}");
         for queue in QUEUES {
             let queue: QueueName = queue.parse().unwrap();
             let counts = self.app.broker.counts(&queue).await.unwrap();

@@ -91,6 +91,7 @@ impl Rig {
 
     /// Starts the duties of upkeep, as every process that stays does.
     pub(crate) fn with_upkeep(self) -> Self {
+        bullwark::upkeep::start_rescue(&self.app.broker, &self.upkeep);
         bullwark::upkeep::start(&self.app.record, &self.app.broker, &self.upkeep);
         self
     }
