@@ -2,6 +2,8 @@
 //!
 //! Each is bounded per run, safe to repeat and safe beside itself in another process.
 
+mod schedules;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ const STALLS_MAX: u32 = 1_000_000;
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
+    schedules::start(broker, tasks);
     watch_open(record, broker, tasks);
 }
 

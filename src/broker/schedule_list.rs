@@ -21,7 +21,8 @@ impl Broker {
     }
 
     /// A page of the schedules of a queue, at most [`LIST_MAX`] from this position on, by when
-    /// they are due next; `BullMQ` lists them in descending order. Schedules that are due in the meantime may be missed or come twice.
+    /// they are due next; `BullMQ` lists them in descending order. Schedules that go on in the
+    /// meantime may be missed or come twice.
     pub async fn schedules(
         &self,
         queue: &QueueName,
