@@ -20,9 +20,10 @@ impl Broker {
         Ok(due_ms.map(|due_ms| Kept::read(id, due_ms as i64, &fields)))
     }
 
-    /// A page of the schedules of a queue, at most [`LIST_MAX`] from this position on, by when
-    /// they are due next; `BullMQ` lists them in descending order. Schedules that go on in the
-    /// meantime may be missed or come twice.
+    /// A page of the schedules of a queue, at most [`LIST_MAX`] from this position on.
+    ///
+    /// They are in the order of their next due times; `BullMQ` lists them descending. Schedules
+    /// that go on in the meantime may be missed or come twice.
     pub async fn schedules(
         &self,
         queue: &QueueName,

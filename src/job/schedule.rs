@@ -20,6 +20,8 @@ mod zone;
 
 use serde_json::{Map, Value};
 
+use super::{NewJob, wire};
+
 pub use iteration::{Iteration, When};
 pub use kept::Kept;
 pub use legacy::{Repeatable, may_be_repeatable};
@@ -91,6 +93,19 @@ pub enum InvalidSchedule {
     Pattern(#[from] InvalidPattern),
     #[error(transparent)]
     Zone(#[from] UnknownZone),
+}
+
+impl Template {
+    /// Iterations like this job: of its type, with its payload and its rules. Their ids and due
+    /// times are the schedule's.
+    pub fn of(job: &NewJob) -> Self {
+        let opts = iteration::object(&wire::options(job, 0, None)).unwrap_or_default();
+        Self {
+            name: job.job_type.clone(),
+            data: job.payload.clone(),
+            opts: Value::Object(iteration::without_moment(opts)).to_string(),
+        }
+    }
 }
 
 impl Schedule {

@@ -126,9 +126,7 @@ impl Iteration {
 
     /// What the options say about the job's place, and the options without their end.
     pub(super) fn of_options(mut opts: Map<String, Value>, when: When) -> Self {
-        for known_by_the_server in ["timestamp", "delay", "jobId"] {
-            opts.remove(known_by_the_server);
-        }
+        opts = without_moment(opts);
         let dedup = opts.get("de").and_then(|de| de.get("id"));
         let dedup_id = dedup.and_then(Value::as_str).map(str::to_owned);
         let priority = opts.get("priority").and_then(millis).unwrap_or(0);
@@ -150,6 +148,14 @@ pub(super) fn object(text: &str) -> Option<Map<String, Value>> {
         Ok(Value::Object(object)) => Some(object),
         _ => None,
     }
+}
+
+/// Without what belongs to one job alone, and only the server's clock tells.
+pub(super) fn without_moment(mut opts: Map<String, Value>) -> Map<String, Value> {
+    for name in ["timestamp", "delay", "jobId"] {
+        opts.remove(name);
+    }
+    opts
 }
 
 /// How many iterations there were before this one is over, this one included.

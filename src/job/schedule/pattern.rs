@@ -76,7 +76,7 @@ pub(super) struct Numbers(u64);
 
 impl Numbers {
     pub(super) fn has(self, number: u32) -> bool {
-        self.0 >> number & 1 == 1
+        (self.0 >> number) & 1 == 1
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = u32> {

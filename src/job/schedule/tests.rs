@@ -151,6 +151,44 @@ fn jobs_that_do_not_repeat_have_no_next_one_and_contradictions_are_told() {
 }
 
 #[test]
+fn iterations_of_a_job_type_are_enqueued_like_its_jobs() {
+    let job = NewJob {
+        id: uuid::Uuid::nil(),
+        workspace_id: Some(uuid::Uuid::max()),
+        job_type: "sync".to_owned(),
+        queue: crate::job::QueueName::default(),
+        payload: r#"{"a":1}"#.to_owned(),
+        priority: crate::job::Priority::default(),
+        due: crate::job::Due::Now,
+        max_attempts: 5,
+        retry_delay_seconds: 60,
+        backoff: None,
+        timeout_seconds: Some(7),
+        idempotency_key: None,
+        created_by: None,
+    };
+    let template = Template::of(&job);
+    assert_eq!(
+        (template.name.as_str(), template.data.as_str()),
+        ("sync", r#"{"a":1}"#)
+    );
+    let read = wire::read_options(&template.opts);
+    assert_eq!(read.max_attempts, 5);
+    let envelope = read.envelope.unwrap();
+    assert_eq!(
+        (envelope.workspace_id, envelope.timeout_seconds),
+        (job.workspace_id, Some(7))
+    );
+    let first = Iteration::first("s", &Schedule::every(1000), &template, NOW)
+        .unwrap()
+        .unwrap();
+    assert_eq!(first.priority, job.priority.to_wire());
+    for name in ["jobId", "timestamp", "delay"] {
+        assert!(!template.opts.contains(name), "{}", template.opts);
+    }
+}
+
+#[test]
 fn an_old_repeatable_gets_the_id_that_every_client_gives_it() {
     assert!(may_be_repeatable("n::::* * * * *") && !may_be_repeatable("a:b:c"));
     let opts = r#"{"repeat":{"every":5000,"count":4},"prevMillis":1700000000000}"#;
