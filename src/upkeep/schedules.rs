@@ -22,8 +22,8 @@ struct Round {
     first: usize,
 }
 
-/// Starts the duty; it ends when `tasks` stop.
-pub(super) fn start(broker: &Broker, tasks: &Tasks) {
+/// Starts the repair of the schedules of all queues; it ends when `tasks` stop.
+pub fn start_schedules(broker: &Broker, tasks: &Tasks) {
     let broker = broker.clone();
     let round = Arc::new(Mutex::new(Round::default()));
     every(tasks, "schedules", REPAIR_EVERY, move || {

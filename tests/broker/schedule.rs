@@ -1,5 +1,10 @@
+use std::time::Duration;
+
 use bullwark::broker::{BrokerError, ClaimedJob, Finish, Keep, NewJob, Order, Refusal, Repaired};
+use bullwark::job::QueueName;
 use bullwark::job::schedule::{Rhythm, Schedule, Template};
+use bullwark::tasks::Tasks;
+use bullwark::upkeep::start_schedules;
 
 use crate::support::{Bench, NOW, claim_options, job};
 
@@ -308,4 +313,42 @@ async fn repairs_in_parallel_make_one_iteration() {
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(t.raw::<i64>("ZCARD @delayed").await, 1);
     assert_eq!(t.raw::<i64>("HGET @repeat:s ic").await, 2);
+}
+
+#[tokio::test]
+async fn the_duty_repairs_the_schedules_of_all_queues() {
+    let t = Bench::new().await;
+    let broker = t.broker_with_server_clock().await;
+    let queues: [QueueName; 2] = ["q".parse().unwrap(), "other".parse().unwrap()];
+    let hourly = Schedule::every(3_600_000);
+    for queue in &queues {
+        broker.ensure_queue(queue).await.unwrap();
+        broker
+            .upsert_schedule(queue, "s", &hourly, &template())
+            .await
+            .unwrap();
+        let claimed = broker.claim(queue, &claim_options("t1", 1)).await.unwrap();
+        let finish = Finish {
+            id: claimed.jobs[0].id.clone(),
+            token: "t1".to_owned(),
+            returnvalue: "null".to_owned(),
+            keep: Keep::All,
+        };
+        broker.finish(queue, &[finish]).await.unwrap();
+    }
+    let tasks = Tasks::new();
+    start_schedules(&broker, &tasks);
+    for queue in &queues {
+        let mut iterations = None;
+        for _ in 0..500 {
+            let kept = broker.schedule(queue, "s").await.unwrap().unwrap();
+            iterations = kept.iterations;
+            if iterations == Some(2) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(iterations, Some(2), "{queue}");
+    }
+    assert!(tasks.stop(Duration::from_secs(5)).await);
 }
