@@ -2,6 +2,8 @@
 //!
 //! Each is bounded per run, safe to repeat and safe beside itself in another process.
 
+mod schedules;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::{Record, RecordError, open, types};
 use crate::tasks::Tasks;
+pub use schedules::start_schedules;
 
 /// Between two looks at stalled jobs. With leases of ten seconds a killed worker's jobs are back
 /// within lease + two looks: below 15 seconds.
@@ -25,6 +28,7 @@ const STALLS_MAX: u32 = 1_000_000;
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
+    start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
 }
 

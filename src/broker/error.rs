@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use crate::job::InvalidSchedule;
 use crate::job::bullmq_options::InvalidOptions;
 
 /// A failed call.
@@ -50,6 +51,12 @@ pub enum Refusal {
          put a part of it in braces, as in `{{bull}}`; BullMQ clients need the same prefix"
     )]
     Prefix(String),
+    #[error(transparent)]
+    Schedule(InvalidSchedule),
+    #[error("the job of the schedule's next moment exists already and is not waiting")]
+    ScheduleCollision,
+    #[error("the jobs of the schedule's next moments exist already")]
+    ScheduleBusy,
 }
 
 impl Refusal {
@@ -67,6 +74,9 @@ impl Refusal {
             Self::FlowNodes => "flow_nodes",
             Self::FlowBytes => "flow_bytes",
             Self::Prefix(_) => "prefix",
+            Self::Schedule(_) => "schedule",
+            Self::ScheduleCollision => "schedule_collision",
+            Self::ScheduleBusy => "schedule_busy",
         }
     }
 }

@@ -150,6 +150,11 @@ impl Keys {
         self.key("repeat")
     }
 
+    /// HASH of a schedule; the HASH of an iteration's job is `…repeat:id:ms`.
+    pub(super) fn schedule(&self, id: &str) -> String {
+        self.key(&format!("repeat:{id}"))
+    }
+
     /// HASH of a finished state's metrics, and the LIST of its points.
     pub(super) fn metrics(&self, state: &str) -> [String; 2] {
         [

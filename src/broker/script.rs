@@ -85,6 +85,15 @@ scripts! {
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";
     Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
+    ScheduleLegacy = "schedule_legacy", keys 10,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+    ScheduleNext = "schedule_next", keys 10,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+    ScheduleRemove = "schedule_remove", keys 3, after "prelude";
+    ScheduleRepair = "schedule_repair", keys 10,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+    ScheduleUpsert = "schedule_upsert", keys 10,
+        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";
     TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
     UpdateData = "update_data", keys 1, after "prelude";

@@ -29,6 +29,8 @@ mod reprocess;
 mod requeue;
 mod rescue;
 mod retry;
+mod schedule;
+mod schedule_vectors;
 mod settings;
 mod support;
 mod v5_peers;

@@ -1,0 +1,66 @@
+//! Lets schedules go on whose chain of jobs broke.
+//!
+//! Every worker makes the next iteration when it claims one, so there is little to do here: jobs
+//! that Redis lost, and workers that know nothing of schedules. A run is one page of one queue's
+//! schedules, so that it is short however many there are; a round is all pages of all queues.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::broker::{Broker, BrokerError};
+use crate::job::QueueName;
+use crate::periodic::{Next, every};
+use crate::tasks::Tasks;
+
+/// Between two rounds.
+const REPAIR_EVERY: Duration = Duration::from_secs(5);
+
+/// What is left of a round over all queues.
+#[derive(Default)]
+struct Round {
+    queues: Vec<QueueName>,
+    first: usize,
+}
+
+/// Starts the repair of the schedules of all queues; it ends when `tasks` stop.
+pub fn start_schedules(broker: &Broker, tasks: &Tasks) {
+    let broker = broker.clone();
+    let round = Arc::new(Mutex::new(Round::default()));
+    every(tasks, "schedules", REPAIR_EVERY, move || {
+        let (broker, round) = (broker.clone(), round.clone());
+        async move {
+            let mut rest =
+                std::mem::take(&mut *round.lock().unwrap_or_else(PoisonError::into_inner));
+            let next = repair_page(&broker, &mut rest).await;
+            *round.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+            next
+        }
+    });
+}
+
+/// Looks at the next page; `Rest` after the last one of the last queue. A queue that can not be
+/// looked at does not keep the others from it.
+async fn repair_page(broker: &Broker, round: &mut Round) -> Result<Next, BrokerError> {
+    let first = std::mem::take(&mut round.first);
+    if round.queues.is_empty() {
+        round.queues = broker.queues().await?;
+    }
+    let Some(queue) = round.queues.pop() else {
+        return Ok(Next::Rest);
+    };
+    let repaired = broker.repair_schedules(&queue, first).await?;
+    let jobs = repaired.job_ids.len();
+    if jobs > 0 {
+        metrics::counter!("bullwark_schedules_repaired_total").increment(jobs as u64);
+        tracing::warn!(%queue, schedules = jobs, "schedules had stopped; they go on");
+    }
+    if let Some(next) = repaired.next {
+        round.first = next;
+        round.queues.push(queue);
+    }
+    Ok(if round.queues.is_empty() {
+        Next::Rest
+    } else {
+        Next::Again
+    })
+}
