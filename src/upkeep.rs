@@ -26,6 +26,7 @@ const STALLS_MAX: u32 = 1_000_000;
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
     watch_open(record, broker, tasks);
+    reconcile::start_mirror(record, broker, tasks);
 }
 
 /// Reads the declared job types again and again, so that a type declared anywhere is accepted here.

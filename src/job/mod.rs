@@ -15,6 +15,7 @@ pub mod request;
 mod status;
 mod types;
 pub mod wire;
+mod wire_form;
 
 pub use backoff::Backoff;
 pub use foreign_options::{ForeignOptions, KeepFinished, append_stack_trace};
@@ -27,3 +28,4 @@ pub use queue_name::{InvalidQueueName, QUEUE_NAME_MAX, QueueName};
 pub use request::{Due, JobRequest, NewJob};
 pub use status::{Event, IllegalTransition, Status, UnknownStatus};
 pub use types::{InvalidType, JobType, JobTypes, Problem, Refused, TIMEOUT};
+pub use wire_form::WireForm;
