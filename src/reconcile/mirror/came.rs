@@ -1,6 +1,7 @@
 //! Jobs that came and were gone before anybody looked, until an event says how they ended.
 //!
-//! Only a memory of this process: what it forgets is a job of which nothing is left in Redis either.
+//! Only a memory of this process: what it forgets is a job of which nothing is left in Redis
+//! either.
 
 use std::collections::HashMap;
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use super::adoption::adoption;
 use super::decide::{self, End, Hints};
 use crate::broker::{Broker, BrokerError, WireJob};
 use crate::job::{QueueName, WireForm};
@@ -103,7 +104,7 @@ pub(super) async fn compare(
     let seen = broker.read_jobs(queue, &unknown, true).await?;
     for (wire_id, seen) in unknown.iter().zip(seen) {
         let adopted = match seen {
-            Some(seen) => decide::adoption(broker.prefix(), queue, wire_id, &seen, &epoch),
+            Some(seen) => adoption(broker.prefix(), queue, wire_id, &seen, &epoch),
             None => trace(broker.prefix(), queue, wire_id, &hints, &added),
         };
         if adopted.is_none() {

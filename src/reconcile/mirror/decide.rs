@@ -6,8 +6,7 @@
 //! start has a say after it.
 
 use crate::broker::{BrokerState, WireJob};
-use crate::job::{ForeignOptions, QueueName, Status, WireForm};
-use crate::record::adopt::{ForeignJob, Standing, record_id};
+use crate::job::Status;
 use crate::record::mirror::{Change, KnownJob, REMOVED};
 
 /// The worker of a run by a foreign worker without a name.
@@ -23,6 +22,8 @@ pub(super) struct Hints {
     pub(super) is_removed: bool,
     /// A client ran it again after it was over.
     pub(super) is_retried: bool,
+    /// It was delayed and became available, by its time or by a client.
+    pub(super) is_promoted: bool,
     /// JSON text.
     pub(super) progress: Option<String>,
 }
@@ -46,6 +47,7 @@ pub(super) fn change(
         Some(_) if known.status.is_final() && !may_reopen(known, hints) => None,
         Some(seen) => match seen.state {
             BrokerState::Completed | BrokerState::Failed => over(known, seen),
+            BrokerState::Active if is_run_here(seen) => running_here(known, seen, hints, now_ms),
             BrokerState::Active => running(known, seen),
             BrokerState::Delayed => waiting(known, seen, seen.due_ms, now_ms),
             BrokerState::Wait
@@ -101,7 +103,7 @@ fn number(known: &KnownJob, started: u32) -> i32 {
     least.max(signed(started))
 }
 
-fn signed(count: u32) -> i32 {
+pub(super) fn signed(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
@@ -161,15 +163,25 @@ fn over(known: &KnownJob, seen: &WireJob) -> Option<Change> {
     })
 }
 
-fn running(known: &KnownJob, seen: &WireJob) -> Option<Change> {
-    if known.status.is_final() && is_run_here(seen) {
-        // Our worker was faster: it holds a start that the record does not know.
+/// A worker of ours holds it, who writes what becomes of it. It was only faster than the news that a
+/// client ran the job again or made it available, without which the record does not let it start.
+fn running_here(known: &KnownJob, seen: &WireJob, hints: &Hints, now_ms: i64) -> Option<Change> {
+    if known.status.is_final() {
+        // It holds a start that the record does not know.
         let is_next = signed(seen.attempts_started) == known.attempt.saturating_add(1);
         return is_next.then(|| reopened(known, failures(known, seen), None));
     }
+    let is_later = known.due_ms.is_some_and(|due| due > now_ms + SAME_DUE_MS);
+    (hints.is_promoted && is_later).then(|| Change {
+        due_ms: None,
+        ..unchanged(known)
+    })
+}
+
+fn running(known: &KnownJob, seen: &WireJob) -> Option<Change> {
     let is_noted = (known.is_run_elsewhere || known.status.is_final())
         && known.attempt >= signed(seen.attempts_started);
-    if seen.token.is_none() || is_run_here(seen) || is_noted {
+    if seen.token.is_none() || is_noted {
         return None;
     }
     Some(Change {
@@ -285,7 +297,7 @@ pub(super) fn removed(known: &KnownJob) -> Change {
     }
 }
 
-fn worker(seen: &WireJob) -> String {
+pub(super) fn worker(seen: &WireJob) -> String {
     seen.processed_by
         .clone()
         .unwrap_or_else(|| NAMELESS.to_owned())
@@ -298,72 +310,6 @@ pub(super) fn given_back(known: &KnownJob) -> Option<Change> {
         note: Some("reconciled: Redis had forgotten it while it ran".to_owned()),
         ..unchanged(known)
     })
-}
-
-/// A job that the record does not know, as Redis shows it. None without what its client wrote.
-pub(super) fn adoption(
-    prefix: &str,
-    queue: &QueueName,
-    wire_id: &str,
-    seen: &WireJob,
-    epoch: &str,
-) -> Option<ForeignJob> {
-    let content = seen.content.as_ref()?;
-    let options = ForeignOptions::read(&content.opts);
-    let max_attempts = options.attempts.saturating_sub(1);
-    let is_run_here = seen.state == BrokerState::Active && is_run_here(seen);
-    // A run by Bullwark is noted by its worker, with a number of its own.
-    let started = seen.attempts_started.saturating_sub(u32::from(is_run_here));
-    let (started_ms, ended_ms) = (seen.processed_ms, seen.finished_ms.unwrap_or_default());
-    let error = seen.failed_reason.clone().unwrap_or_default();
-    let standing = match (seen.state, seen.due_ms) {
-        (BrokerState::Completed, _) => Standing::Completed {
-            result: seen
-                .returnvalue
-                .clone()
-                .unwrap_or_else(|| "null".to_owned()),
-            started_ms,
-            ended_ms,
-        },
-        (BrokerState::Failed, _) => Standing::Dead {
-            error,
-            stack: seen.stacktrace.clone(),
-            started_ms,
-            ended_ms,
-        },
-        (BrokerState::Active, _) if !is_run_here => Standing::Running {
-            worker: worker(seen),
-            started_ms,
-        },
-        (_, Some(due_ms)) if seen.attempts_made.min(max_attempts) > 0 => {
-            Standing::Failed { error, due_ms }
-        }
-        (_, Some(due_ms)) => Standing::Scheduled { due_ms },
-        _ => Standing::Waiting,
-    };
-    let form = WireForm {
-        opts: content.opts.clone(),
-        priority: seen.priority,
-        data: None,
-        parent_key: content.parent_key.clone(),
-        parent: content.parent.clone(),
-        rjk: content.repeat_job_key.clone(),
-        deid: content.dedup_id.clone(),
-    };
-    let made = match seen.state {
-        // BullMQ counts the attempt that succeeded as well.
-        BrokerState::Completed => seen.attempts_made.saturating_sub(1),
-        _ => seen.attempts_made,
-    };
-    let id = record_id(prefix, queue, wire_id, seen.timestamp_ms);
-    let job = ForeignJob::new(id, wire_id.to_owned(), queue, &content.name, &content.data)
-        .with_numbers(seen.priority, max_attempts)
-        .with_history(made, seen.timestamp_ms)
-        .with_starts(signed(started.max(made)))
-        .with_wire(form)
-        .with_epoch(epoch)
-        .with_standing(standing);
-    Some(job)
 }
 
 #[cfg(test)]

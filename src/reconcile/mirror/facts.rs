@@ -86,7 +86,10 @@ impl<'a> Facts<'a> {
                         // How it ended before is of no interest any more.
                         self.ended = None;
                     }
-                    b"active" => self.returned = true,
+                    b"active" => {
+                        self.returned = true;
+                        self.promoted = false;
+                    }
                     b"delayed" => self.promoted = true,
                     _ => {}
                 }
@@ -140,6 +143,7 @@ impl<'a> Facts<'a> {
             }),
             is_removed: self.removed,
             is_retried: self.retried,
+            is_promoted: self.promoted,
             progress: self.progress.and_then(|entry| text(entry, "data")),
         }
     }

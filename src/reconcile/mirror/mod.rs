@@ -14,6 +14,7 @@
 //! the same. Streams are short; whoever falls behind misses events. That is noticed, and the queue
 //! is walked through instead (`scan`).
 
+mod adoption;
 mod came;
 mod compare;
 mod decide;
@@ -37,8 +38,8 @@ use compare::{Doubtful, Findings, compare, write};
 /// Above so many new jobs of ours in one batch it is not checked whether the record has them all:
 /// a client that makes ids like ours is found by the scan.
 const OWN_CHECK_MAX: usize = 200;
-/// Events that are searched for a job that was run again.
-const REOPEN_EVENTS_MAX: usize = 2000;
+/// Events that are searched for what clients did to a job.
+const CATCH_UP_EVENTS_MAX: usize = 2000;
 
 /// Brings the record to what these events of a queue point at. With `position` it is noted that
 /// they were read; when nothing else is to be written, only if `is_due`.
@@ -115,16 +116,17 @@ async fn mirror_entries(
     write(record, &findings, position).await
 }
 
-/// Reopens jobs that are over in the record because a client ran them again a moment ago: for a
-/// worker that claimed one before the mirror heard of it. Looks at the newest events only. Returns
-/// how many are open again; the worker asks the record about them once more.
-pub async fn reopen_retried(
+/// Tells the record what clients did to these jobs a moment ago: for a worker that claimed a job
+/// before the mirror heard of that, and is told that it is over, or not due yet. A client may have
+/// run it again, or promoted it. Looks at the newest events only. Returns how many rows changed;
+/// the worker asks the record about them once more.
+pub async fn catch_up(
     record: &Record,
     broker: &Broker,
     queue: &QueueName,
     wire_ids: &[String],
 ) -> Result<u64, ReconcileError> {
-    let mut entries = broker.newest_events(queue, REOPEN_EVENTS_MAX).await?;
+    let mut entries = broker.newest_events(queue, CATCH_UP_EVENTS_MAX).await?;
     entries.retain(|entry| {
         entry
             .bytes("jobId")

@@ -6,7 +6,7 @@ use bullwark::reconcile;
 
 use super::{Follower, foreign};
 use crate::reconcile::deliver;
-use crate::stage::{Stage, job};
+use crate::stage::{Stage, eventually, job};
 
 #[tokio::test]
 async fn what_a_person_does_in_a_dashboard_is_followed() {
@@ -91,13 +91,38 @@ async fn a_claimed_job_that_a_client_ran_again_is_opened_at_once() {
     let token = format!("{}w:1", broker::OWN_TOKEN);
     assert_eq!(stage.claim(&token).await.jobs.len(), 1);
     let queue = QueueName::default();
-    let reopen = async || {
+    let catch_up = async || {
         let wire_ids = [id.to_string()];
-        reconcile::reopen_retried(&stage.record, &stage.broker, &queue, &wire_ids)
+        reconcile::catch_up(&stage.record, &stage.broker, &queue, &wire_ids)
             .await
             .unwrap()
     };
-    assert_eq!(reopen().await, 1);
+    assert_eq!(catch_up().await, 1);
     assert_eq!(stage.status(id).await, "pending");
-    assert_eq!(reopen().await, 0);
+    assert_eq!(catch_up().await, 0);
+
+    // One that fails again, and is promoted before its time.
+    let retry = broker::Retry {
+        id: id.to_string(),
+        token,
+        delay_ms: 3_600_000,
+        reason: "x".into(),
+        stacktrace: "[]".into(),
+        count_attempt: true,
+        lifo: false,
+    };
+    stage.execute("UPDATE jobs SET attempts = 2".into()).await;
+    stage.broker.retry(&queue, &[retry]).await.unwrap();
+    let due = "SELECT scheduled_for > now() + interval '50 minutes' FROM jobs";
+    eventually("it is due later", async || {
+        follower.mirror.step().await.unwrap();
+        (stage.scalar::<Option<bool>>(due.into()).await == Some(true)).then_some(())
+    })
+    .await;
+    let wire_ids = [id.to_string()];
+    stage.broker.promote(&queue, &wire_ids).await.unwrap();
+    let token = format!("{}w:2", broker::OWN_TOKEN);
+    assert_eq!(stage.claim(&token).await.jobs.len(), 1);
+    assert_eq!(catch_up().await, 1);
+    assert_eq!(stage.scalar::<Option<bool>>(due.into()).await, None);
 }

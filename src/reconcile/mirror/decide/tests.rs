@@ -80,6 +80,13 @@ fn retried() -> Hints {
     }
 }
 
+fn promoted() -> Hints {
+    Hints {
+        is_promoted: true,
+        ..hints()
+    }
+}
+
 fn ended() -> Hints {
     let end = End::Completed {
         returnvalue: "1".into(),
@@ -144,6 +151,14 @@ fn a_row_follows_what_redis_shows() {
             hints(),
             Some((S::Processing, 2, 0)),
         ),
+        // A client promoted it, and our worker was faster than the news.
+        (
+            scheduled.clone(),
+            Some(own.clone()),
+            promoted(),
+            Some((S::Pending, 0, 0)),
+        ),
+        (scheduled.clone(), Some(own.clone()), hints(), None),
         // It ended.
         (
             known(S::Pending, 0),
@@ -367,29 +382,4 @@ fn progress_is_taken_from_foreign_runs_only() {
     let progress = |known: &KnownJob| change(known, Some(&seen), &hints, NOW)?.progress;
     assert_eq!(progress(&elsewhere(1)).as_deref(), Some("5"));
     assert_eq!(progress(&known(Status::Completed, 1)), None);
-}
-
-#[test]
-fn an_unknown_job_is_adopted_where_it_stands() {
-    let queue = QueueName::default();
-    let content = crate::broker::WireContent {
-        name: "n".into(),
-        data: "{}".into(),
-        opts: r#"{"attempts":3}"#.into(),
-        ..Default::default()
-    };
-    let adopted = |seen: WireJob| {
-        let seen = WireJob {
-            content: Some(content.clone()),
-            ..seen
-        };
-        adoption("bull", &queue, "7", &seen, "e").unwrap()
-    };
-    let done = adopted(WireJob {
-        finished_ms: Some(9),
-        ..seen(BrokerState::Completed, 1, 1)
-    });
-    assert_eq!(done.ended_ms(), Some(9));
-    assert_eq!(adopted(seen(BrokerState::Wait, 0, 0)).ended_ms(), None);
-    assert!(adoption("bull", &queue, "7", &seen(BrokerState::Wait, 0, 0), "e").is_none());
 }
