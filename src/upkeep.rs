@@ -30,6 +30,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
+    reconcile::start_mirror(record, broker, tasks);
 }
 
 /// Reads the declared job types again and again, so that a type declared anywhere is accepted here.

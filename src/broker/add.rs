@@ -139,6 +139,24 @@ impl Broker {
         Ok(answers)
     }
 
+    /// Lets the numbers that `BullMQ` gives to jobs go on after this one. Never lowers them; two
+    /// calls at once may raise them further than needed.
+    pub async fn count_from(&self, queue: &QueueName, number: u64) -> Result<(), BrokerError> {
+        const DOING: &str = "count_from";
+        let key = self.keys(queue).id();
+        let count: Option<u64> = self
+            .connections
+            .command(DOING, redis::cmd("GET").arg(&key))
+            .await?;
+        let missing = number.saturating_sub(count.unwrap_or_default());
+        if missing > 0 {
+            let mut cmd = redis::cmd("INCRBY");
+            cmd.arg(&key).arg(missing);
+            let _: u64 = self.connections.command(DOING, &cmd).await?;
+        }
+        Ok(())
+    }
+
     /// Makes delayed jobs available before they are due; false: the job is not delayed.
     pub async fn promote(
         &self,

@@ -207,6 +207,23 @@ impl Broker {
         Ok(IdPage { ids, next })
     }
 
+    /// The ids that were finished last, newest first; at most [`LIST_MAX`]. Empty for a state that
+    /// is not final.
+    pub async fn newest_finished(
+        &self,
+        queue: &QueueName,
+        state: BrokerState,
+    ) -> Result<Vec<String>, BrokerError> {
+        let key = match state {
+            BrokerState::Completed => self.keys(queue).completed(),
+            BrokerState::Failed => self.keys(queue).failed(),
+            _ => return Ok(Vec::new()),
+        };
+        let mut cmd = redis::cmd("ZREVRANGE");
+        cmd.arg(key).arg(0).arg(LIST_MAX - 1);
+        self.connections.command("newest_finished", &cmd).await
+    }
+
     /// Ids of jobs that somebody holds a lock of. Begin with cursor 0.
     pub async fn locks(&self, queue: &QueueName, cursor: u64) -> Result<KeyPage, BrokerError> {
         let mut page = self.scan("locks", queue, "*:lock", cursor).await?;

@@ -18,7 +18,11 @@ mod cluster;
 mod connection;
 mod control;
 mod deduplication;
+mod discover;
+mod epoch;
 mod error;
+pub mod event;
+pub mod events;
 mod flow;
 mod flow_tree;
 mod from_active;
@@ -34,6 +38,7 @@ mod obliterate;
 mod parents;
 mod range;
 mod read_job;
+mod read_jobs;
 mod remove;
 mod remove_tree;
 mod reprocess;
@@ -62,6 +67,7 @@ pub use add::{Added, NewJob};
 pub use batch::BATCH_MAX;
 pub use children::{ChildCounts, ChildPage, ChildState};
 pub use claim::{ClaimOptions, Claimed, ClaimedJob, RateLimit};
+pub use discover::QueueFinder;
 pub use error::{BrokerError, Refusal};
 pub use flow::{AddedNode, FLOW_BYTES_MAX, FLOW_NODES_MAX, FlowNode};
 pub use flow_tree::{FLOW_CHILDREN_MAX, FlowPart, FlowTree, Standing};
@@ -75,6 +81,7 @@ pub use obliterate::Obliterated;
 pub use parents::{ChildEnding, EndedChild};
 pub use range::Order;
 pub use read_job::{JobEnd, JobHash};
+pub use read_jobs::{WireContent, WireJob};
 pub use remove::Cancelled;
 pub use remove_tree::{Detached, Removed};
 pub use reprocess::{FinishedState, Reprocess};
@@ -93,6 +100,9 @@ use keys::Keys;
 
 /// `BullMQ`'s bound: priorities take 21 bits.
 pub const PRIORITY_MAX: u32 = (1 << 21) - 1;
+
+/// Start of the token of a lease that a Bullwark worker holds.
+pub const OWN_TOKEN: &str = "bullwark:";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const CHECK: &str = "check redis";

@@ -68,6 +68,7 @@ scripts! {
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place";
+    ReadJobs = "read_jobs", keys 6, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"

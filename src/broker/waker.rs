@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
 
 use super::connection::Connections;
 use super::locate::Link;
@@ -126,25 +127,33 @@ impl Waker {
             name.push_str(":w:");
             name.push_str(worker);
         }
-        // A name is worth a try, not an outage: Redis refuses blanks in it.
-        let name: String = name.chars().filter(|c| c.is_ascii_graphic()).collect();
-        let named: RedisResult<()> = redis::cmd("CLIENT")
-            .arg("SETNAME")
-            .arg(name)
-            .query_async(&mut link.connection)
-            .await;
-        if let Err(error) = named {
-            if error.is_io_error() {
-                return Err(error);
-            }
-            tracing::debug!(%error, "redis does not take the connection's name");
-        }
+        name_connection(&mut link.connection, &name).await?;
         Ok(link)
     }
 }
 
+/// A name is worth a try, not an outage: Redis refuses blanks in it.
+pub(super) async fn name_connection(
+    connection: &mut MultiplexedConnection,
+    name: &str,
+) -> RedisResult<()> {
+    let name: String = name.chars().filter(|c| c.is_ascii_graphic()).collect();
+    let named: RedisResult<()> = redis::cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(name)
+        .query_async(connection)
+        .await;
+    if let Err(error) = named {
+        if error.is_io_error() {
+            return Err(error);
+        }
+        tracing::debug!(%error, "redis does not take the connection's name");
+    }
+    Ok(())
+}
+
 /// Standard alphabet with padding.
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

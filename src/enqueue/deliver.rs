@@ -146,8 +146,17 @@ pub(crate) fn stored_entry(stored: &StoredJob) -> broker::NewJob {
         attempts_started,
         stored.attempts.unsigned_abs(),
     );
+    let id = stored.wire_id.clone();
+    let Some(wire) = &stored.wire else {
+        return broker::NewJob { id, ..entry };
+    };
+    // A client's job goes back in the client's words: its options, its priority, its place.
     broker::NewJob {
-        id: stored.wire_id.clone(),
+        id,
+        data: wire.data.clone().unwrap_or(entry.data),
+        opts: wire.opts.clone(),
+        priority: wire.priority,
+        lifo: wire.is_lifo(),
         ..entry
     }
 }

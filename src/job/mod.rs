@@ -16,6 +16,7 @@ pub mod schedule;
 mod status;
 mod types;
 pub mod wire;
+mod wire_form;
 
 pub use backoff::Backoff;
 pub use foreign_options::{ForeignOptions, KeepFinished, append_stack_trace};
@@ -29,3 +30,4 @@ pub use request::{Due, JobRequest, NewJob};
 pub use schedule::{InvalidSchedule, Rhythm, Schedule, Template};
 pub use status::{Event, IllegalTransition, Status, UnknownStatus};
 pub use types::{InvalidType, JobType, JobTypes, Problem, Refused, TIMEOUT};
+pub use wire_form::WireForm;

@@ -8,9 +8,11 @@
 //! * [`sweep_open`]: open jobs that Redis has forgotten;
 //! * [`reset_silent`]: running jobs whose worker gives no sign: the specification's rule;
 //! * [`seal`]: keeps finding the open jobs cheap;
+//! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
 
 mod flows;
+mod mirror;
 mod passes;
 mod relay;
 mod verify;
@@ -18,6 +20,7 @@ mod verify;
 use crate::broker::BrokerError;
 use crate::record::RecordError;
 
+pub use mirror::{Mirror, catch_up, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use relay::{relay, relay_outbox};
 pub use verify::{Difference, Verdict, verify};

@@ -1,14 +1,15 @@
 //! The passes over the open jobs of the record.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::relay::requeue_stored;
-use super::{ReconcileError, flows};
+use super::{ReconcileError, flows, mirror};
 use crate::broker::{Broker, BrokerState};
 use crate::job::QueueName;
+use crate::record::adopt;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
 use crate::record::{Record, jobs::CONTROL_MAX};
@@ -56,7 +57,7 @@ pub async fn sweep_open(
     };
     let old: Vec<OpenJob> = page
         .into_iter()
-        .filter(|job| is_older(job.id, DELIVER_LAG))
+        .filter(|job| is_older(job, DELIVER_LAG))
         .collect();
     add_absent(record, broker, &old, "Redis had forgotten it").await?;
     Ok(Some(last))
@@ -77,16 +78,32 @@ pub async fn reset_silent(record: &Record) -> Result<usize, ReconcileError> {
 }
 
 /// By the clock of this process: only a hint that keeps the sweep away from jobs that are on their
-/// way. A wrong clock costs a needless add, which is harmless, or a delay.
-fn is_older(id: Uuid, age: Duration) -> bool {
-    let made_ms = (id.as_u128() >> 80) as i64;
-    crate::clock::now_ms().saturating_sub(made_ms) > age.as_millis() as i64
+/// way. A wrong clock costs a needless add, which is harmless, or a delay. A foreign job may carry
+/// any time; its row was made when it was in Redis already.
+fn is_older(job: &OpenJob, age: Duration) -> bool {
+    let made_ms = (job.id.as_u128() >> 80) as i64;
+    let is_foreign = job.wire_id.len() != 36 || job.wire_id != job.id.to_string();
+    is_foreign || crate::clock::now_ms().saturating_sub(made_ms) > age.as_millis() as i64
+}
+
+/// What a page of open jobs lacks in Redis.
+#[derive(Default)]
+struct Lacking {
+    absent: Vec<Uuid>,
+    /// A hash that no list names.
+    orphans: Vec<Uuid>,
+    /// Of a worker that may be alive, and only Redis have lost its memory.
+    running: Vec<Uuid>,
+    /// Adopted jobs that are where they should be.
+    seen: Vec<Uuid>,
 }
 
 /// Adds waiting jobs that are not in Redis, or only half: a hash that no list names. Running ones
 /// are left to their worker: it may be alive and only Redis have lost its memory; if it is not, its
-/// silence is noticed. False when some were committed so recently that their own delivery may still
-/// be on its way: a job that waited long for its commit has an old id all the same.
+/// silence is noticed. Jobs that are over in Redis have their outcome copied, and adopted ones that
+/// a client removed are cancelled. False when some were committed so recently that their own
+/// delivery may still be on its way: a job that waited long for its commit has an old id all the
+/// same.
 async fn add_absent(
     record: &Record,
     broker: &Broker,
@@ -94,37 +111,100 @@ async fn add_absent(
     why: &str,
 ) -> Result<bool, ReconcileError> {
     let mut queues: HashMap<QueueName, Vec<&OpenJob>> = HashMap::new();
-    for job in open.iter().filter(|job| job.status != "processing") {
+    for job in open {
         if let Ok(queue) = job.job_queue.parse() {
             queues.entry(queue).or_default().push(job);
         }
     }
-    let (mut absent, mut orphans, mut parents) = (Vec::new(), Vec::new(), Vec::new());
+    // Asked before Redis is looked at: if it loses its memory in between, nothing is cancelled.
+    let epoch = broker.epoch().await?;
+    let mut lacking = Lacking::default();
+    let mut parents = Vec::new();
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
+        let mut doubtful = Vec::new();
         for (job, state) in jobs.iter().zip(broker.states(&queue, &wire_ids).await?) {
+            let is_running = job.status == "processing";
             match state {
-                None => absent.push(job.id),
-                Some(BrokerState::Orphan) => orphans.push(job.id),
+                None if is_running => lacking.running.push(job.id),
+                None => lacking.absent.push(job.id),
+                Some(BrokerState::Completed | BrokerState::Failed) => doubtful.push(job.id),
+                Some(BrokerState::Orphan) if is_running => {}
+                Some(BrokerState::Orphan) => lacking.orphans.push(job.id),
+                Some(BrokerState::Active) => {}
+                Some(_) if is_running => doubtful.push(job.id),
                 Some(BrokerState::WaitingChildren) => parents.push(job.id),
                 Some(_) => {}
             }
+            if state.is_some() && job.wire_id != job.id.to_string() {
+                lacking.seen.push(job.id);
+            }
+        }
+        for ids in doubtful.chunks(LOAD_MAX) {
+            mirror::follow_up(record, broker, &queue, ids).await?;
         }
     }
     flows::tell_waiting(record, broker, &parents).await?;
+    settle_foreign(record, broker, &mut lacking, &epoch).await?;
     let mut is_complete = true;
-    absent.sort();
-    for ids in absent.chunks(LOAD_MAX) {
+    lacking.absent.sort();
+    for ids in lacking.absent.chunks(LOAD_MAX) {
         let jobs = load_settled(record, ids, &mut is_complete).await?;
+        keep_counters(broker, &jobs).await?;
         flows::deliver(record, broker, &jobs).await?;
         note(record, &jobs, why).await?;
     }
-    for ids in orphans.chunks(LOAD_MAX) {
+    for ids in lacking.orphans.chunks(LOAD_MAX) {
         let jobs = load_settled(record, ids, &mut is_complete).await?;
         requeue_stored(broker, &jobs).await?;
         note(record, &jobs, why).await?;
     }
     Ok(is_complete)
+}
+
+/// Adopted jobs: those absent from the memory of Redis in which they were last seen were removed by
+/// a client, and leave `lacking`; where another memory answers, they were lost.
+async fn settle_foreign(
+    record: &Record,
+    broker: &Broker,
+    lacking: &mut Lacking,
+    epoch: &str,
+) -> Result<(), ReconcileError> {
+    adopt::seen_in(record, &lacking.seen, epoch).await?;
+    let gone = [&lacking.absent[..], &lacking.running[..]].concat();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let removed = match broker.epoch().await? == epoch {
+        true => adopt::last_seen_in(record, &gone, epoch).await?,
+        false => HashSet::new(),
+    };
+    let removed_ids: Vec<Uuid> = removed.iter().copied().collect();
+    for ids in removed_ids.chunks(LOAD_MAX) {
+        mirror::cancel_removed(record, ids).await?;
+    }
+    lacking.absent.retain(|id| !removed.contains(id));
+    lacking.running.retain(|id| !removed.contains(id));
+    for ids in lacking.running.chunks(LOAD_MAX) {
+        mirror::give_back(record, ids).await?;
+    }
+    Ok(())
+}
+
+/// A client's own numbers come from a counter, which was lost with the jobs: it must not give them
+/// again.
+async fn keep_counters(broker: &Broker, jobs: &[StoredJob]) -> Result<(), ReconcileError> {
+    let mut highest: HashMap<&QueueName, u64> = HashMap::new();
+    for stored in jobs {
+        if let Ok(number) = stored.wire_id.parse::<u64>() {
+            let entry = highest.entry(&stored.job.queue).or_default();
+            *entry = number.max(*entry);
+        }
+    }
+    for (queue, number) in highest {
+        broker.count_from(queue, number).await?;
+    }
+    Ok(())
 }
 
 /// Reads again: what ended since is not added, and what is too young is left out.

@@ -133,10 +133,12 @@ async fn suspects_of_redis(
                 let page = broker.list(&queue, state, cursor, open::LOAD_MAX).await?;
                 let ids: Vec<Uuid> = page.ids.iter().filter_map(|id| id.parse().ok()).collect();
                 let known = jobs::statuses(record, &ids).await?;
+                let foreign = adopt::known_wire_ids(record, &queue, &page.ids).await?;
                 for wire_id in page.ids {
                     let id = wire_id.parse::<Uuid>().ok();
                     let is_open = id
                         .and_then(|id| known.get(&id))
+                        .or_else(|| foreign.get(&wire_id))
                         .is_some_and(|status| !status.is_final());
                     if !is_open && suspects.len() < DIFFERENCES_MAX {
                         suspects.insert((queue.to_string(), wire_id), id);

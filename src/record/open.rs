@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Record, RecordError};
-use crate::job::{Backoff, Due, NewJob, Priority, QueueName};
+use crate::job::{Backoff, Due, NewJob, Priority, QueueName, WireForm};
 
 /// How old a job must be before it is sealed. An enqueue takes its id before it commits; one that
 /// is so late that the seal may have passed it says so itself (see `enqueue::insert_many`).
@@ -223,6 +223,8 @@ pub struct StoredJob {
     pub due_at: Option<DateTime<Utc>>,
     pub attempt: i32,
     pub attempts: i32,
+    /// What it brought along, if a `BullMQ` client added it: it goes back as it was.
+    pub wire: Option<WireForm>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -243,6 +245,7 @@ struct StoredRow {
     due_at: Option<DateTime<Utc>>,
     attempt: i32,
     attempts: i32,
+    wire: Option<sqlx::types::Json<WireForm>>,
 }
 
 /// Loads open jobs whole; those that are over by now are left out.
@@ -253,7 +256,9 @@ pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, Recor
            payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
            created_at, (extract(epoch FROM now() - created_at) * 1000)::bigint AS age_ms,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
-           attempt, attempts
+           attempt, attempts,
+           -- A job of a flow of ours has its links there instead.
+           CASE WHEN (wire -> 'children') IS NULL THEN wire END AS wire
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
          ORDER BY id",
     )
@@ -294,6 +299,7 @@ impl StoredRow {
             due_at: self.due_at,
             attempt: self.attempt,
             attempts: self.attempts,
+            wire: self.wire.map(|json| json.0),
         })
     }
 }

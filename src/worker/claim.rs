@@ -17,7 +17,7 @@ use super::order::order;
 use super::restart::{Claimed, put_back, restart};
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
-use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, Waker};
+use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, OWN_TOKEN, Waker};
 use crate::job::{QueueName, wire};
 use crate::record::adopt;
 
@@ -167,7 +167,7 @@ async fn claim_round(
         }
         let manners = shared.manners.as_ref();
         let options = ClaimOptions {
-            token: format!("{}:{}", shared.worker_id, shared.next_claim()),
+            token: format!("{OWN_TOKEN}{}:{}", shared.worker_id, shared.next_claim()),
             max: slots.len(),
             lease: shared.lease,
             worker_name: manners.and_then(|manners| manners.name.clone()),

@@ -320,6 +320,9 @@ async fn run(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Held, restarted: Res
         None => numbered,
     });
     shared.held.number(&numbered);
+    if job.repeat_job_key.is_some() {
+        make_next_iteration(shared, &held.queue, job).await;
+    }
     let taken = TakenJob {
         held: numbered,
         job_type: job.name.clone(),
@@ -347,6 +350,17 @@ fn deferred_failure(shared: &Shared, job: &ClaimedJob, lease_losses: u32) -> Opt
     };
     let starts_max = manners.starts_max?;
     (job.attempts_started > starts_max).then(|| "job started more than allowable limit".to_owned())
+}
+
+/// Whoever claims an iteration of a schedule makes the next one. If that fails the schedule is
+/// repaired by upkeep; the claimed job runs all the same.
+async fn make_next_iteration(shared: &Shared, queue: &QueueName, job: &ClaimedJob) {
+    if let Err(error) = shared.broker.schedule_next(queue, job).await {
+        tracing::warn!(%error, job.id, "next iteration not made: left to upkeep");
+        if let Some(events) = shared.events() {
+            events.error(error.to_string());
+        }
+    }
 }
 
 /// What Redis must be told of a job that is over.

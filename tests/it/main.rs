@@ -12,6 +12,7 @@ mod http_control;
 mod http_enqueue;
 mod http_outage;
 mod http_uploads;
+mod mirror;
 mod reconcile;
 mod record_enqueue;
 mod record_list;

@@ -165,6 +165,38 @@ impl Stage {
             .unwrap()
     }
 
+    /// Redis forgets everything of this test, its own small keys included.
+    pub(crate) async fn flush_prefix(&self) {
+        let mut redis = self.redis().await;
+        for pattern in [
+            format!("{}:*", self.prefix),
+            format!("bullwark:{}:*", self.prefix),
+        ] {
+            let keys: Vec<String> = redis::cmd("KEYS")
+                .arg(pattern)
+                .query_async(&mut redis)
+                .await
+                .unwrap();
+            for key in keys {
+                redis::cmd("DEL")
+                    .arg(key)
+                    .exec_async(&mut redis)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    /// As if the process that follows the events had been gone for long.
+    pub(crate) async fn forget_lease(&self) {
+        let mut redis = self.redis().await;
+        redis::cmd("DEL")
+            .arg(format!("bullwark:{}:mirror", self.prefix))
+            .exec_async(&mut redis)
+            .await
+            .unwrap();
+    }
+
     pub(crate) async fn redis(&self) -> MultiplexedConnection {
         redis::Client::open(self.redis_url.as_str())
             .unwrap()

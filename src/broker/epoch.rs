@@ -1,0 +1,95 @@
+//! Bullwark's own small keys of a prefix: which memory of Redis this is, and who does a duty.
+//!
+//! They lie under `bullwark:PREFIX:`, outside `BullMQ`'s names, so that its tools do not take them
+//! for queues.
+
+use std::time::Duration;
+
+use redis::InfoDict;
+
+use super::claim::millis;
+use super::{Broker, BrokerError};
+
+const DOING: &str = "epoch";
+
+impl Broker {
+    /// The memory of Redis that answers: another text whenever it may have forgotten something.
+    ///
+    /// A key tells it, so an emptied Redis gets another epoch. Redis may also come back with the
+    /// key but without its newest writes: from a snapshot, or as a replica that lagged. That is
+    /// another server process, which the epoch names as well. A restart that lost nothing is taken
+    /// for one that did: the safe side.
+    ///
+    /// When two processes notice a new memory at once, one of their names stays.
+    pub async fn epoch(&self) -> Result<String, BrokerError> {
+        let key = self.own_key("epoch");
+        let mut look = redis::pipe();
+        look.cmd("INFO").arg("server").cmd("GET").arg(&key);
+        let (info, known): (InfoDict, Option<String>) =
+            self.connections.pipeline(DOING, &look).await?;
+        // Not every server that speaks Redis's protocol names its process.
+        let server: String = info.get("run_id").unwrap_or_else(|| "unknown".to_owned());
+        let server = format!("@{server}");
+        if let Some(known) = known.as_ref().filter(|known| known.ends_with(&server)) {
+            return Ok(known.clone());
+        }
+        let fresh = format!("{}{server}", uuid::Uuid::new_v4().simple());
+        let mut name = redis::pipe();
+        let set = name.cmd("SET").arg(&key).arg(fresh);
+        if known.is_none() {
+            set.arg("NX");
+        }
+        name.ignore().cmd("GET").arg(&key);
+        let (epoch,): (Option<String>,) = self.connections.pipeline(DOING, &name).await?;
+        epoch.ok_or_else(|| BrokerError::corrupt(DOING, "the key vanished"))
+    }
+
+    /// Takes or keeps a duty for `time`; false: somebody else has it.
+    ///
+    /// It keeps processes from doing the same work twice, and no more: two may believe to have it
+    /// for a moment, so what they do must be harmless when done twice.
+    pub async fn take_duty(
+        &self,
+        duty: &str,
+        token: &str,
+        time: Duration,
+    ) -> Result<bool, BrokerError> {
+        let key = self.own_key(duty);
+        let mut take = redis::pipe();
+        take.cmd("SET")
+            .arg(&key)
+            .arg(token)
+            .arg("NX")
+            .arg("PX")
+            .arg(millis(time))
+            .ignore();
+        take.cmd("GET").arg(&key);
+        let (owner,): (Option<String>,) = self.connections.pipeline("take_duty", &take).await?;
+        if owner.as_deref() != Some(token) {
+            return Ok(false);
+        }
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(&key).arg(millis(time));
+        self.connections.command("take_duty", &keep).await
+    }
+
+    /// Gives a duty back, if it is still this token's.
+    pub async fn leave_duty(&self, duty: &str, token: &str) -> Result<(), BrokerError> {
+        let key = self.own_key(duty);
+        let owner: Option<String> = self
+            .connections
+            .command("leave_duty", redis::cmd("GET").arg(&key))
+            .await?;
+        if owner.as_deref() == Some(token) {
+            let _: i64 = self
+                .connections
+                .command("leave_duty", redis::cmd("DEL").arg(&key))
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn own_key(&self, name: &str) -> String {
+        format!("bullwark:{}:{name}", self.prefix())
+    }
+}

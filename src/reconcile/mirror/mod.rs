@@ -1,0 +1,196 @@
+//! The mirror: the record follows what `BullMQ` clients do in Redis.
+//!
+//! It reads the events of all queues. A job that a client added is adopted; what a foreign worker
+//! makes of a job, its own or one of ours, is copied to the row: that it runs, that it failed and
+//! when it is tried again, how it ended, how far it is; and what a person does in a `BullMQ`
+//! dashboard: removed, run again, due at another time. It never writes to Redis.
+//!
+//! Events only say where to look. The row is brought to what Redis shows at that moment, under the
+//! condition that nobody changed it since it was read; so an event that is read twice changes
+//! nothing. The place in the stream is committed together with what it covers. Dying anywhere
+//! means to read some events again.
+//!
+//! One process follows at a time, by a lease that saves work and nothing else: two at once write
+//! the same. Streams are short; whoever falls behind misses events. That is noticed, and the queue
+//! is walked through instead (`scan`).
+
+mod adoption;
+mod came;
+mod compare;
+mod decide;
+mod facts;
+mod follow;
+mod scan;
+
+use uuid::Uuid;
+
+pub use follow::{Mirror, start};
+
+use super::ReconcileError;
+use crate::broker::Broker;
+use crate::broker::event::Entry;
+use crate::job::QueueName;
+use crate::record::mirror::{self, Mirrored, Position, Question};
+use crate::record::{Record, jobs};
+use came::Came;
+use compare::{Doubtful, Findings, compare, write};
+
+/// Above so many new jobs of ours in one batch it is not checked whether the record has them all:
+/// a client that makes ids like ours is found by the scan.
+const OWN_CHECK_MAX: usize = 200;
+/// Events that are searched for what clients did to a job.
+const CATCH_UP_EVENTS_MAX: usize = 2000;
+
+/// Brings the record to what these events of a queue point at. With `position` it is noted that
+/// they were read; when nothing else is to be written, only if `is_due`.
+async fn mirror_entries(
+    record: &Record,
+    broker: &Broker,
+    came: &mut Came,
+    queue: &QueueName,
+    entries: &[Entry],
+    position: Option<Position<'_>>,
+    is_due: bool,
+) -> Result<Mirrored, ReconcileError> {
+    let touched = facts::sort(entries);
+    let mut doubtful = Doubtful::default();
+    if !touched.foreign.is_empty() {
+        let ids: Vec<String> = touched.foreign.keys().map(|id| (*id).to_owned()).collect();
+        doubtful.known = mirror::known_foreign(record, queue, &ids).await?;
+        let known: std::collections::HashSet<&str> = doubtful
+            .known
+            .iter()
+            .map(|job| job.wire_id.as_str())
+            .collect();
+        doubtful.unknown = ids
+            .iter()
+            .filter(|id| !known.contains(id.as_str()))
+            .cloned()
+            .collect();
+        // What is over stays so, and is not even looked at, unless its events say otherwise.
+        doubtful.known.retain(|job| {
+            let facts = touched.foreign.get(job.wire_id.as_str());
+            !job.status.is_final()
+                || facts.is_some_and(|f| f.may_change_what_is_over(job.is_taken_for_removed))
+        });
+        for (id, facts) in &touched.foreign {
+            doubtful.hints.insert((*id).to_owned(), facts.hints());
+            if let Some(added) = facts.added().or_else(|| came.of(queue, id)) {
+                doubtful.added.insert((*id).to_owned(), added);
+            }
+        }
+    }
+    let asked: Vec<(Uuid, Question)> = touched
+        .own
+        .iter()
+        .filter_map(|(id, facts)| Some((*id, facts.question()?)))
+        .collect();
+    if !asked.is_empty() {
+        let known = mirror::known_own(record, &asked).await?;
+        for job in &known {
+            if let Some(facts) = touched.own.get(&job.id) {
+                doubtful.hints.insert(job.wire_id.clone(), facts.hints());
+            }
+        }
+        doubtful.known.extend(known);
+    }
+    let added = touched
+        .own
+        .iter()
+        .filter(|(_, facts)| facts.added().is_some());
+    let added: Vec<Uuid> = added.map(|(id, _)| *id).collect();
+    if !added.is_empty() && added.len() <= OWN_CHECK_MAX {
+        let recorded = jobs::statuses(record, &added).await?;
+        let strangers = added.iter().filter(|id| !recorded.contains_key(id));
+        doubtful.unknown.extend(strangers.map(Uuid::to_string));
+    }
+    if doubtful.is_empty() && !is_due {
+        return Ok(Mirrored::default());
+    }
+    let added = doubtful.added.clone();
+    let findings = compare(broker, queue, doubtful).await?;
+    came.note(queue, &findings.vanished, added);
+    if findings.is_nothing() && !is_due {
+        return Ok(Mirrored::default());
+    }
+    write(record, &findings, position).await
+}
+
+/// Tells the record what clients did to these jobs a moment ago: for a worker that claimed a job
+/// before the mirror heard of that, and is told that it is over, or not due yet. A client may have
+/// run it again, or promoted it. Looks at the newest events only. Returns how many rows changed;
+/// the worker asks the record about them once more.
+pub async fn catch_up(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    wire_ids: &[String],
+) -> Result<u64, ReconcileError> {
+    let mut entries = broker.newest_events(queue, CATCH_UP_EVENTS_MAX).await?;
+    entries.retain(|entry| {
+        entry
+            .bytes("jobId")
+            .is_some_and(|id| wire_ids.iter().any(|known| known.as_bytes() == id))
+    });
+    let mirrored = mirror_entries(
+        record,
+        broker,
+        &mut Came::default(),
+        queue,
+        &entries,
+        None,
+        false,
+    )
+    .await?;
+    Ok(mirrored.changed)
+}
+
+/// Brings open rows to what Redis shows of their jobs, where events were missed. Returns how many
+/// were changed.
+pub(super) async fn follow_up(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    ids: &[Uuid],
+) -> Result<u64, ReconcileError> {
+    let known = mirror::known_by_id(record, ids).await?;
+    let doubtful = Doubtful {
+        known: known
+            .into_iter()
+            .filter(|job| !job.status.is_final())
+            .collect(),
+        ..Doubtful::default()
+    };
+    let findings = compare(broker, queue, doubtful).await?;
+    repair(record, findings).await
+}
+
+/// Open jobs that are absent in the memory of Redis in which they were last seen: a client took
+/// them out without a word, as `drain` and `obliterate` do. Returns how many were cancelled.
+pub(super) async fn cancel_removed(record: &Record, ids: &[Uuid]) -> Result<u64, ReconcileError> {
+    let known = mirror::known_by_id(record, ids).await?;
+    let open = known.iter().filter(|job| !job.status.is_final());
+    repair(record, Findings::of(open.map(decide::removed).collect())).await
+}
+
+/// Jobs that a foreign worker ran when Redis lost its memory of them: they are pending again.
+pub(super) async fn give_back(record: &Record, ids: &[Uuid]) -> Result<u64, ReconcileError> {
+    let known = mirror::known_by_id(record, ids).await?;
+    let changes = known.iter().filter_map(decide::given_back).collect();
+    repair(record, Findings::of(changes)).await
+}
+
+async fn repair(record: &Record, mut findings: Findings) -> Result<u64, ReconcileError> {
+    if findings.is_nothing() {
+        return Ok(0);
+    }
+    for change in &mut findings.changes {
+        change
+            .note
+            .get_or_insert_with(|| "reconciled: copied from Redis".to_owned());
+    }
+    let repaired = write(record, &findings, None).await?;
+    let repaired = repaired.adopted + repaired.changed;
+    metrics::counter!("bullwark_jobs_reconciled_total").increment(repaired);
+    Ok(repaired)
+}

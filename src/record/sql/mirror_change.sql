@@ -1,0 +1,71 @@
+-- mirror::change_many: rows follow what BullMQ clients did in Redis.
+WITH input AS (
+  SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[],
+    $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
+    $14::text[], $15::text[])
+    AS u (id, was_status, was_attempt, status, attempt, attempts, result, error, stack, worker_id,
+      started_ms, due_ms, ended_ms, progress, note)
+), locked AS (
+  -- In the order of ids, as every statement on several jobs: no two can deadlock.
+  SELECT j.id FROM input u JOIN jobs j ON j.id = u.id ORDER BY j.id FOR NO KEY UPDATE OF j
+), changed AS (
+  UPDATE jobs j SET
+    status = u.status,
+    attempt = greatest(j.attempt, u.attempt),
+    attempts = least(greatest(u.attempts, 0), j.max_attempts),
+    result = CASE WHEN u.status = 'completed' THEN u.result::jsonb
+                  WHEN u.was_status = 'completed' THEN NULL ELSE j.result END,
+    error_message = CASE WHEN u.status = 'completed' THEN NULL
+                         WHEN u.status = 'pending' AND u.was_status = 'dead_letter' THEN NULL
+                         ELSE coalesce(u.error, j.error_message) END,
+    error_stack = coalesce(u.stack, j.error_stack),
+    worker_id = coalesce(u.worker_id, j.worker_id),
+    -- A foreign worker sends no heartbeat: that is how its run is known.
+    worker_heartbeat_at = CASE WHEN u.status = 'processing' THEN NULL
+                               ELSE j.worker_heartbeat_at END,
+    started_at = coalesce(bullwark.at_ms(u.started_ms), j.started_at),
+    lease_losses = CASE WHEN u.status IN ('pending', 'processing') THEN j.lease_losses ELSE 0 END,
+    completed_at = CASE WHEN u.status IN ('completed', 'cancelled')
+                        THEN coalesce(bullwark.at_ms(u.ended_ms), now()) END,
+    failed_at = CASE WHEN u.status = 'failed' AND u.was_status = 'failed'
+                       AND u.attempts <= j.attempts THEN j.failed_at
+                     WHEN u.status IN ('failed', 'dead_letter')
+                     THEN coalesce(bullwark.at_ms(u.ended_ms), now())
+                     WHEN u.was_status IN ('completed', 'dead_letter', 'cancelled') THEN NULL
+                     ELSE j.failed_at END,
+    next_retry_at = CASE WHEN u.status = 'failed'
+                         THEN coalesce(bullwark.at_ms(u.due_ms), now()) END,
+    scheduled_for = CASE WHEN u.status = 'pending' THEN bullwark.at_ms(u.due_ms)
+                         ELSE j.scheduled_for END,
+    progress = coalesce(u.progress::jsonb, j.progress)
+  FROM input u JOIN locked ON locked.id = u.id
+  WHERE j.id = u.id AND j.status = u.was_status AND j.attempt = u.was_attempt
+    AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = j.id)
+  RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.error_message,
+    j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note
+), history AS (
+  INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id, started_at,
+    next_retry_at)
+  SELECT id, attempt, status, error_message, worker_id, started_at, next_retry_at
+  FROM changed WHERE status IN ('failed', 'dead_letter')
+  ON CONFLICT (job_id, attempt) DO NOTHING
+), dead AS (
+  INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
+  SELECT id, workspace_id, job_type, job_queue FROM changed WHERE status = 'dead_letter'
+  ON CONFLICT (job_id) DO NOTHING
+), buried AS (
+  DELETE FROM bullwark.dead_letters d USING changed
+  WHERE d.job_id = changed.id AND changed.status <> 'dead_letter'
+    AND changed.was_status = 'dead_letter'
+), open AS (
+  -- It may be older than the seal.
+  INSERT INTO bullwark.stragglers
+  SELECT id FROM changed
+  WHERE was_status IN ('completed', 'dead_letter', 'cancelled')
+    AND status IN ('pending', 'processing', 'failed')
+  ON CONFLICT DO NOTHING
+), audit AS (
+  INSERT INTO job_logs (job_id, log_level, message)
+  SELECT id, 'info', note FROM changed WHERE note IS NOT NULL
+)
+SELECT count(*) FROM changed
