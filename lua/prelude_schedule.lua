@@ -55,7 +55,9 @@ local function add_iteration(key, prefix, options, id, name, data, due_ms, now)
   trim_events(key.events, meta)
 end
 
--- Takes an iteration back that has not started. False: it has, or there is none.
+-- Takes an iteration back that has not started. False: it has, or there is none. While a queue is
+-- paused BullMQ 6 looks for it in a list that it does not use any more, leaves it where it is and
+-- makes another one beside it; that is not repeated here.
 local function take_back(key, prefix, id)
   local job_key = prefix .. id
   if call('EXISTS', job_key) == 0 then return false end
