@@ -9,7 +9,7 @@
 
 mod add;
 mod agent;
-mod keyspace;
+mod differential;
 mod node;
 mod sides;
 mod stage;

@@ -42,9 +42,18 @@ async fn stores() -> &'static Stores {
         .await
 }
 
-/// The port of the shared Redis; `Stage::new` was called before.
+/// The port of the shared Redis.
 pub(crate) async fn redis_port() -> u16 {
     stores().await.redis_port()
+}
+
+pub(crate) async fn redis_url() -> String {
+    stores().await.redis_url.clone()
+}
+
+pub(crate) async fn redis_connection() -> MultiplexedConnection {
+    let client = redis::Client::open(redis_url().await).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 async fn create_database(stores: &Stores, name: &str, template: &str) {
