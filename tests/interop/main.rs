@@ -9,9 +9,20 @@
 
 mod add;
 mod agent;
+mod dashboard;
+mod delay;
 mod differential;
+mod events;
+mod fleet;
+mod keep;
+mod limits;
 mod node;
+mod order;
+mod pause;
+mod process;
+mod retry;
 mod sides;
 mod stage;
+mod stalled;
 mod steps;
 mod wait;

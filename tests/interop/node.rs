@@ -51,7 +51,7 @@ impl NodeQueue {
         job["id"].as_str().unwrap().to_owned()
     }
 
-    pub(crate) async fn add_bulk(&self, jobs: Value) -> Vec<String> {
+    pub(crate) async fn add_bulk(&self, jobs: Vec<Value>) -> Vec<String> {
         let jobs = self.call("addBulk", json!([jobs])).await;
         let jobs = jobs.as_array().unwrap().iter();
         jobs.map(|job| job["id"].as_str().unwrap().to_owned())
@@ -155,6 +155,25 @@ impl NodeEvents {
         };
         let what = format!("{event} of {id}");
         self.agent.until_heard(&self.handle, &what, find).await
+    }
+
+    /// Waits for an event that is about no job.
+    pub(crate) async fn until_named(&self, event: &str) {
+        let find = |heard: &[Heard]| heard.iter().find(|heard| heard.event == event).map(|_| ());
+        self.agent.until_heard(&self.handle, event, find).await;
+    }
+
+    /// The arguments of all events of this name so far.
+    pub(crate) fn named(&self, event: &str) -> Vec<Value> {
+        let heard = self.agent.heard(&self.handle);
+        let named = heard.into_iter().filter(|heard| heard.event == event);
+        named.map(|heard| heard.args[0].clone()).collect()
+    }
+
+    /// The names of all events so far.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let heard = self.agent.heard(&self.handle);
+        heard.into_iter().map(|heard| heard.event).collect()
     }
 
     /// The names of the events of a job so far.

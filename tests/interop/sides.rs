@@ -136,7 +136,7 @@ impl Producer {
             datas.iter().map(entry).collect::<Vec<_>>()
         };
         match self {
-            Self::Node(queue) => queue.add_bulk(json!(entries())).await,
+            Self::Node(queue) => queue.add_bulk(entries()).await,
             Self::Python(agent, on) => {
                 let request = json!({ "on": on, "jobs": entries() });
                 let ids = agent.ask("addBulk", request).await;

@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::app::App;
 use bullwark::broker::{Broker, BrokerOptions};
 use bullwark::config::{Config, Given};
-use bullwark::job::QueueName;
-use bullwark::record::{Record, RecordOptions, adopt};
+use bullwark::handlers::import_csv::SourceOptions;
+use bullwark::handlers::{self, BuiltinOptions};
+use bullwark::record::{Record, RecordOptions};
 use bullwark::stores::{Stores, StoresOptions};
 use bullwark::tasks::Tasks;
-use bullwark::worker::Handlers;
 use redis::aio::MultiplexedConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 
 use crate::steps::Act;
+use crate::wait::eventually;
 
 const TEMPLATE: &str = "interop_template";
 /// Many tests, each with its own pools.
@@ -98,7 +99,10 @@ impl Stage {
             ..Given::default()
         };
         let config = Config::settle(given, |_| None, |_| None).unwrap();
-        let mut handlers = Handlers::default();
+        let mut handlers = handlers::builtin(&BuiltinOptions {
+            source: SourceOptions::new(&config.data_dir),
+            has_diagnostics: true,
+        });
         handlers.add(Act);
         let client = redis::Client::open(stores.redis_url.as_str()).unwrap();
         Arc::new(Self {
@@ -139,15 +143,25 @@ impl Stage {
         cmd.query_async(&mut self.redis.clone()).await.unwrap()
     }
 
+    /// Waits until the record says this of a job.
+    pub(crate) async fn until_recorded(&self, queue: &str, id: &str, status: &str) {
+        let what = format!("the record to say {status} of {queue}/{id}");
+        eventually(&what, async || {
+            (self.status(queue, id).await.as_deref() == Some(status)).then_some(())
+        })
+        .await;
+    }
+
     /// What the record says of a job, by its id on the wire; none if it does not know it.
     pub(crate) async fn status(&self, queue: &str, id: &str) -> Option<String> {
-        let queue: QueueName = queue.parse().unwrap();
-        let timestamp: Option<i64> = self.redis(&format!("HGET @{queue}:{id} timestamp")).await;
-        let id = adopt::record_id(&self.prefix, &queue, id, timestamp.unwrap_or_default());
-        sqlx::query_scalar("SELECT status::text FROM jobs WHERE id = $1")
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await
-            .unwrap()
+        sqlx::query_scalar(
+            "SELECT status::text FROM jobs
+             WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2",
+        )
+        .bind(queue)
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await
+        .unwrap()
     }
 }
