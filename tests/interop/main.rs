@@ -8,12 +8,18 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
 mod add;
+mod adopted;
 mod agent;
+mod answers;
 mod dashboard;
+mod dedup;
 mod delay;
 mod differential;
 mod events;
 mod fleet;
+mod flow;
+mod forward;
+mod forwarder;
 mod keep;
 mod limits;
 mod node;
@@ -21,6 +27,7 @@ mod order;
 mod pause;
 mod process;
 mod retry;
+mod schedule;
 mod sides;
 mod stage;
 mod stalled;

@@ -102,6 +102,28 @@ impl NodeQueue {
     }
 }
 
+/// A `FlowProducer`.
+pub(crate) struct NodeFlows {
+    agent: Arc<Agent>,
+    handle: String,
+}
+
+impl NodeFlows {
+    pub(crate) async fn open(stage: &Stage, version: u8) -> Self {
+        let (agent, handle) = (node(version).await, handle("flows"));
+        let opts = json!({ "prefix": stage.prefix });
+        agent
+            .ask("flows", json!({ "as": handle, "opts": opts }))
+            .await;
+        Self { agent, handle }
+    }
+
+    pub(crate) async fn add(&self, tree: &Value) {
+        let request = json!({ "on": self.handle, "method": "add", "args": [tree] });
+        self.agent.ask("call", request).await;
+    }
+}
+
 /// A `Worker` that runs steps.
 pub(crate) struct NodeWorker {
     pub(crate) agent: Arc<Agent>,
@@ -128,6 +150,35 @@ impl NodeWorker {
     pub(crate) async fn abandon(self) {
         let request = json!({ "on": self.handle, "args": [true] });
         self.agent.ask("close", request).await;
+    }
+}
+
+/// The receiving end of a forwarding worker: rebuilds the job with the package and runs its steps.
+pub(crate) struct Receiver {
+    agent: Arc<Agent>,
+    handle: String,
+    pub(crate) url: String,
+}
+
+impl Receiver {
+    pub(crate) async fn start(version: u8) -> Self {
+        let (agent, handle) = (node(version).await, handle("receiver"));
+        let request = json!({ "as": handle, "who": "receiver" });
+        let url = agent.ask("receiver", request).await;
+        Self {
+            agent,
+            handle,
+            url: url.as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// What it was sent so far.
+    pub(crate) async fn deliveries(&self) -> Vec<Value> {
+        let deliveries = self
+            .agent
+            .ask("deliveries", json!({ "on": self.handle }))
+            .await;
+        serde_json::from_value(deliveries).unwrap()
     }
 }
 

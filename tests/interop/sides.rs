@@ -17,7 +17,8 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
-use crate::node::{NodeQueue, NodeWorker, handle, node};
+use crate::forwarder::Forwarder;
+use crate::node::{NodeQueue, NodeWorker, Receiver, handle, node};
 use crate::stage::{Stage, redis_port};
 use crate::steps::ACT;
 
@@ -30,6 +31,8 @@ pub(crate) enum Client {
     Rust,
     /// The library of this crate: its `Enqueue`, its `Worker`.
     Bullwark,
+    /// `bullwark worker --forward` and a receiver in Node; only works.
+    Forward,
 }
 
 /// Who adds, who works.
@@ -37,10 +40,12 @@ pub(crate) type Pair = (Client, Client);
 
 /// Every pairing with Bullwark, and two of the stock clients among themselves.
 pub(crate) fn pairs() -> Vec<Pair> {
-    use Client::{Bullwark, Node5, Node6, Python, Rust};
+    use Client::{Bullwark, Forward, Node5, Node6, Python, Rust};
     let foreign = [Node5, Node6, Python, Rust];
-    let mut pairs = vec![(Node5, Node5), (Node6, Node6), (Bullwark, Bullwark)];
+    let mut pairs = vec![(Node5, Node5), (Node6, Node6)];
+    pairs.extend([(Bullwark, Bullwark), (Bullwark, Forward)]);
     pairs.extend(foreign.map(|client| (client, Bullwark)));
+    pairs.extend(foreign.map(|client| (client, Forward)));
     pairs.extend(foreign.map(|client| (Bullwark, client)));
     pairs
 }
@@ -105,6 +110,7 @@ impl Producer {
                 Self::Rust(Box::new(queue))
             }
             Client::Bullwark => Self::Bullwark(stage.clone(), queue.parse().unwrap()),
+            Client::Forward => panic!("it only works"),
         }
     }
 
@@ -197,6 +203,7 @@ pub(crate) enum Running {
     Python(Arc<Agent>, String),
     Rust(Box<bullmq::Worker>),
     Bullwark(CancellationToken, JoinHandle<()>),
+    Forward(Box<Forwarder>, Receiver),
 }
 
 impl Running {
@@ -232,6 +239,13 @@ impl Running {
                 Self::Rust(Box::new(worker.await.unwrap()))
             }
             Client::Bullwark => Self::library(stage, queue, slots, |_| {}),
+            Client::Forward => {
+                let receiver = Receiver::start(6).await;
+                let slots = slots.to_string();
+                let arguments = ["--concurrency", &slots, "--drain-delay", "1"];
+                let forwarder = Forwarder::start(stage, queue, &receiver.url, &arguments);
+                Self::Forward(Box::new(forwarder.await), receiver)
+            }
         }
     }
 
@@ -271,6 +285,7 @@ impl Running {
                 stop.cancel();
                 running.await.unwrap();
             }
+            Self::Forward(forwarder, _) => forwarder.stop().await,
         }
     }
 }

@@ -48,28 +48,55 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         }),
     },
     Difference {
-        name: "paused-list",
-        what: "jobs of a paused queue stay in `wait`, not in `paused`",
+        name: "v5-peers",
+        what: "`meta` field `bullwark.v5Peers`",
         versions: &[Version::Five],
-        why: "version 6's rule, which can not lose ids; `bullmq_v5_peers` follows version 5's",
-        forgive: Some(|theirs, _| {
-            let places: Vec<String> = theirs.lines.keys().cloned().collect();
-            let mut places = places
-                .iter()
-                .filter(|place| place.ends_with(":paused list"));
-            let Some(place) = places.next() else {
-                return false;
-            };
-            let ids = theirs.lines.remove(place).unwrap();
-            theirs.lines.insert(place.replace("paused", "wait"), ids);
-            true
+        why: "set by `bullmq_v5_peers`: a paused queue's jobs are in `paused`, as version 5 has it",
+        forgive: Some(|theirs, ours| {
+            let is_it = |place: &str| place.ends_with(":meta field bullwark.v5Peers");
+            forget_lines(theirs, ours, is_it)
         }),
+    },
+    Difference {
+        name: "deferred-failure",
+        what: "a job with a deferred failure fails when it is run, not when it is taken by hand",
+        versions: &[Version::Five],
+        why: "version 6's rule; a running worker does both in one step",
+        forgive: None,
+    },
+    Difference {
+        name: "release-last",
+        what: "a flow whose children are all done releases its parent after all its events",
+        versions: &[Version::Five],
+        why: "version 6's rule: a later child may not be done",
+        forgive: None,
     },
     Difference {
         name: "pause-again",
         what: "pausing a paused queue, or resuming a running one, announces nothing",
         versions: BOTH,
         why: "nothing changed, and every step may be repeated",
+        forgive: None,
+    },
+    Difference {
+        name: "remove-tree",
+        what: "a parent that is removed with its children is not released first",
+        versions: BOTH,
+        why: "it must not be announced as waiting when it is about to go",
+        forgive: None,
+    },
+    Difference {
+        name: "drop-children",
+        what: "when open children are removed, `removed` comes before the parent's `waiting`",
+        versions: BOTH,
+        why: "the parent is released once, after the last child has gone",
+        forgive: None,
+    },
+    Difference {
+        name: "promote-all",
+        what: "promoting all delayed jobs sets their `delay` to 0",
+        versions: BOTH,
+        why: "as promoting one of them does",
         forgive: None,
     },
     Difference {

@@ -56,6 +56,15 @@ impl Step {
         number.unwrap_or_else(|_| panic!("step `{}`: word {} is no number", self.line, nth + 1))
     }
 
+    /// What a job returned.
+    pub(crate) fn value(&self, nth: usize) -> Value {
+        if self.has(nth) {
+            self.json(nth)
+        } else {
+            "done".into()
+        }
+    }
+
     /// JSON; an empty object when there is no such word.
     pub(crate) fn json(&self, nth: usize) -> Value {
         let text = self.args.get(nth).map_or("{}", String::as_str);

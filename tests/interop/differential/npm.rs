@@ -71,31 +71,27 @@ impl Npm {
                     self.agent.try_ask("take", request).await?;
                 }
             }
-            "finish" => {
-                let value = if step.has(1) {
-                    step.json(1)
-                } else {
-                    json!("done")
-                };
-                self.held(step, "moveToCompleted", json!([value, TOKEN, false]))
-                    .await?;
+            // A worker of the package takes its next job in the same step.
+            "finish" | "finish-next" => {
+                let args = json!([step.value(1), TOKEN, step.op == "finish-next"]);
+                self.held(step, "moveToCompleted", args).await?;
             }
-            "fail" => {
+            "fail" | "fail-next" => {
                 let error = json!({ "$error": step.text(1) });
-                self.held(step, "moveToFailed", json!([error, TOKEN, false]))
-                    .await?;
+                let args = json!([error, TOKEN, step.op == "fail-next"]);
+                self.held(step, "moveToFailed", args).await?;
             }
             "fatal" => {
                 let error = json!({ "$error": step.text(1), "name": "UnrecoverableError" });
                 self.held(step, "moveToFailed", json!([error, TOKEN, false]))
                     .await?;
             }
-            "snooze" => {
+            "snooze" | "put-off" => {
                 let until = self.now_ms + step.number(1);
                 self.held(step, "moveToDelayed", json!([until, TOKEN]))
                     .await?;
             }
-            "back" => self.held(step, "moveToWait", json!([TOKEN])).await?,
+            "back" | "give-back" => self.held(step, "moveToWait", json!([TOKEN])).await?,
             "wait-children" => {
                 self.held(step, "moveToWaitingChildren", json!([TOKEN, {}]))
                     .await?;
@@ -116,7 +112,7 @@ impl Npm {
                 self.agent.try_ask("call", request).await?;
             }
             "promote" => self.job(step, "promote", json!([])).await?,
-            "remove" => self.call("remove", json!([step.text(0)])).await?,
+            "remove" => self.job(step, "remove", json!([])).await?,
             "change-delay" => {
                 self.job(step, "changeDelay", json!([step.number(1)]))
                     .await?

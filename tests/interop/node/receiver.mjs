@@ -12,8 +12,9 @@ export async function startReceiver(bullmq, queueOf, who) {
   const server = createServer(async (request, response) => {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
-    const delivery = JSON.parse(Buffer.concat(chunks).toString());
-    deliveries.push({ headers: request.headers, ...delivery });
+    const text = Buffer.concat(chunks).toString();
+    const delivery = JSON.parse(text);
+    deliveries.push({ headers: request.headers, text, ...delivery });
     const { status, body } = await answer(bullmq, queueOf, who, delivery);
     response.writeHead(status, { 'content-type': 'application/json' });
     response.end(JSON.stringify(body));
