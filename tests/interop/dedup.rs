@@ -30,7 +30,7 @@ async fn simple_and_last(stage: Arc<Stage>, (adds, works): Pair, queue: String) 
     let worker = Running::start(&stage, works, &queue, 2).await;
     for keeps_last in [false, true] {
         let opts = json!({ "deduplication": { "id": "d", "keepLastIfActive": keeps_last } });
-        let slow = steps(&[json!({ "sleep": 400 })]);
+        let slow = steps(&[json!({ "sleep": 1500 })]);
         let first = producer.add(slow, opts.clone()).await;
         producer.until_state(&first, "active").await;
         for n in 0..3 {

@@ -100,6 +100,8 @@ impl Forwarder {
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Value) -> String {
         let url = format!("{}{path}", self.admin.as_deref().unwrap());
         let method = method.parse().unwrap();
+        // The client wants one, whatever the address.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
         let request = client.request(method, url).json(&body).send();
         let answer = within(path, request).await.unwrap();

@@ -49,9 +49,11 @@ async fn kept(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     for id in &ids {
         events.until("completed", id).await;
     }
-    for (nth, id) in ids.iter().enumerate() {
-        assert_eq!(seen.get(id).await.is_null(), nth < 3, "{queue}: {nth}");
+    let mut left = 0;
+    for id in &ids {
+        left += usize::from(!seen.get(id).await.is_null());
     }
+    assert_eq!(left, 2, "{queue}");
     if works == Client::Bullwark {
         for id in &ids {
             stage.until_recorded(&queue, id, "completed").await;

@@ -32,7 +32,7 @@ export async function startReceiver(bullmq, queueOf, who) {
 
 async function answer(bullmq, queueOf, who, delivery) {
   const queue = await queueOf(delivery.prefix, delivery.queue);
-  const job = bullmq.Job.fromJSON(queue, delivery.raw, delivery.job.id);
+  const job = rebuild(bullmq, queue, delivery);
   job.token = delivery.token;
   try {
     const returnvalue = await runSteps(bullmq, queue, job, delivery.token, who);
@@ -42,4 +42,11 @@ async function answer(bullmq, queueOf, who, delivery) {
     const status = MOVED.includes(name) ? 409 : 500;
     return { status, body: { error: { name, message, stack } } };
   }
+}
+
+/** Version 5 reads the fields of the job's hash, version 6 what its own backend makes of them. */
+function rebuild(bullmq, queue, { job, raw }) {
+  if (!('backend' in queue)) return bullmq.Job.fromJSON(queue, raw, job.id);
+  const opts = bullmq.Job.optsFromJSON(raw.opts);
+  return bullmq.Job.fromJSON(queue, { ...job, data: raw.data, opts }, job.id);
 }
