@@ -1,9 +1,9 @@
 //! Histories: what happens to some jobs, step by step, told so that each side can do it.
 //!
 //! A file in `tests/interop/histories` holds many: `# name`, then a step per line. Words are parted
-//! by single spaces, so JSON is written without any. A step after `!` must be refused. After `~ name` the
-//! two sides must differ, as the intended difference of that name says, and the history ends. Times
-//! are in milliseconds; the clock stands at `at` and the token of every attempt is `t`.
+//! by single spaces outside of quotes. A step after `!` must be refused. After `~ name` the two
+//! sides must differ, as the intended difference of that name says, and the history ends. Times are
+//! in milliseconds; the clock stands at `at` and the token of every attempt is `t`.
 
 use serde_json::Value;
 
@@ -30,7 +30,12 @@ pub(crate) struct Step {
 
 impl Step {
     fn parse(line: &str) -> Self {
-        let mut words = line.split(' ').peekable();
+        let mut is_quoted = false;
+        let parts = line.split(|c| {
+            is_quoted ^= c == '"';
+            c == ' ' && !is_quoted
+        });
+        let mut words = parts.peekable();
         let is_refused = words.next_if_eq(&"!").is_some();
         let differs = words.next_if_eq(&"~").and_then(|_| words.next());
         Self {

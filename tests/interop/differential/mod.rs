@@ -9,6 +9,7 @@ mod keyspace;
 mod npm;
 mod ours;
 mod ours_operate;
+mod ours_schedule;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ const FILES: &[&str] = &[
     include_str!("../histories/flows.txt"),
     include_str!("../histories/moves.txt"),
     include_str!("../histories/limits.txt"),
+    include_str!("../histories/schedules.txt"),
 ];
 
 #[tokio::test]

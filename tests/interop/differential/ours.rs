@@ -212,8 +212,8 @@ impl Ours {
             whole: false,
         };
         self.ensure_queue().await;
-        self.broker.claim(&self.queue, &options).await?;
-        Ok(())
+        let claimed = self.broker.claim(&self.queue, &options).await?;
+        self.go_on(&claimed.jobs).await
     }
 
     /// The worker's own rate limit.

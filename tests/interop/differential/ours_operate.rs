@@ -143,6 +143,10 @@ impl Ours {
                 let pause = Duration::from_millis(step.number(0) as u64);
                 broker.rate_limit(queue, pause).await?;
             }
+            "schedule" => self.schedule(step).await?,
+            "unschedule" => {
+                broker.remove_schedule(queue, step.text(0)).await?;
+            }
             "unlimit" => {
                 broker.remove_rate_limit_key(queue).await?;
             }
