@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint format clippy rustdoc features unit bench build
+.PHONY: help setup run test clients lint format clippy rustdoc features unit bench build
 
 # Where rustup puts cargo; a shell that was opened before its installation lacks it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -18,7 +18,7 @@ help: ## List the targets
 run: setup build ## Install what is missing, build, and start everything on this machine
 	@exec $(BIN) dev $(ARGS)
 
-test: setup format clippy unit ## Install what is missing, then check and test everything
+test: clients format clippy unit ## Install what is missing, then check and test everything
 	@echo "make test: everything passed"
 
 lint: format clippy rustdoc features ## Check formatting, lints, documentation and feature sets
@@ -28,6 +28,10 @@ bench: setup build ## Measure jobs per second on private servers
 
 setup: ## Install Redis, PostgreSQL and a C compiler where they are missing
 	@sh scripts/setup.sh
+
+clients: ## Install Node, Python and the BullMQ clients that the tests drive
+	@sh scripts/setup.sh tests
+	@sh scripts/interop_clients.sh
 
 build:
 	cargo build --release --locked

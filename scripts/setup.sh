@@ -1,9 +1,13 @@
 #!/bin/sh
 # Makes this machine able to build, run and test Bullwark.
 #
+#   sh scripts/setup.sh [tests]
+#
 # Installs what is missing and nothing else: a C compiler and linker, Redis (or Valkey) 6.2 or
-# newer, PostgreSQL 14 or newer. Only the programs are needed. Bullwark starts servers of its own, on
-# private ports and directories, and never talks to those that a package may have started.
+# newer, PostgreSQL 14 or newer; with `tests` also Node with npm and Python with venv, which the
+# tests with other BullMQ clients run on. Only the programs are needed. Bullwark starts servers of
+# its own, on private ports and directories, and never talks to those that a package may have
+# started.
 #
 # Safe to repeat; looks at a few files and ends at once when nothing is missing.
 set -eu
@@ -15,6 +19,8 @@ stop() {
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
+
+with_tests=${1:-}
 
 has_redis() { has redis-server || has valkey-server; }
 
@@ -29,11 +35,19 @@ has_postgres() {
   return 1
 }
 
+has_node() { has node && has npm; }
+
+# Debian splits venv from Python itself.
+has_python() { has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+
 # One word for each thing that is missing.
 missing() {
   has cc || echo compiler
   has_redis || echo redis
   has_postgres || echo postgres
+  [ "$with_tests" = tests ] || return 0
+  has_node || echo node
+  has_python || echo python
 }
 
 as_root() {
@@ -53,6 +67,11 @@ install_with_apt() {
       compiler) packages="$packages build-essential" ;;
       redis) packages="$packages redis-server" ;;
       postgres) packages="$packages postgresql" ;;
+      node)
+        has node || packages="$packages nodejs"
+        has npm || packages="$packages npm"
+        ;;
+      python) packages="$packages python3 python3-venv" ;;
     esac
   done
   say "installing$packages"
@@ -69,6 +88,8 @@ install_with_brew() {
       compiler) stop "a C compiler is missing; run: xcode-select --install" ;;
       redis) brew install redis ;;
       postgres) brew install postgresql@17 ;;
+      node) brew install node ;;
+      python) brew install python ;;
     esac
   done
 }
@@ -89,7 +110,8 @@ elif has brew; then
   install_with_brew "$lacking"
 else
   say "missing: $(echo "$lacking" | tr '\n' ' ')"
-  stop "install a C compiler, Redis (or Valkey) 6.2+ and PostgreSQL 14+ with your package manager"
+  say "install with your package manager: a C compiler, Redis (or Valkey) 6.2+, PostgreSQL 14+,"
+  stop "and for the tests Node 18+ with npm and Python 3.10+ with venv"
 fi
 
 lacking=$(missing)

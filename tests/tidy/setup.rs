@@ -41,8 +41,13 @@ impl Machine {
     }
 
     fn set_up(&self) -> Output {
+        self.set_up_for(&[])
+    }
+
+    fn set_up_for(&self, purpose: &[&str]) -> Output {
         Command::new("/bin/sh")
             .arg(root().join("scripts/setup.sh"))
+            .args(purpose)
             .env_clear()
             .env("PATH", self.bin.path())
             .output()
@@ -57,6 +62,20 @@ fn said(output: &Output) -> String {
 #[test]
 fn nothing_happens_when_nothing_is_missing() {
     let output = Machine::new(&["cargo", "cc", "redis-server", "initdb", "postgres"]).set_up();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
+}
+
+#[test]
+fn the_tests_need_node_and_python_besides() {
+    let programs = ["cargo", "cc", "redis-server", "initdb", "postgres"];
+    let output = Machine::new(&programs).set_up_for(&["tests"]);
+    assert_eq!(output.status.code(), Some(1));
+    let words = said(&output);
+    assert!(words.contains("missing: node python"), "{words}");
+
+    let others = ["node", "npm", "python3"];
+    let output = Machine::new(&[&programs[..], &others].concat()).set_up_for(&["tests"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!((output.stdout, output.stderr), (vec![], vec![]));
 }

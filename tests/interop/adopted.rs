@@ -1,0 +1,93 @@
+//! What BullMQ clients do among themselves stands in the record soon, while Bullwark is attached.
+
+use serde_json::{Value, json};
+use sqlx::Row as _;
+
+use crate::node::{NodeQueue, NodeWorker, node};
+use crate::sides::{Client, Producer, Running};
+use crate::stage::Stage;
+use crate::steps::steps;
+use crate::wait::eventually;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_between_node_clients_are_recorded() {
+    let stage = Stage::new().await;
+    stage.app.start_upkeep(&stage.tasks);
+    for version in [5, 6] {
+        let name = format!("among{version}");
+        let queue = NodeQueue::open(&stage, version, &name).await;
+        let good = queue
+            .add(steps(&[json!({ "return": { "n": 1 } })]), json!({}))
+            .await;
+        let bad = queue
+            .add(steps(&[json!({ "fail": "broken" })]), json!({}))
+            .await;
+        let later = queue.add(steps(&[]), json!({ "delay": 3_600_000 })).await;
+        for id in [&good, &bad, &later] {
+            stage.until_recorded(&name, id, "pending").await;
+        }
+        let agent = node(version).await;
+        let worker = NodeWorker::start(agent, &stage.prefix, &name, json!({})).await;
+        stage.until_recorded(&name, &good, "completed").await;
+        stage.until_recorded(&name, &bad, "dead_letter").await;
+        assert_eq!(row(&stage, &name, &good, "result").await, json!({ "n": 1 }));
+        let error = row(&stage, &name, &bad, "to_jsonb(error_message)").await;
+        assert_eq!(error, "broken");
+        queue.job(&later, "remove", json!([])).await;
+        stage.until_recorded(&name, &later, "cancelled").await;
+        worker.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_worker_s_outcome_of_our_job_is_recorded() {
+    let stage = Stage::new().await;
+    stage.app.start_upkeep(&stage.tasks);
+    for (version, works) in [(5, Client::Node5), (6, Client::Node6)] {
+        let name = format!("ours{version}");
+        let producer = Producer::open(&stage, Client::Bullwark, &name).await;
+        let worker = Running::start(&stage, works, &name, 2).await;
+        let good = steps(&[json!({ "progress": 7 }), json!({ "return": "fine" })]);
+        let good = producer.add(good, json!({})).await;
+        let bad = producer
+            .add(steps(&[json!({ "fail": "oh" })]), json!({}))
+            .await;
+        stage.until_recorded(&name, &good, "completed").await;
+        stage.until_recorded(&name, &bad, "dead_letter").await;
+        assert_eq!(row(&stage, &name, &good, "result").await, "fine");
+        worker.stop().await;
+    }
+}
+
+/// One expression of a job's row, as JSON.
+async fn row(stage: &Stage, queue: &str, id: &str, what: &'static str) -> Value {
+    let sql = format!(
+        "SELECT {what} FROM jobs WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2"
+    );
+    let found = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(queue)
+        .bind(id)
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
+    found.get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_node_added_is_in_the_record_before_bullwark_runs_it() {
+    let stage = Stage::new().await;
+    // No upkeep: nobody but the worker itself could have adopted it.
+    let queue = NodeQueue::open(&stage, 6, "first").await;
+    let id = queue
+        .add(steps(&[json!({ "sleep": 400 })]), json!({}))
+        .await;
+    let worker = Running::start(&stage, Client::Bullwark, "first", 1).await;
+    let status = eventually("the job to run", async || {
+        let state = queue.state(&id).await;
+        (state == "active").then_some(())?;
+        stage.status("first", &id).await
+    });
+    assert_eq!(status.await, "processing");
+    stage.until_recorded("first", &id, "completed").await;
+    worker.stop().await;
+}

@@ -1,0 +1,35 @@
+//! Stock `BullMQ` clients and Bullwark on the same queues: the Node packages of versions 5 and 6,
+//! the Python and Rust ports, bull-board.
+//!
+//! `make clients` installs them; a missing client fails the tests, none is skipped. The servers are
+//! private to this process, and each test has a database and a key prefix of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
+
+mod add;
+mod adopted;
+mod agent;
+mod answers;
+mod dashboard;
+mod dedup;
+mod delay;
+mod differential;
+mod events;
+mod fleet;
+mod flow;
+mod forward;
+mod forwarder;
+mod keep;
+mod limits;
+mod node;
+mod order;
+mod pause;
+mod process;
+mod retry;
+mod schedule;
+mod sides;
+mod stage;
+mod stalled;
+mod steps;
+mod wait;

@@ -1,0 +1,167 @@
+//! The servers that all tests of this process share, and what one test has of its own: a database,
+//! a key prefix, and Bullwark on both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bullwark::app::App;
+use bullwark::broker::{Broker, BrokerOptions};
+use bullwark::config::{Config, Given};
+use bullwark::handlers::import_csv::SourceOptions;
+use bullwark::handlers::{self, BuiltinOptions};
+use bullwark::record::{Record, RecordOptions};
+use bullwark::stores::{Stores, StoresOptions};
+use bullwark::tasks::Tasks;
+use redis::aio::MultiplexedConnection;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
+
+use crate::steps::Act;
+use crate::wait::eventually;
+
+const TEMPLATE: &str = "interop_template";
+/// Many tests, each with its own pools.
+const CONNECTIONS_MAX: u32 = 400;
+
+async fn stores() -> &'static Stores {
+    static STORES: OnceCell<Stores> = OnceCell::const_new();
+    STORES
+        .get_or_init(|| async {
+            let options = StoresOptions {
+                max_connections: CONNECTIONS_MAX,
+                ..StoresOptions::throwaway()
+            };
+            let stores = Stores::start(options).await.unwrap();
+            create_database(&stores, TEMPLATE, "").await;
+            let url = database_url(&stores, TEMPLATE);
+            let record = Record::connect(&RecordOptions::new(&url)).unwrap();
+            record.migrate().await.unwrap();
+            record.close().await;
+            stores
+        })
+        .await
+}
+
+/// The port of the shared Redis.
+pub(crate) async fn redis_port() -> u16 {
+    stores().await.redis_port()
+}
+
+pub(crate) async fn redis_url() -> String {
+    stores().await.redis_url.clone()
+}
+
+pub(crate) async fn redis_connection() -> MultiplexedConnection {
+    let client = redis::Client::open(redis_url().await).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn create_database(stores: &Stores, name: &str, template: &str) {
+    let mut connection = PgConnection::connect(&stores.database_url).await.unwrap();
+    let sql = format!("CREATE DATABASE {name} {template}");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
+
+fn database_url(stores: &Stores, database: &str) -> String {
+    let (start, _) = stores.database_url.rsplit_once('/').unwrap();
+    format!("{start}/{database}")
+}
+
+pub(crate) struct Stage {
+    pub(crate) app: App,
+    pub(crate) pool: PgPool,
+    pub(crate) prefix: String,
+    pub(crate) redis_url: String,
+    pub(crate) redis_port: u16,
+    pub(crate) database_url: String,
+    pub(crate) tasks: Tasks,
+    redis: MultiplexedConnection,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Arc<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let stores = stores().await;
+        let database = format!("interop_{number}");
+        create_database(stores, &database, &format!("TEMPLATE {TEMPLATE}")).await;
+        let database_url = database_url(stores, &database);
+        let prefix = format!("i{number}");
+        let given = Given {
+            database_url: Some(database_url.clone()),
+            redis_url: Some(stores.redis_url.clone()),
+            prefix: Some(prefix.clone()),
+            ..Given::default()
+        };
+        let config = Config::settle(given, |_| None, |_| None).unwrap();
+        let mut handlers = handlers::builtin(&BuiltinOptions {
+            source: SourceOptions::new(&config.data_dir),
+            has_diagnostics: true,
+        });
+        handlers.add(Act);
+        let client = redis::Client::open(stores.redis_url.as_str()).unwrap();
+        Arc::new(Self {
+            app: App::connect(config, handlers).await.unwrap(),
+            pool: PgPoolOptions::new()
+                .max_connections(3)
+                .connect_lazy(&database_url)
+                .unwrap(),
+            prefix,
+            redis_url: stores.redis_url.clone(),
+            redis_port: stores.redis_port(),
+            database_url,
+            tasks: Tasks::new(),
+            redis: client.get_multiplexed_async_connection().await.unwrap(),
+        })
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.app.broker
+    }
+
+    /// A broker with other settings on the same keys.
+    pub(crate) async fn broker_with(&self, change: impl FnOnce(&mut BrokerOptions)) -> Broker {
+        let mut options = self.app.broker_options.clone();
+        change(&mut options);
+        Broker::connect(options).await.unwrap()
+    }
+
+    /// Runs a plain command; `@` at the start of a word stands for the prefix.
+    pub(crate) async fn redis<T: redis::FromRedisValue>(&self, line: &str) -> T {
+        let mut cmd = redis::Cmd::new();
+        for word in line.split_whitespace() {
+            match word.strip_prefix('@') {
+                Some(rest) => cmd.arg(format!("{}:{rest}", self.prefix)),
+                None => cmd.arg(word),
+            };
+        }
+        cmd.query_async(&mut self.redis.clone()).await.unwrap()
+    }
+
+    /// Waits until the record says this of a job.
+    pub(crate) async fn until_recorded(&self, queue: &str, id: &str, status: &str) {
+        let what = format!("the record to say {status} of {queue}/{id}");
+        eventually(&what, async || {
+            (self.status(queue, id).await.as_deref() == Some(status)).then_some(())
+        })
+        .await;
+    }
+
+    /// What the record says of a job, by its id on the wire; none if it does not know it.
+    pub(crate) async fn status(&self, queue: &str, id: &str) -> Option<String> {
+        sqlx::query_scalar(
+            "SELECT status::text FROM jobs
+             WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2",
+        )
+        .bind(queue)
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await
+        .unwrap()
+    }
+}

@@ -1,0 +1,65 @@
+//! Jobs of dead workers: either side rescues those of the other.
+
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::node::{NodeEvents, NodeQueue, NodeWorker, node};
+use crate::process::worker;
+use crate::sides::{Client, Running};
+use crate::stage::Stage;
+use crate::steps::steps;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bullwark_rescues_the_job_of_a_node_worker() {
+    let stage = Stage::new().await;
+    stage.app.start_upkeep(&stage.tasks);
+    for version in [5, 6] {
+        let name = format!("ours{version}");
+        let queue = NodeQueue::open(&stage, version, &name).await;
+        let events = NodeEvents::open(&stage, version, &name).await;
+        let opts = json!({ "lockDuration": 500, "skipStalledCheck": true });
+        let agent = node(version).await;
+        let doomed = NodeWorker::start(agent, &stage.prefix, &name, opts).await;
+        let id = queue
+            .add(steps(&[json!({ "sleep": 60_000 })]), json!({}))
+            .await;
+        queue.until_state(&id, "active").await;
+        doomed.abandon().await;
+        queue.job(&id, "updateData", json!([steps(&[])])).await;
+
+        let worker = Running::start(&stage, Client::Bullwark, &name, 1).await;
+        queue.until_state(&id, "completed").await;
+        let job = queue.get(&id).await;
+        assert_eq!(job["stalledCounter"], 1, "{job}");
+        assert_eq!(job["attemptsStarted"], 2, "{job}");
+        assert_eq!(job["returnvalue"]["by"], "bullwark", "{job}");
+        events.until("stalled", &id).await;
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_rescues_the_job_of_a_bullwark_worker() {
+    let stage = Stage::new().await;
+    for version in [5, 6] {
+        let name = format!("theirs{version}");
+        let queue = NodeQueue::open(&stage, version, &name).await;
+        let arguments = ["--queue", &name, "--lease-ms", "1000"];
+        let mut doomed = worker(&stage, &arguments, Stdio::null());
+        // A type that a worker process of Bullwark knows, and that is nothing to Node.
+        let args = json!(["sleep", { "ms": 60_000 }, { "jobId": "long" }]);
+        queue.call("add", args).await;
+        queue.until_state("long", "active").await;
+        doomed.kill().await.unwrap();
+
+        let opts = json!({ "stalledInterval": 300, "drainDelay": 1 });
+        let agent = node(version).await;
+        let rescuer = NodeWorker::start(agent, &stage.prefix, &name, opts).await;
+        queue.until_state("long", "completed").await;
+        let job = queue.get("long").await;
+        assert_eq!(job["stalledCounter"], 1, "{job}");
+        assert_eq!(job["returnvalue"]["by"], "node", "{job}");
+        rescuer.close().await;
+    }
+}
