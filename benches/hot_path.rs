@@ -245,6 +245,7 @@ fn ended(queue: &QueueName, id: &str) -> Ended {
         max_attempts: 5,
         started_at: bullwark::clock::now(),
         outcome: Ending::Value("null".into()).settle(&rule, 0.0).unwrap(),
+        manner: None,
     }
 }
 

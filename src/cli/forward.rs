@@ -20,8 +20,7 @@ use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
 
-/// Options of a worker that delivers its jobs over HTTP. Those with a name of `BullMQ`'s worker mean
-/// what they mean there.
+/// Options of a worker that delivers its jobs over HTTP.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Forwarding (with BullMQ's meaning and defaults)")]
 pub(crate) struct ForwardFlags {
@@ -187,41 +186,29 @@ pub(crate) async fn run(
         url,
         "forwarding"
     );
-    let serving = admin.map(|listener| {
+    let serving = Tasks::new();
+    if let Some(listener) = admin {
         let admin = WorkerAdmin {
             steering: steering.clone(),
             events: events.clone(),
         };
-        tokio::spawn(serve_worker(admin, listener, stop_admin.clone()))
-    });
+        serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
+    }
     app.start_upkeep_without_rescue(&tasks);
     let worked = tokio::select! {
-        worked = work_until_signal(&app, options, signals) => worked,
-        () = steering.abandoned().cancelled() => {
-            // Whatever is held is left to its lock; nothing is given back, nothing settled.
-            events.tell(WorkerEvent::Closed);
-            leave(&steering, serving, &stop_admin).await;
-            std::process::exit(0);
-        }
+        worked = work_until_signal(&app, options, signals) => Some(worked),
+        () = steering.abandoned().cancelled() => None,
     };
     events.tell(WorkerEvent::Closed);
-    leave(&steering, serving, &stop_admin).await;
+    steering.set_closed();
+    stop_admin.cancel();
+    // Whoever closed the worker gets the answer.
+    serving.drained().await;
+    // Abandoned: what is held is left to its lock, nothing is given back and nothing settled.
+    let Some(worked) = worked else { return Ok(()) };
     tasks.stop(STOP_LIMIT).await;
     app.close().await;
     Ok(worked?)
-}
-
-/// Lets the one who closed the worker have the answer.
-async fn leave(
-    steering: &crate::worker::Steering,
-    serving: Option<tokio::task::JoinHandle<()>>,
-    stop_admin: &CancellationToken,
-) {
-    steering.set_closed();
-    stop_admin.cancel();
-    if let Some(serving) = serving {
-        serving.await.ok();
-    }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {

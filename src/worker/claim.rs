@@ -46,6 +46,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         };
         // Fails only when the semaphore is closed, which nobody does.
         let Ok(first) = free else { return };
+        if shared.steering.is_surplus() {
+            first.forget();
+            continue;
+        }
         let (pause, next_due) = match take_turn(&shared, first).await {
             Turn::Paused => {
                 tokio::select! {

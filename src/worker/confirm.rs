@@ -1,7 +1,8 @@
-//! Before an outcome is recorded, a worker with `BullMQ`'s manners asks Redis whether the attempt may
-//! end: its lease must be there, and a job that completes has no open or failed children.
+//! Before an outcome is recorded, Redis may have to be asked whether the attempt may end.
 //!
-//! Whoever lost the lease records nothing: the job is another worker's, or will be.
+//! A job that completes has no open or failed children: asked for jobs that may have some. A worker
+//! with `BullMQ`'s manners also asks for its lease. Whoever lost it records nothing: the job is
+//! another worker's, or will be.
 
 use std::time::Duration;
 
@@ -16,7 +17,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The ending that may be recorded, which may be another one than was meant; none: this worker has
 /// no say any more, and its listeners know why.
 pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Option<Ending> {
-    if let Ending::Error(JobError::Moved | JobError::LeaseLost) = ending {
+    let completes = matches!(ending, Ending::Value(_));
+    let is_asked = match shared.manners {
+        Some(_) => !matches!(ending, Ending::Error(JobError::Moved | JobError::LeaseLost)),
+        None => completes && held.wire.is_some(),
+    };
+    if !is_asked {
         return Some(ending);
     }
     let command = match &ending {
@@ -27,7 +33,6 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
         }
     };
     let id = &held.wire_id;
-    let completes = matches!(ending, Ending::Value(_));
     let refusal = match ask(shared, held, completes).await? {
         Settled::Done => return Some(ending),
         Settled::PendingChildren => {
@@ -40,6 +45,8 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
             );
             return again(shared, held, failed(message, RetryWish::Never)).await;
         }
+        // Without the manners the record judges who may end it.
+        _ if shared.manners.is_none() => return Some(ending),
         Settled::JobMissing => format!("Missing key for job {id}. {command}"),
         Settled::LockMissing => format!("Missing lock for job {id}. {command}"),
         Settled::NotActive => format!("Job {id} is not in the active state. {command}"),

@@ -53,8 +53,8 @@ impl JobContext {
         self.inner.workspace_id
     }
 
-    /// The job as it was claimed in Redis. Kept for jobs that `BullMQ` clients added, and by workers
-    /// that keep `BullMQ`'s manners.
+    /// The job as it was claimed in Redis. Kept for jobs that `BullMQ` clients added, and by
+    /// workers that keep `BullMQ`'s manners.
     pub fn wire(&self) -> Option<&ClaimedJob> {
         self.inner.held.wire.as_ref().map(|wire| &wire.job)
     }

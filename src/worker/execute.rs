@@ -84,10 +84,7 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
     let was_run = held.runs();
     held.enter(Phase::Ended);
-    let ending = match &shared.manners {
-        None => Some(ending),
-        Some(_) => confirm(shared, held, ending).await,
-    };
+    let ending = confirm(shared, held, ending).await;
     let outcome = ending.and_then(|ending| ending.settle(rule, rand::random()));
     let Some(outcome) = outcome else {
         shared.held.remove(held.id, &held.token);

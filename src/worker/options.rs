@@ -38,9 +38,11 @@ pub struct WorkerOptions {
     pub manners: Option<Manners>,
 }
 
-/// What `BullMQ`'s worker does and Bullwark's own does otherwise: a lease that Redis has lost is lost
-/// whatever the record says, an outcome is recorded only after Redis has confirmed the lease, and a
-/// slot is free only when Redis has been told how its job ended.
+/// What `BullMQ`'s worker does and Bullwark's own does otherwise.
+///
+/// A lease that Redis has lost is lost whatever the record says, an outcome is recorded only after
+/// Redis has confirmed the lease, and a slot is free only when Redis has been told how its job
+/// ended.
 #[derive(Clone, Default)]
 pub struct Manners {
     /// Shown as the job's `processedBy`.

@@ -1,5 +1,6 @@
 //! Steering a worker while it runs: pause, resume, resize, cancel one job, close.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
@@ -22,8 +23,10 @@ struct Inner {
     /// Held during a claim, so that a pause can tell when none is under way any more.
     claiming: tokio::sync::Mutex<()>,
     slots: Arc<Semaphore>,
-    /// As many as `slots` has when nothing runs.
+    /// As many as `slots` should have when nothing runs.
     size: Mutex<usize>,
+    /// How many more it has.
+    surplus: AtomicUsize,
     held: Arc<HeldJobs>,
     close: CancellationToken,
     abandon: CancellationToken,
@@ -38,6 +41,7 @@ impl Default for Steering {
                 claiming: tokio::sync::Mutex::default(),
                 slots: Arc::new(Semaphore::new(0)),
                 size: Mutex::new(0),
+                surplus: AtomicUsize::new(0),
                 held: Arc::default(),
                 close: CancellationToken::new(),
                 abandon: CancellationToken::new(),
@@ -53,7 +57,7 @@ impl Steering {
         self.inner.paused.send_replace(true);
         drop(self.inner.claiming.lock().await);
         if wait {
-            let size = *self.lock_size();
+            let size = *self.lock_size() + self.inner.surplus.load(Ordering::Relaxed);
             let all = u32::try_from(size).unwrap_or(u32::MAX);
             // Fails only when the worker is gone; then nothing runs.
             drop(self.inner.slots.acquire_many(all).await);
@@ -86,19 +90,32 @@ impl Steering {
         if slots > *size {
             self.inner.slots.add_permits(slots - *size);
         } else if slots < *size {
-            let surplus = u32::try_from(*size - slots).unwrap_or(u32::MAX);
-            let semaphore = self.inner.slots.clone();
-            tokio::spawn(async move {
-                if let Ok(permits) = semaphore.acquire_many(surplus).await {
-                    permits.forget();
-                }
-            });
+            // Those in use are taken away when they come back.
+            self.inner
+                .surplus
+                .fetch_add(*size - slots, Ordering::Relaxed);
         }
         *size = slots;
     }
 
-    /// Ends the run of a job, by its id on the wire; its attempt fails with this reason. False: this
-    /// worker does not run it.
+    /// Takes away free slots that are too many; true: this one must go, too. Called by the claim
+    /// loop alone, whenever a slot came free.
+    pub(super) fn is_surplus(&self) -> bool {
+        let surplus = self.inner.surplus.load(Ordering::Relaxed);
+        if surplus == 0 {
+            return false;
+        }
+        let gone = self.inner.slots.forget_permits(surplus);
+        self.inner.surplus.fetch_sub(gone, Ordering::Relaxed);
+        if gone == surplus {
+            return false;
+        }
+        self.inner.surplus.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Ends the run of a job, by its id on the wire; its attempt fails with this reason. False:
+    /// this worker does not run it.
     pub fn cancel(&self, wire_id: &str, reason: Option<&str>) -> bool {
         let jobs = self.inner.held.all();
         let Some(job) = jobs.iter().find(|job| job.wire_id == wire_id && job.runs()) else {
