@@ -25,7 +25,7 @@ pub enum Backoff {
     /// The same delay every time; `jitter` (0 to 1) is the share that is random.
     Fixed {
         delay_ms: u64,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_none")]
         jitter: f64,
     },
     /// `delay * 2^attempts`, at most `max_ms`; `jitter` (0 to 1) is the share that is random.
@@ -89,6 +89,11 @@ impl Backoff {
             }
         }
     }
+}
+
+/// The plain rule is written as it always was.
+fn is_none(jitter: &f64) -> bool {
+    *jitter == 0.0
 }
 
 fn with_jitter(full_ms: f64, jitter: f64, random: f64) -> Duration {

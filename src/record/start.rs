@@ -156,11 +156,12 @@ pub async fn restart_many(
         "WITH before AS (
            SELECT j.id, j.attempt, j.status, j.worker_id, j.started_at,
              greatest(j.attempt + 1, u.number) AS next_attempt,
-             -- Only a first start is written behind. Of every other number that the record has
-             -- not seen, nothing was run: the job was put back, or added again.
+             -- Only a first start is written behind, and none of a foreign job. Of every other
+             -- number that the record has not seen, nothing was run: the job was put back, or
+             -- added again.
              CASE j.status
                WHEN 'processing' THEN j.worker_id IS DISTINCT FROM $3 OR j.attempt < u.number
-               ELSE j.attempt = 0 AND u.number > 1
+               ELSE j.attempt = 0 AND u.number > 1 AND j.redis_id IS NULL
              END AS lost
            FROM unnest($1::uuid[], $2::int[], $4::int[]) AS u (id, number, made)
            JOIN jobs j ON j.id = u.id

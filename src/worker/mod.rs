@@ -12,6 +12,7 @@
 //! When it is killed, its leases end, and the rescue of another process gives the jobs back.
 
 mod announce;
+mod ask;
 pub mod claim;
 mod confirm;
 mod context;

@@ -8,13 +8,14 @@
 //! jobs that lost several workers in a row are suspects: a process runs one of them at a time, and
 //! a suspect that waits for its turn has not begun, whatever happens to the process.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::ask::{Answer, ask};
 use super::execute::{execute, fail_unrun};
 use super::held::{Held, Phase};
 use super::wire::Wire;
@@ -22,9 +23,7 @@ use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
 use crate::job::wire::{self, Envelope};
 use crate::job::{Event, Outcome, QueueName, RetryRule, Status, Telling};
-use crate::record::adopt::{self, ForeignJob};
-use crate::record::start::{self, Asked, Restart, Restarted, START_MAX};
-use crate::record::{Record, RecordError};
+use crate::record::start::{self, Restart, Restarted, START_MAX};
 use crate::settle::{Ended, tell};
 
 /// Lost leases in a row after which a job counts as the cause.
@@ -33,39 +32,12 @@ pub const LEASE_LOSSES_MAX: u32 = 5;
 const SUSPECT_LOSSES: u32 = 2;
 /// How long a suspect rests while another one has its turn.
 const TURN_DELAY: Duration = Duration::from_secs(1);
-/// The pause between two tries to reach the record.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// A claimed job that the record is asked about.
 pub(super) struct Claimed {
     pub(super) wire: Arc<Wire>,
     pub(super) held: Arc<Held>,
     pub(super) slot: Slot,
-}
-
-impl Claimed {
-    fn asked(&self) -> Asked {
-        Asked {
-            id: self.held.id,
-            number: self.held.attempt,
-            made: i32::try_from(self.wire.job.attempts_made).unwrap_or(i32::MAX),
-        }
-    }
-
-    /// It was started before, but not since a client put it back by hand.
-    fn was_put_back(&self) -> bool {
-        self.wire.job.attempts_started > 1 && !self.wire.job.was_started
-    }
-}
-
-/// What is to be done with a claimed job.
-#[derive(Debug, Clone, PartialEq)]
-enum Answer {
-    Record(Restart),
-    /// It came from a foreign client, and the record can not hold it.
-    Unrecordable(String),
-    /// Nobody answered before the shutdown.
-    None,
 }
 
 /// Checks claimed jobs against the record and runs those that may run. Their leases are renewed
@@ -125,90 +97,6 @@ async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
         shared.held.remove(held.id, &held.token);
     }
     passed
-}
-
-/// Asks until there is an answer for each job, or the shutdown can wait no longer.
-async fn ask(shared: &Shared, queue: &QueueName, jobs: &[Claimed]) -> Vec<Answer> {
-    loop {
-        match try_ask(shared, queue, jobs).await {
-            Ok(answers) => return answers,
-            Err(error) => tracing::warn!(%error, jobs = jobs.len(), "restarts not checked"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = shared.interrupted.cancelled() => return vec![Answer::None; jobs.len()],
-        }
-    }
-}
-
-/// Safe to repeat: the same worker asking again about the same start is no lost lease.
-async fn try_ask(
-    shared: &Shared,
-    queue: &QueueName,
-    jobs: &[Claimed],
-) -> Result<Vec<Answer>, RecordError> {
-    let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
-    let put_back: Vec<(Uuid, i32)> = jobs
-        .iter()
-        .filter(|claimed| claimed.was_put_back())
-        .map(|claimed| (claimed.asked().id, claimed.asked().made))
-        .collect();
-    if !put_back.is_empty() {
-        start::reopen_many(&shared.record, &put_back).await?;
-    }
-    let restarts = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
-    let mut answers: Vec<Answer> = restarts.into_iter().map(Answer::Record).collect();
-
-    let unknown: Vec<usize> = (0..answers.len())
-        .filter(|nth| answers[*nth] == Answer::Record(Restart::Unknown))
-        .collect();
-    if unknown.is_empty() {
-        return Ok(answers);
-    }
-    let foreign: Vec<ForeignJob> = unknown
-        .iter()
-        .map(|nth| foreign(queue, &jobs[*nth]))
-        .collect();
-    let refused = adopt_all(&shared.record, &foreign).await?;
-    let asked: Vec<Asked> = unknown.iter().map(|nth| starts[*nth]).collect();
-    let known = start::restart_many(&shared.record, &shared.worker_id, &asked).await?;
-    metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
-    for (nth, (of_unknown, restart)) in unknown.into_iter().zip(known.into_iter().enumerate()) {
-        answers[nth] = match refused.get(&of_unknown) {
-            Some(why) => Answer::Unrecordable(why.clone()),
-            None => Answer::Record(restart),
-        };
-    }
-    Ok(answers)
-}
-
-fn foreign(queue: &QueueName, claimed: &Claimed) -> ForeignJob {
-    let (job, held) = (&claimed.wire.job, &claimed.held);
-    ForeignJob::new(held.id, job.id.clone(), queue, &job.name, &job.data)
-        .with_numbers(job.priority, wire::read_options(&job.opts).max_attempts)
-        .with_history(job.attempts_made, job.timestamp_ms)
-        .with_starts(held.attempt - 1)
-}
-
-/// Writes foreign jobs into the record; returns why it refused some of them, by position.
-async fn adopt_all(
-    record: &Record,
-    jobs: &[ForeignJob],
-) -> Result<HashMap<usize, String>, RecordError> {
-    let mut refused = HashMap::new();
-    match adopt::adopt_many(record, jobs).await {
-        Err(RecordError::Refused { .. }) => {}
-        adopted => return adopted.map(|()| refused),
-    }
-    for (nth, job) in jobs.iter().enumerate() {
-        match adopt::adopt_many(record, std::slice::from_ref(job)).await {
-            Err(error @ RecordError::Refused { .. }) => {
-                refused.insert(nth, error.to_string());
-            }
-            adopted => adopted?,
-        }
-    }
-    Ok(refused)
 }
 
 async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, answer: Answer) {

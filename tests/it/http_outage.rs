@@ -107,7 +107,8 @@ async fn nothing_is_accepted_while_the_record_is_away() {
     let again = server.post("/api/jobs", body).await;
     assert_eq!(
         again.status, 201,
-        "the key was not taken by what was refused"
+        "the key was not taken by what was refused: {}",
+        again.body
     );
     server.end().await;
     stores.stop().await.unwrap();

@@ -163,8 +163,8 @@ fn over(known: &KnownJob, seen: &WireJob) -> Option<Change> {
     })
 }
 
-/// A worker of ours holds it, who writes what becomes of it. It was only faster than the news that a
-/// client ran the job again or made it available, without which the record does not let it start.
+/// A worker of ours holds it, who writes what becomes of it. It was only faster than the news that
+/// a client ran the job again or made it available, without which the record does not let it start.
 fn running_here(known: &KnownJob, seen: &WireJob, hints: &Hints, now_ms: i64) -> Option<Change> {
     if known.status.is_final() {
         // It holds a start that the record does not know.

@@ -149,9 +149,34 @@ async fn asking_twice_about_one_start_is_no_lost_lease() {
     rig.close().await;
 }
 
-/// Promoted early by a tool of `BullMQ`, a retry that is not due goes back and counts as nothing.
+/// A person who promotes a retry on a dashboard wants it to run now, and it does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_that_is_not_due_is_put_back_and_runs_when_it_is() {
+async fn a_retry_that_is_promoted_runs_before_it_is_due() {
+    let rig = Rig::new().await;
+    let worker = rig.work(|_| {});
+    let id = rig
+        .enqueue(scripted("a", &[&[Act::RetryAfter { ms: 3_600_000 }], &[]]))
+        .await;
+    rig.until(id, "failed").await;
+    rig.until_redis(id, "Delayed").await;
+    let queue = QueueName::default();
+    rig.app
+        .broker
+        .promote(&queue, &[id.to_string()])
+        .await
+        .unwrap();
+    rig.until(id, "completed").await;
+    assert_eq!(rig.probe.starts_of("a"), 2);
+    assert_eq!(outcomes(&rig.failures(id).await), [(1, "failed")]);
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+}
+
+/// The retry is in the record, but Redis was not told of it: handed out at once by the rescue, the
+/// job goes back until it is due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_that_redis_was_not_told_of_is_put_back_and_runs_when_it_is_due() {
     let rig = Rig::new().await;
     let worker = rig.work(|_| {});
     let id = rig
@@ -161,9 +186,13 @@ async fn a_retry_that_is_not_due_is_put_back_and_runs_when_it_is() {
     rig.until_redis(id, "Delayed").await;
     let queue = QueueName::default();
     for starts in 2..=3 {
-        rig.app
-            .broker
-            .promote(&queue, &[id.to_string()])
+        let key = |suffix: &str| format!("{}:default:{suffix}", rig.app.config.prefix);
+        let _: () = redis::pipe()
+            .hset(key(&id.to_string()), "atm", 0)
+            .zrem(key("delayed"), id.to_string())
+            .rpush(key("wait"), id.to_string())
+            .zadd(key("marker"), "0", 0)
+            .query_async(&mut rig.redis().await)
             .await
             .unwrap();
         let back = async || {
@@ -196,7 +225,7 @@ async fn a_job_that_is_over_in_the_record_is_finished_in_redis_without_a_run() {
     }
     let queue = QueueName::default();
     let options = ClaimOptions {
-        token: "gone:0".to_owned(),
+        token: "bullwark:gone:0".to_owned(),
         max: 2,
         lease: Duration::from_millis(300),
         worker_name: None,

@@ -1,0 +1,170 @@
+//! Asking the record about jobs that were started before, and adopting those that it does not know.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Shared;
+use super::restart::Claimed;
+use crate::job::{QueueName, WireForm, wire};
+use crate::reconcile::{self, ReconcileError};
+use crate::record::adopt::{self, ForeignJob};
+use crate::record::start::{self, Asked, Restart};
+use crate::record::{Record, RecordError};
+
+/// The pause between two tries to reach the record.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is to be done with a claimed job.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Answer {
+    Record(Restart),
+    /// It came from a foreign client, and the record can not hold it.
+    Unrecordable(String),
+    /// Nobody answered before the shutdown.
+    None,
+}
+
+impl Claimed {
+    fn asked(&self) -> Asked {
+        Asked {
+            id: self.held.id,
+            number: self.held.attempt,
+            made: i32::try_from(self.wire.job.attempts_made).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// It was started before, but not since a client put it back by hand.
+    fn was_put_back(&self) -> bool {
+        self.wire.job.attempts_started > 1 && !self.wire.job.was_started
+    }
+}
+
+/// Asks until there is an answer for each job, or the shutdown can wait no longer.
+pub(super) async fn ask(shared: &Shared, queue: &QueueName, jobs: &[Claimed]) -> Vec<Answer> {
+    loop {
+        match try_ask(shared, queue, jobs).await {
+            Ok(answers) => return answers,
+            Err(error) => tracing::warn!(%error, jobs = jobs.len(), "restarts not checked"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shared.interrupted.cancelled() => return vec![Answer::None; jobs.len()],
+        }
+    }
+}
+
+/// Safe to repeat: the same worker asking again about the same start is no lost lease.
+async fn try_ask(
+    shared: &Shared,
+    queue: &QueueName,
+    jobs: &[Claimed],
+) -> Result<Vec<Answer>, ReconcileError> {
+    let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
+    let put_back: Vec<(Uuid, i32)> = jobs
+        .iter()
+        .filter(|claimed| claimed.was_put_back())
+        .map(|claimed| (claimed.asked().id, claimed.asked().made))
+        .collect();
+    if !put_back.is_empty() {
+        start::reopen_many(&shared.record, &put_back).await?;
+    }
+    let restarts = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
+    let mut answers: Vec<Answer> = restarts.into_iter().map(Answer::Record).collect();
+    if let Some(again) = ask_again(shared, queue, jobs, &answers).await? {
+        answers = again.into_iter().map(Answer::Record).collect();
+    }
+
+    let unknown: Vec<usize> = (0..answers.len())
+        .filter(|nth| answers[*nth] == Answer::Record(Restart::Unknown))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(answers);
+    }
+    let foreign: Vec<ForeignJob> = unknown
+        .iter()
+        .map(|nth| foreign(queue, &jobs[*nth]))
+        .collect();
+    let refused = adopt_all(&shared.record, &foreign).await?;
+    let asked: Vec<Asked> = unknown.iter().map(|nth| starts[*nth]).collect();
+    let known = start::restart_many(&shared.record, &shared.worker_id, &asked).await?;
+    metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
+    for (nth, (of_unknown, restart)) in unknown.into_iter().zip(known.into_iter().enumerate()) {
+        answers[nth] = match refused.get(&of_unknown) {
+            Some(why) => Answer::Unrecordable(why.clone()),
+            None => Answer::Record(restart),
+        };
+    }
+    Ok(answers)
+}
+
+/// A job that is over or not due by the record may have been put back by a client a moment ago. The
+/// record is told of what clients did, and asked once more if that changed anything.
+async fn ask_again(
+    shared: &Shared,
+    queue: &QueueName,
+    jobs: &[Claimed],
+    answers: &[Answer],
+) -> Result<Option<Vec<Restart>>, ReconcileError> {
+    let is_doubtful = |answer: &Answer| {
+        matches!(
+            answer,
+            Answer::Record(Restart::Over { .. } | Restart::Later { .. })
+        )
+    };
+    let doubtful: Vec<String> = jobs
+        .iter()
+        .zip(answers)
+        .filter(|(_, answer)| is_doubtful(answer))
+        .map(|(claimed, _)| claimed.held.wire_id.clone())
+        .collect();
+    if doubtful.is_empty() {
+        return Ok(None);
+    }
+    let changed = reconcile::catch_up(&shared.record, &shared.broker, queue, &doubtful).await?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
+    let again = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
+    Ok(Some(again))
+}
+
+fn foreign(queue: &QueueName, claimed: &Claimed) -> ForeignJob {
+    let (job, held) = (&claimed.wire.job, &claimed.held);
+    ForeignJob::new(held.id, job.id.clone(), queue, &job.name, &job.data)
+        .with_numbers(job.priority, wire::read_options(&job.opts).max_attempts)
+        .with_history(job.attempts_made, job.timestamp_ms)
+        .with_starts(held.attempt - 1)
+        .with_wire(WireForm {
+            opts: job.opts.clone(),
+            priority: job.priority,
+            data: None,
+            parent_key: job.parent_key.clone(),
+            parent: job.parent.clone(),
+            rjk: job.repeat_job_key.clone(),
+            deid: job.dedup_id.clone(),
+        })
+}
+
+/// Writes foreign jobs into the record; returns why it refused some of them, by position.
+async fn adopt_all(
+    record: &Record,
+    jobs: &[ForeignJob],
+) -> Result<HashMap<usize, String>, RecordError> {
+    let mut refused = HashMap::new();
+    match adopt::adopt_many(record, jobs).await {
+        Err(RecordError::Refused { .. }) => {}
+        adopted => return adopted.map(|()| refused),
+    }
+    for (nth, job) in jobs.iter().enumerate() {
+        match adopt::adopt_many(record, std::slice::from_ref(job)).await {
+            Err(error @ RecordError::Refused { .. }) => {
+                refused.insert(nth, error.to_string());
+            }
+            adopted => adopted?,
+        }
+    }
+    Ok(refused)
+}
