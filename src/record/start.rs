@@ -70,6 +70,8 @@ pub enum Restart {
     },
     /// It may not start yet: put it back with this delay.
     Later { delay_ms: i64 },
+    /// Somebody has locked it just now: ask again.
+    Locked,
     /// The record does not know it: a foreign client added it.
     Unknown,
 }
@@ -108,6 +110,7 @@ struct RefusedRow {
     result: Option<String>,
     error_message: Option<String>,
     delay_ms: Option<i64>,
+    is_foreign: bool,
 }
 
 /// A start that Redis made, as the record is asked about it.
@@ -142,7 +145,7 @@ impl Asked {
 /// record has missed at most one. A start that no outcome followed is written to the retry history
 /// as a lost lease. A worker that asks twice about one start, because an answer was lost, gets a
 /// new number, which fences the first; that is no lost lease. A job that somebody has locked just
-/// now is answered with [`Restart::Later`], so that it does not hold up the others.
+/// now is answered with [`Restart::Locked`], so that it does not hold up the others.
 pub async fn restart_many(
     record: &Record,
     worker_id: &str,
@@ -210,7 +213,8 @@ pub async fn restart_many(
         sqlx::query_as(
             "SELECT id, status, result::text, error_message,
                (extract(epoch FROM coalesce(CASE status WHEN 'failed' THEN next_retry_at
-                  ELSE scheduled_for END, now()) - now()) * 1000)::bigint AS delay_ms
+                  ELSE scheduled_for END, now()) - now()) * 1000)::bigint AS delay_ms,
+               redis_id IS NOT NULL AS is_foreign
              FROM jobs WHERE id = ANY($1)",
         )
         .bind(&missing)
@@ -253,10 +257,11 @@ fn answer(
             error,
         });
     }
-    // Not over and not started: not due, or locked. At least a little later, so that nothing spins.
-    Ok(Restart::Later {
-        delay_ms: row.delay_ms.unwrap_or(0).max(100),
-    })
+    // Not over and not started: not due, or locked.
+    match row.delay_ms {
+        Some(delay_ms) if delay_ms > 0 && !row.is_foreign => Ok(Restart::Later { delay_ms }),
+        _ => Ok(Restart::Locked),
+    }
 }
 
 /// Opens jobs that are over in the record and that a `BullMQ` client has put back by hand (`retry`

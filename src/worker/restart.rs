@@ -30,6 +30,12 @@ use crate::settle::{Ended, tell};
 pub const LEASE_LOSSES_MAX: u32 = 5;
 /// Lost leases in a row after which a job is a suspect.
 const SUSPECT_LOSSES: u32 = 2;
+/// How often the record is asked again about a job that somebody has locked there.
+const LOCKED_ROUNDS_MAX: u32 = 20;
+/// Between two such questions.
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+/// How long it rests if it is locked even then.
+const LOCKED_DELAY: Duration = Duration::from_millis(200);
 /// How long a suspect rests while another one has its turn.
 const TURN_DELAY: Duration = Duration::from_secs(1);
 
@@ -43,18 +49,30 @@ pub(super) struct Claimed {
 /// Checks claimed jobs against the record and runs those that may run. Their leases are renewed
 /// meanwhile, however long it takes.
 pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec<Claimed>) {
+    let mut locked = Vec::new();
+    let mut rounds = 0;
     while !jobs.is_empty() {
         let rest = jobs.split_off(jobs.len().min(START_MAX));
         let batch = std::mem::replace(&mut jobs, rest);
         let batch = await_turns(&shared, batch).await;
         let answers = ask(&shared, &queue, &batch).await;
         for (claimed, answer) in batch.into_iter().zip(answers) {
+            if answer == Answer::Record(Restart::Locked) && rounds < LOCKED_ROUNDS_MAX {
+                locked.push(claimed);
+                continue;
+            }
             let shared_clone = shared.clone();
             shared.jobs.spawn("job", async move {
                 let Claimed { wire, held, slot } = claimed;
                 carry_out(&shared_clone, &wire, &held, answer).await;
                 drop(slot);
             });
+        }
+        // A lock of the record lasts for a statement or a step: short, and no reason to put off.
+        if jobs.is_empty() && !locked.is_empty() {
+            rounds += 1;
+            tokio::time::sleep(LOCKED_PAUSE).await;
+            jobs = std::mem::take(&mut locked);
         }
     }
 }
@@ -125,6 +143,7 @@ async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, ans
             let delay = Duration::from_millis(delay_ms.max(0).unsigned_abs());
             put_back(shared, &[held], delay).await;
         }
+        Answer::Record(Restart::Locked) => put_back(shared, &[held], LOCKED_DELAY).await,
         // Adopted and gone since, or never asked: somebody else may.
         Answer::Record(Restart::Unknown) | Answer::None => {
             let release = Release {

@@ -164,7 +164,7 @@ impl<'a> Play<'a> {
             .remove(0);
         match answer {
             Restart::Over { status, .. } => same("over as", status, self.model.status),
-            Restart::Later { .. } => same("is due", self.model.is_due, false),
+            Restart::Later { .. } | Restart::Locked => same("is due", self.model.is_due, false),
             other => Err(format!("restart: found {other:?}, expected a refusal")),
         }
     }
