@@ -179,6 +179,11 @@ impl Receiver {
         }
     }
 
+    pub(crate) async fn close(self) {
+        let request = json!({ "on": self.handle, "args": [] });
+        self.agent.ask("close", request).await;
+    }
+
     /// What it was sent so far.
     pub(crate) async fn deliveries(&self) -> Vec<Value> {
         let deliveries = self
