@@ -149,7 +149,11 @@ impl Agent {
         }
         match within(&format!("{} to answer {line}", self.name), answer).await {
             Ok(answer) => answer,
-            Err(_) => panic!("{} ended before it answered {line}", self.name),
+            Err(_) => panic!(
+                "{} ended before it answered {line}: if it says above what it lacks, `make clients` \
+                 installs that",
+                self.name
+            ),
         }
     }
 
