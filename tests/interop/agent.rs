@@ -150,8 +150,7 @@ impl Agent {
         match within(&format!("{} to answer {line}", self.name), answer).await {
             Ok(answer) => answer,
             Err(_) => panic!(
-                "{} ended before it answered {line}: if it says above what it lacks, `make clients` \
-                 installs that",
+                "{} ended before it answered {line}: `make clients` installs what it may lack",
                 self.name
             ),
         }
