@@ -6,6 +6,7 @@
 //! be missing here.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -15,6 +16,12 @@ use crate::job::{Backoff, Progress, Status};
 
 /// The most jobs of one statement.
 pub const START_MAX: usize = 500;
+/// How often, and after which pause, a row is asked for again that somebody has locked: whoever
+/// mirrors or settles holds it for the time of one commit.
+const LOCKED_TRIES_MAX: u32 = 20;
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+/// A row that is due, or nearly, and was not taken is locked.
+const NEARLY_DUE_MS: i64 = 1000;
 
 /// An attempt that runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,9 +148,35 @@ impl Asked {
 /// The new attempt number is above every number that was ever used: Redis may have lost count, the
 /// record has missed at most one. A start that no outcome followed is written to the retry history
 /// as a lost lease. A worker that asks twice about one start, because an answer was lost, gets a
-/// new number, which fences the first; that is no lost lease. A job that somebody has locked just
-/// now is answered with [`Restart::Later`], so that it does not hold up the others.
+/// new number, which fences the first; that is no lost lease. A job that somebody has locked is asked
+/// about again a few times, because putting it back costs its place; then it is answered with
+/// [`Restart::Later`], so that it does not hold up the others for long.
 pub async fn restart_many(
+    record: &Record,
+    worker_id: &str,
+    starts: &[Asked],
+) -> Result<Vec<Restart>, RecordError> {
+    let mut answers = restart_once(record, worker_id, starts).await?;
+    for _ in 0..LOCKED_TRIES_MAX {
+        let is_locked = |nth: &usize| {
+            matches!(answers[*nth], Restart::Later { delay_ms } if delay_ms < NEARLY_DUE_MS)
+        };
+        let locked: Vec<usize> = (0..answers.len()).filter(is_locked).collect();
+        if locked.is_empty() {
+            break;
+        }
+        tokio::time::sleep(LOCKED_PAUSE).await;
+        let again: Vec<Asked> = locked.iter().map(|nth| starts[*nth]).collect();
+        let again = restart_once(record, worker_id, &again).await?;
+        for (nth, answer) in locked.into_iter().zip(again) {
+            answers[nth] = answer;
+        }
+    }
+    Ok(answers)
+}
+
+/// One try of [`restart_many`].
+async fn restart_once(
     record: &Record,
     worker_id: &str,
     starts: &[Asked],
