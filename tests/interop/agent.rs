@@ -149,7 +149,10 @@ impl Agent {
         }
         match within(&format!("{} to answer {line}", self.name), answer).await {
             Ok(answer) => answer,
-            Err(_) => panic!("{} ended before it answered {line}", self.name),
+            Err(_) => panic!(
+                "{} ended before it answered {line}: `make clients` installs what it may lack",
+                self.name
+            ),
         }
     }
 

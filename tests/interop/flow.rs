@@ -68,6 +68,17 @@ async fn grows(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
 
     let seen = NodeQueue::open(&stage, 6, &queue).await;
     assert_eq!(seen.state("root").await, "waiting-children", "{queue}");
+    for version in [5, 6] {
+        let flow = NodeFlows::open(&stage, version)
+            .await
+            .get(&queue, "root")
+            .await;
+        assert_eq!(
+            ids_of(&flow),
+            ["middle", "one", "root", "three", "two"],
+            "{queue}"
+        );
+    }
     let workers = [
         Running::start(&stage, works, &queue, 2).await,
         Running::start(&stage, works, &below, 2).await,
@@ -83,6 +94,16 @@ async fn grows(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     for worker in workers {
         worker.stop().await;
     }
+}
+
+/// All ids of a tree, sorted.
+fn ids_of(flow: &Value) -> Vec<&str> {
+    let mut ids = vec![flow["id"].as_str().unwrap()];
+    for child in flow["children"].as_array().unwrap() {
+        ids.extend(ids_of(child));
+    }
+    ids.sort_unstable();
+    ids
 }
 
 #[tokio::test(flavor = "multi_thread")]

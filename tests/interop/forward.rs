@@ -219,3 +219,52 @@ async fn a_forwarding_worker_keeps_to_its_limiter() {
     assert!(starts[4] - starts[0] >= 800, "{starts:?}");
     forwarder.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_closes_the_limiter_of_its_queue() {
+    let stage = Stage::new().await;
+    for version in [5, 6] {
+        let name = format!("{QUEUE}{version}");
+        let queue = NodeQueue::open(&stage, version, &name).await;
+        let receiver = Receiver::start(version).await;
+        let arguments = ["--limiter", "100/1000"];
+        let forwarder = Forwarder::start(&stage, &name, &receiver.url, &arguments).await;
+        let limited = steps(&[json!({ "rateLimit": 600 })]);
+        let id = queue.add(limited, json!({ "attempts": 1 })).await;
+        queue.until_state(&id, "completed").await;
+        let job = queue.get(&id).await;
+        assert_eq!(job["attemptsMade"], 1, "{job}");
+        assert_eq!(job["attemptsStarted"], 2, "{job}");
+        let waited = job["processedOn"].as_i64().unwrap() - job["timestamp"].as_i64().unwrap();
+        assert!(waited >= 600, "{waited} ms: {job}");
+        forwarder.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarding_worker_counts_for_dashboards_and_keeps_what_it_is_told() {
+    let stage = Stage::new().await;
+    let queue = NodeQueue::open(&stage, 6, QUEUE).await;
+    let events = NodeEvents::open(&stage, 6, QUEUE).await;
+    let receiver = Receiver::start(6).await;
+    let keep = ["--remove-on-complete", "2", "--remove-on-fail", "true"];
+    let arguments = [&keep[..], &["--metrics", "10"]].concat();
+    let forwarder = Forwarder::start(&stage, QUEUE, &receiver.url, &arguments).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(queue.add(steps(&[]), json!({})).await);
+    }
+    let bad = queue
+        .add(steps(&[json!({ "fatal": "x" })]), json!({}))
+        .await;
+    for id in &ids {
+        events.until("completed", id).await;
+    }
+    events.until("failed", &bad).await;
+    let metrics = queue.call("getMetrics", json!(["completed"])).await;
+    assert_eq!(metrics["meta"]["count"], 5, "{metrics}");
+    let counts = queue.call("getJobCounts", json!([])).await;
+    assert_eq!(counts["completed"], 2, "{counts}");
+    assert_eq!(counts["failed"], 0, "{counts}");
+    forwarder.stop().await;
+}

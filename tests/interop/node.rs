@@ -122,6 +122,13 @@ impl NodeFlows {
         let request = json!({ "on": self.handle, "method": "add", "args": [tree] });
         self.agent.ask("call", request).await;
     }
+
+    /// The flow below a job: `{id, children}` of each.
+    pub(crate) async fn get(&self, queue: &str, id: &str) -> Value {
+        let which = json!({ "queueName": queue, "id": id });
+        let request = json!({ "on": self.handle, "method": "getFlow", "args": [which] });
+        self.agent.ask("call", request).await
+    }
 }
 
 /// A `Worker` that runs steps.
@@ -170,6 +177,11 @@ impl Receiver {
             handle,
             url: url.as_str().unwrap().to_owned(),
         }
+    }
+
+    pub(crate) async fn close(self) {
+        let request = json!({ "on": self.handle, "args": [] });
+        self.agent.ask("close", request).await;
     }
 
     /// What it was sent so far.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bullwark::job::schedule::{Schedule, Template};
 use serde_json::{Value, json};
 
 use crate::node::{NodeEvents, NodeQueue};
@@ -13,11 +14,12 @@ use crate::wait::eventually;
 const EVERY_MS: i64 = 250;
 
 fn schedule_pairs() -> Vec<Pair> {
-    use Client::{Bullwark, Forward, Node5, Node6};
+    use Client::{Bullwark, Forward, Node5, Node6, Python, Rust};
     let mut pairs = vec![(Node5, Node5), (Node6, Node6)];
     for works in [Bullwark, Forward] {
-        pairs.extend([Node5, Node6].map(|adds| (adds, works)));
+        pairs.extend([Node5, Node6, Bullwark].map(|adds| (adds, works)));
     }
+    pairs.extend([Node5, Node6, Python, Rust].map(|works| (Bullwark, works)));
     pairs
 }
 
@@ -28,23 +30,36 @@ async fn the_worker_of_an_iteration_makes_the_next_one() {
 
 async fn ticks(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let version = if adds == Client::Node5 { 5 } else { 6 };
-    let producer = NodeQueue::open(&stage, version, &queue).await;
+    let seen = NodeQueue::open(&stage, version, &queue).await;
     let events = NodeEvents::open(&stage, 6, &queue).await;
-    let template = json!({ "name": ACT, "data": steps(&[json!({ "return": "tick" })]) });
-    let rule = json!({ "every": EVERY_MS });
-    producer
-        .call("upsertJobScheduler", json!(["tick", rule, template]))
-        .await;
+    let data = steps(&[json!({ "return": "tick" })]);
+    if adds == Client::Bullwark {
+        let template = Template {
+            name: ACT.to_owned(),
+            data: data.to_string(),
+            opts: "{}".to_owned(),
+        };
+        let schedule = Schedule::every(EVERY_MS as u64);
+        let queue = queue.parse().unwrap();
+        let made = stage
+            .broker()
+            .upsert_schedule(&queue, "tick", &schedule, &template);
+        made.await.unwrap().unwrap();
+    } else {
+        let template = json!({ "name": ACT, "data": data });
+        let args = json!(["tick", { "every": EVERY_MS }, template]);
+        seen.call("upsertJobScheduler", args).await;
+    }
     let worker = Running::start(&stage, works, &queue, 2).await;
     let ends = eventually("four ticks", async || {
         let ends = events.named("completed");
         (ends.len() >= 4).then_some(ends)
     });
     let ends = ends.await;
-    let schedulers = producer.call("getJobSchedulers", json!([])).await;
+    let schedulers = seen.call("getJobSchedulers", json!([])).await;
     assert_eq!(schedulers[0]["key"], "tick", "{queue} {schedulers}");
     assert_eq!(schedulers[0]["every"], EVERY_MS, "{queue} {schedulers}");
-    producer.call("removeJobScheduler", json!(["tick"])).await;
+    seen.call("removeJobScheduler", json!(["tick"])).await;
     let mut slots: Vec<i64> = ends.iter().map(slot_of).collect();
     slots.sort_unstable();
     for pair in slots.windows(2) {

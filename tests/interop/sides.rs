@@ -285,7 +285,10 @@ impl Running {
                 stop.cancel();
                 running.await.unwrap();
             }
-            Self::Forward(forwarder, _) => forwarder.stop().await,
+            Self::Forward(forwarder, receiver) => {
+                forwarder.stop().await;
+                receiver.close().await;
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bullwark::app::App;
-use bullwark::broker::{Broker, BrokerOptions};
+use bullwark::broker::Broker;
 use bullwark::config::{Config, Given};
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
@@ -80,7 +80,6 @@ pub(crate) struct Stage {
     pub(crate) redis_port: u16,
     pub(crate) database_url: String,
     pub(crate) tasks: Tasks,
-    redis: MultiplexedConnection,
 }
 
 impl Stage {
@@ -104,7 +103,6 @@ impl Stage {
             has_diagnostics: true,
         });
         handlers.add(Act);
-        let client = redis::Client::open(stores.redis_url.as_str()).unwrap();
         Arc::new(Self {
             app: App::connect(config, handlers).await.unwrap(),
             pool: PgPoolOptions::new()
@@ -116,31 +114,11 @@ impl Stage {
             redis_port: stores.redis_port(),
             database_url,
             tasks: Tasks::new(),
-            redis: client.get_multiplexed_async_connection().await.unwrap(),
         })
     }
 
     pub(crate) fn broker(&self) -> &Broker {
         &self.app.broker
-    }
-
-    /// A broker with other settings on the same keys.
-    pub(crate) async fn broker_with(&self, change: impl FnOnce(&mut BrokerOptions)) -> Broker {
-        let mut options = self.app.broker_options.clone();
-        change(&mut options);
-        Broker::connect(options).await.unwrap()
-    }
-
-    /// Runs a plain command; `@` at the start of a word stands for the prefix.
-    pub(crate) async fn redis<T: redis::FromRedisValue>(&self, line: &str) -> T {
-        let mut cmd = redis::Cmd::new();
-        for word in line.split_whitespace() {
-            match word.strip_prefix('@') {
-                Some(rest) => cmd.arg(format!("{}:{rest}", self.prefix)),
-                None => cmd.arg(word),
-            };
-        }
-        cmd.query_async(&mut self.redis.clone()).await.unwrap()
     }
 
     /// Waits until the record says this of a job.

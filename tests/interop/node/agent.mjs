@@ -50,7 +50,9 @@ function plain(value) {
     return { ...value.toJSON(), id, token, parentKey: value.parentKey };
   }
   // A node of a flow: {job, children}.
-  if (value?.job instanceof bullmq.Job) return { id: value.job.id };
+  if (value?.job instanceof bullmq.Job) {
+    return { id: value.job.id, children: (value.children ?? []).map(plain) };
+  }
   if (value instanceof Error) return { name: value.name, message: value.message };
   if (Array.isArray(value)) return value.map(plain);
   return value ?? null;
