@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -152,6 +153,10 @@ pub(crate) async fn run(
     url: &str,
 ) -> Done {
     let signals = Signals::listen()?;
+    // Installed before anything counts.
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .context("metrics")?;
     let secret = environment("BULLWARK_FORWARD_SECRET").filter(|secret| !secret.is_empty());
     let timeout = Duration::from_secs(u64::from(forward.timeout));
     let target = Forward::to(url, secret.as_deref().map(Secret::new), timeout)?;
@@ -191,6 +196,7 @@ pub(crate) async fn run(
         let admin = WorkerAdmin {
             steering: steering.clone(),
             events: events.clone(),
+            metrics,
         };
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }

@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 pub struct WorkerAdmin {
     pub steering: Steering,
     pub events: Events,
+    pub metrics: PrometheusHandle,
 }
 
 impl std::fmt::Debug for WorkerAdmin {
@@ -40,6 +42,7 @@ impl std::fmt::Debug for WorkerAdmin {
 pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
         .route("/pause", post(pause))
         .route("/resume", post(resume))
         .route("/concurrency", post(concurrency))
@@ -111,6 +114,12 @@ async fn health(State(admin): State<WorkerAdmin>) -> Json<Value> {
         "running": admin.steering.running(),
         "concurrency": admin.steering.size(),
     }))
+}
+
+async fn metrics(State(admin): State<WorkerAdmin>) -> String {
+    // Whoever reads also tidies: without it, histograms grow.
+    admin.metrics.run_upkeep();
+    admin.metrics.render()
 }
 
 async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Json<Value> {
