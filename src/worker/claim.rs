@@ -23,6 +23,8 @@ use crate::record::adopt;
 
 /// The most jobs of one claim.
 pub const CLAIM_MAX: usize = 200;
+/// How long a job may wait for the end of its last attempt to be dealt with.
+const HELD_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a job rests that was handed out while this worker still holds it.
 const HELD_DELAY: Duration = Duration::from_secs(1);
 /// The highest number of a start that Redis may claim; far more than any job has.
@@ -250,8 +252,14 @@ fn start(
             Some(_) => held,
             None => held.in_phase(Phase::Asked),
         });
-        if !shared.held.claim(&held) {
-            held_already.push((held, slot));
+        if let Err(holder) = shared.held.claim(&held) {
+            match wire {
+                // Told of its end a moment ago, Redis has handed it out again: its next run.
+                Some(wire) if holder.has_ended() => {
+                    run_next(shared, queue, holder, Claimed { wire, held, slot });
+                }
+                _ => held_already.push((held, slot)),
+            }
         } else if let Some(envelope) = envelope {
             let taken = TakenJob {
                 held,
@@ -287,6 +295,19 @@ fn start(
             put_back(&shared_clone, &held, HELD_DELAY).await;
         });
     }
+}
+
+/// Runs a job when this worker has done with its last attempt, whose outcome is all but told.
+fn run_next(shared: &Arc<Shared>, queue: &QueueName, holder: Arc<Held>, claimed: Claimed) {
+    let (shared_clone, queue) = (shared.clone(), queue.clone());
+    shared.jobs.spawn("restart", async move {
+        let gone = holder.gone.cancelled();
+        let is_gone = tokio::time::timeout(HELD_PATIENCE, gone).await.is_ok();
+        if is_gone && shared_clone.held.claim(&claimed.held).is_ok() {
+            return restart(shared_clone, queue, vec![claimed]).await;
+        }
+        put_back(&shared_clone, &[claimed.held.as_ref()], HELD_DELAY).await;
+    });
 }
 
 fn run_first(shared: &Arc<Shared>, taken: TakenJob, slot: Slot) {

@@ -111,7 +111,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         return;
     }
     if let Some(outcome) = told {
-        held.settled.cancelled().await;
+        held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
     }
 }

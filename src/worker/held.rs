@@ -41,8 +41,8 @@ pub(super) struct Held {
     /// Somebody wants this run to end.
     pub(super) aborted: CancellationToken,
     abort_reason: OnceLock<String>,
-    /// Both stores have been dealt with.
-    pub(super) settled: CancellationToken,
+    /// This worker has done with it.
+    pub(super) gone: CancellationToken,
     verdict: OnceLock<Verdict>,
 }
 
@@ -81,7 +81,7 @@ impl Held {
             wire: None,
             aborted: CancellationToken::new(),
             abort_reason: OnceLock::new(),
-            settled: CancellationToken::new(),
+            gone: CancellationToken::new(),
             verdict: OnceLock::new(),
         }
     }
@@ -100,12 +100,7 @@ impl Held {
         self.abort_reason.get().map_or("", String::as_str)
     }
 
-    pub(super) fn settle(&self, verdict: Verdict) {
-        self.verdict.set(verdict).ok();
-        self.settled.cancel();
-    }
-
-    /// What became of its outcome, once `settled`.
+    /// What became of its outcome, once `gone`; none: it had none that counted.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.verdict.get().copied()
     }
@@ -123,6 +118,10 @@ impl Held {
         self.phase.load(Ordering::Relaxed) == Phase::Running as u8
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Ended as u8
+    }
+
     pub(super) fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,14 +137,14 @@ impl HeldJobs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a claimed job. False when this worker holds it already: its lease had ended, but the
-    /// run goes on or its outcome is under way, so nothing may be started for it.
-    pub(super) fn claim(&self, held: &Arc<Held>) -> bool {
+    /// Notes a claimed job. When this worker holds it already, whoever that is: its lease had
+    /// ended, but the run goes on or its outcome is under way, so nothing may be started for it.
+    pub(super) fn claim(&self, held: &Arc<Held>) -> Result<(), Arc<Held>> {
         match self.lock().entry(held.id) {
-            Entry::Occupied(_) => false,
+            Entry::Occupied(holder) => Err(holder.get().clone()),
             Entry::Vacant(place) => {
                 place.insert(held.clone());
-                true
+                Ok(())
             }
         }
     }
@@ -155,13 +154,29 @@ impl HeldJobs {
         self.lock().insert(held.id, held.clone());
     }
 
-    /// Forgets a job, if this attempt is still the one that is noted, and returns it.
-    pub(super) fn remove(&self, id: Uuid, token: &str) -> Option<Arc<Held>> {
+    /// Forgets a job, if this attempt is still the one that is noted.
+    pub(super) fn remove(&self, id: Uuid, token: &str) {
+        self.let_go(id, token, None);
+    }
+
+    /// The same, when its outcome was dealt with.
+    pub(super) fn settle(&self, id: Uuid, token: &str, verdict: Verdict) {
+        self.let_go(id, token, Some(verdict));
+    }
+
+    fn let_go(&self, id: Uuid, token: &str, verdict: Option<Verdict>) {
         let mut map = self.lock();
-        match map.get(&id) {
-            Some(held) if held.token == token => map.remove(&id),
-            _ => None,
+        let Entry::Occupied(noted) = map.entry(id) else {
+            return;
+        };
+        if noted.get().token != token {
+            return;
         }
+        let held = noted.remove();
+        if let Some(verdict) = verdict {
+            held.verdict.set(verdict).ok();
+        }
+        held.gone.cancel();
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Held>> {
@@ -191,12 +206,16 @@ mod tests {
     #[test]
     fn a_job_is_held_once() {
         let jobs = HeldJobs::default();
-        assert!(jobs.claim(&held("first")));
-        assert!(!jobs.claim(&held("second")));
+        let first = held("first");
+        assert!(jobs.claim(&first).is_ok());
+        assert!(jobs.claim(&held("second")).is_err());
         jobs.remove(Uuid::from_u128(7), "second");
         assert_eq!(jobs.len(), 1, "only who holds it forgets it");
-        jobs.remove(Uuid::from_u128(7), "first");
-        assert!(jobs.claim(&held("second")));
+        assert!(!first.gone.is_cancelled());
+        jobs.settle(Uuid::from_u128(7), "first", Verdict::Accepted);
+        assert_eq!(first.verdict(), Some(Verdict::Accepted));
+        assert!(first.gone.is_cancelled());
+        assert!(jobs.claim(&held("second")).is_ok());
     }
 
     #[test]

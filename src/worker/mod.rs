@@ -294,9 +294,7 @@ impl Shared {
 /// Forgets a job whose outcome was dealt with, and tells the observer.
 fn done(held: Arc<HeldJobs>, observer: Option<Observer>) -> impl Fn(&Ended, Verdict) {
     move |ended, verdict| {
-        if let Some(held) = held.remove(ended.id, &ended.token) {
-            held.settle(verdict);
-        }
+        held.settle(ended.id, &ended.token, verdict);
         let Some(observer) = observer.as_ref().filter(|_| verdict == Verdict::Accepted) else {
             return;
         };

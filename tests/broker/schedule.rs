@@ -218,7 +218,7 @@ async fn a_chain_that_broke_goes_on_at_the_next_moment_and_no_tick_runs_twice() 
         let now = FIRST + 11 * MINUTE;
         let next = format!("repeat:s:{}", FIRST + 15 * MINUTE);
         let repaired = repair_at(&t, now).await;
-        assert_eq!(repaired.job_ids, [next.clone()]);
+        assert_eq!(repaired.job_ids, std::slice::from_ref(&next));
         assert_eq!(repair_at(&t, now).await, Repaired::default());
         let job = claim_at(&t, FIRST + 15 * MINUTE).await.unwrap();
         assert_eq!((job.id, job.repeat_job_key.as_deref()), (next, Some("s")));

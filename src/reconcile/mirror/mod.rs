@@ -116,10 +116,11 @@ async fn mirror_entries(
     write(record, &findings, position).await
 }
 
-/// Tells the record what clients did to these jobs a moment ago: for a worker that claimed a job
-/// before the mirror heard of that, and is told that it is over, or not due yet. A client may have
-/// run it again, or promoted it. Looks at the newest events only. Returns how many rows changed;
-/// the worker asks the record about them once more.
+/// Tells the record what clients did to these jobs a moment ago.
+///
+/// For a worker that claimed a job before the mirror heard of that, and is told that it is over, or
+/// not due yet. A client may have run it again, or promoted it. Looks at the newest events only.
+/// Returns how many rows changed; the worker asks the record about them once more.
 pub async fn catch_up(
     record: &Record,
     broker: &Broker,

@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
 async fn play(stage: &Stage, number: usize, steps: &[Step]) -> Checked {
     let mut play = Play::new(stage, number).await;
     for (nth, step) in steps.iter().enumerate() {
-        let taken = play.take(*step).await;
+        let taken = Box::pin(play.take(*step)).await;
         let compared = match taken {
             Ok(()) => play.compare().await,
             Err(wrong) => Err(wrong),

@@ -80,7 +80,7 @@ impl<'a> Play<'a> {
             Step::Release => self.end(Ending::Interrupted, Duration::ZERO).await,
             Step::LoseLease => self.lose_lease().await,
             Step::Cancel => self.cancel().await,
-            Step::RetryByHand => self.retry_by_hand().await,
+            Step::RetryByHand => Box::pin(self.retry_by_hand()).await,
             Step::TimePasses => self.time_passes().await,
         }
     }
@@ -274,7 +274,7 @@ impl<'a> Play<'a> {
                 let rescued = broker.rescue(queue, round, 1000, 10).await.unwrap();
                 same("rescued jobs", rescued.len(), 0)
             };
-            return self.untouched(refused).await;
+            return Box::pin(self.untouched(refused)).await;
         }
         let lock = format!("{}:{queue}:{}:lock", self.stage.prefix, self.wire_id);
         let mut connection = self.stage.redis().await;
@@ -318,7 +318,7 @@ impl<'a> Play<'a> {
                 }
                 Ok(())
             };
-            return self.untouched(refused).await;
+            return Box::pin(self.untouched(refused)).await;
         };
         let cancelled = jobs::cancel_many(record, &[id], None, "by the test").await;
         same("cancelled jobs", cancelled.unwrap(), vec![id])?;
@@ -345,7 +345,7 @@ impl<'a> Play<'a> {
                 let answers = self.stage.broker.requeue(&self.queue, &[entry]).await;
                 same("Redis", answers.unwrap(), vec![Added::Duplicate])
             };
-            return self.untouched(refused).await;
+            return Box::pin(self.untouched(refused)).await;
         };
         let retried = jobs::retry_many(record, &[id], None).await.unwrap();
         same("retried jobs", retried, vec![id])?;

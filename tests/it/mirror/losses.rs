@@ -44,7 +44,8 @@ async fn events_that_are_read_twice_or_by_two_followers_change_nothing() {
     let new: Vec<_> = (0..200).map(|n| foreign(&format!("n{n}"))).collect();
     let new = stage.add(&new).await;
     let (one, other) = tokio::join!(second.mirror.step(), third.mirror.step());
-    (one.unwrap(), other.unwrap());
+    one.unwrap();
+    other.unwrap();
     stage.forget_lease().await;
     second.until(new[199], "pending").await;
     second.until(ids[3], "completed").await;
