@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 use sqlx::Row as _;
 
-use crate::node::{NodeQueue, NodeWorker, node};
+use crate::node::{NodeEvents, NodeQueue, NodeWorker, node};
 use crate::sides::{Client, Producer, Running};
 use crate::stage::Stage;
 use crate::steps::steps;
-use crate::wait::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_between_node_clients_are_recorded() {
@@ -78,16 +77,14 @@ async fn a_job_that_node_added_is_in_the_record_before_bullwark_runs_it() {
     let stage = Stage::new().await;
     // No upkeep: nobody but the worker itself could have adopted it.
     let queue = NodeQueue::open(&stage, 6, "first").await;
-    let id = queue
-        .add(steps(&[json!({ "sleep": 400 })]), json!({}))
-        .await;
+    let slow = steps(&[json!({ "progress": 1 }), json!({ "sleep": 2000 })]);
+    let id = queue.add(slow, json!({})).await;
+    let events = NodeEvents::open(&stage, 6, "first").await;
     let worker = Running::start(&stage, Client::Bullwark, "first", 1).await;
-    let status = eventually("the job to run", async || {
-        let state = queue.state(&id).await;
-        (state == "active").then_some(())?;
-        stage.status("first", &id).await
-    });
-    assert_eq!(status.await, "processing");
+    // Its handler has begun.
+    events.until("progress", &id).await;
+    let status = stage.status("first", &id).await;
+    assert_eq!(status.as_deref(), Some("processing"));
     stage.until_recorded("first", &id, "completed").await;
     worker.stop().await;
 }
