@@ -21,6 +21,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_ALLOW_PRIVATE_ADDRESSES",
     "BULLWARK_ALLOW_EVICTION",
     "BULLWARK_FORWARD_SECRET",
+    "BULLWARK_BULLMQ_V5_PEERS",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -48,6 +49,8 @@ pub struct Config {
     pub allows_private_addresses: bool,
     /// Start although Redis may evict keys: what it loses is rebuilt from the record.
     pub allows_eviction: bool,
+    /// Workers of `BullMQ` 5 share the queues: jobs of a paused queue wait where those look.
+    pub bullmq_v5_peers: bool,
 }
 
 /// Settings as they were given on the command line.
@@ -156,6 +159,7 @@ impl Config {
             import_dir: read("BULLWARK_IMPORT_DIR").map(PathBuf::from),
             allows_private_addresses: is_on(read("BULLWARK_ALLOW_PRIVATE_ADDRESSES")),
             allows_eviction: is_on(read("BULLWARK_ALLOW_EVICTION")),
+            bullmq_v5_peers: is_on(read("BULLWARK_BULLMQ_V5_PEERS")),
         })
     }
 }

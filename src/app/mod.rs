@@ -71,6 +71,7 @@ impl App {
             url: config.redis_url.clone(),
             prefix: config.prefix.clone(),
             allow_eviction: config.allows_eviction,
+            bullmq_v5_peers: config.bullmq_v5_peers,
             ..BrokerOptions::default()
         };
         let broker = Broker::lazy(broker_options.clone())?;

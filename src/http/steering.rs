@@ -123,9 +123,11 @@ async fn metrics(State(admin): State<WorkerAdmin>) -> String {
 }
 
 async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Json<Value> {
-    admin.steering.pause(pause.wait).await;
-    admin.events.tell(WorkerEvent::Paused);
-    Json(json!({ "paused": true }))
+    let is_paused = admin.steering.pause(pause.wait).await;
+    if is_paused {
+        admin.events.tell(WorkerEvent::Paused);
+    }
+    Json(json!({ "paused": is_paused }))
 }
 
 async fn resume(State(admin): State<WorkerAdmin>) -> Json<Value> {

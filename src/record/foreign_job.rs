@@ -14,9 +14,10 @@ const NAME_MAX: usize = 100;
 
 /// The id that a job has in the record.
 ///
-/// Bullwark's own jobs have it on the wire as well; for a foreign one it is made from what identifies it there, so that adopting it twice gives the same.
-/// It begins with the time, as all ids of jobs do: the passes over the record rely on that. It says
-/// version 8, made by a rule of our own.
+/// Bullwark's own jobs have it on the wire as well; for a foreign one it is made from what
+/// identifies it there, so that adopting it twice gives the same. It begins with the time, as all
+/// ids of jobs do: the passes over the record rely on that. It says version 8, made by a rule of
+/// our own.
 pub fn record_id(prefix: &str, queue: &QueueName, wire_id: &str, timestamp_ms: i64) -> Uuid {
     if let Ok(id) = wire_id.parse::<Uuid>()
         && id.get_version_num() == 7

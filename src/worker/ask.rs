@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::Shared;
 use super::restart::Claimed;
 use crate::job::{QueueName, WireForm, wire};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::adopt::{self, ForeignJob};
-use crate::record::start::{self, Asked, Restart};
+use crate::record::restart::{self, Asked, Restart};
 use crate::record::{Record, RecordError};
 
 /// The pause between two tries to reach the record.
@@ -35,9 +33,12 @@ impl Claimed {
         }
     }
 
-    /// It was started before, but not since a client put it back by hand.
+    /// It was not started since a client put it back by hand, or added it. For a job of which the
+    /// record says that it is over, that means that it shall run again. A client may have reset
+    /// all counts, so of a foreign job they say nothing; of ours, a first start is not asked about.
     fn was_put_back(&self) -> bool {
-        self.wire.job.attempts_started > 1 && !self.wire.job.was_started
+        let job = &self.wire.job;
+        !job.was_started && (job.attempts_started > 1 || !self.wire.is_own)
     }
 }
 
@@ -62,15 +63,7 @@ async fn try_ask(
     jobs: &[Claimed],
 ) -> Result<Vec<Answer>, ReconcileError> {
     let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
-    let put_back: Vec<(Uuid, i32)> = jobs
-        .iter()
-        .filter(|claimed| claimed.was_put_back())
-        .map(|claimed| (claimed.asked().id, claimed.asked().made))
-        .collect();
-    if !put_back.is_empty() {
-        start::reopen_many(&shared.record, &put_back).await?;
-    }
-    let restarts = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
+    let restarts = restart::restart_many(&shared.record, &shared.worker_id, &starts).await?;
     let mut answers: Vec<Answer> = restarts.into_iter().map(Answer::Record).collect();
     if let Some(again) = ask_again(shared, queue, jobs, &answers).await? {
         answers = again.into_iter().map(Answer::Record).collect();
@@ -88,7 +81,7 @@ async fn try_ask(
         .collect();
     let refused = adopt_all(&shared.record, &foreign).await?;
     let asked: Vec<Asked> = unknown.iter().map(|nth| starts[*nth]).collect();
-    let known = start::restart_many(&shared.record, &shared.worker_id, &asked).await?;
+    let known = restart::restart_many(&shared.record, &shared.worker_id, &asked).await?;
     metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);
     for (nth, (of_unknown, restart)) in unknown.into_iter().zip(known.into_iter().enumerate()) {
         answers[nth] = match refused.get(&of_unknown) {
@@ -100,34 +93,39 @@ async fn try_ask(
 }
 
 /// A job that is over or not due by the record may have been put back by a client a moment ago. The
-/// record is told of what clients did, and asked once more if that changed anything.
+/// record is told of that, and asked once more if it changed anything.
 async fn ask_again(
     shared: &Shared,
     queue: &QueueName,
     jobs: &[Claimed],
     answers: &[Answer],
 ) -> Result<Option<Vec<Restart>>, ReconcileError> {
-    let is_doubtful = |answer: &Answer| {
-        matches!(
-            answer,
-            Answer::Record(Restart::Over { .. } | Restart::Later { .. })
-        )
-    };
-    let doubtful: Vec<String> = jobs
-        .iter()
-        .zip(answers)
-        .filter(|(_, answer)| is_doubtful(answer))
-        .map(|(claimed, _)| claimed.held.wire_id.clone())
-        .collect();
-    if doubtful.is_empty() {
-        return Ok(None);
+    let (mut put_back, mut doubtful) = (Vec::new(), Vec::new());
+    for (claimed, answer) in jobs.iter().zip(answers) {
+        match answer {
+            Answer::Record(Restart::Over { .. }) if claimed.was_put_back() => {
+                put_back.push(claimed.asked());
+            }
+            Answer::Record(Restart::Over { .. } | Restart::Later { .. }) => {
+                doubtful.push(claimed.held.wire_id.clone());
+            }
+            _ => {}
+        }
     }
-    let changed = reconcile::catch_up(&shared.record, &shared.broker, queue, &doubtful).await?;
+    let mut changed = 0;
+    if !put_back.is_empty() {
+        changed += restart::reopen_many(&shared.record, &put_back).await?;
+    }
+    if !doubtful.is_empty() {
+        changed += reconcile::catch_up(&shared.record, &shared.broker, queue, &doubtful).await?;
+    }
     if changed == 0 {
         return Ok(None);
     }
+    // Those that run already are asked about again, too: the same worker asking about the same
+    // start gets a new number, and no lost lease is counted.
     let starts: Vec<Asked> = jobs.iter().map(Claimed::asked).collect();
-    let again = start::restart_many(&shared.record, &shared.worker_id, &starts).await?;
+    let again = restart::restart_many(&shared.record, &shared.worker_id, &starts).await?;
     Ok(Some(again))
 }
 

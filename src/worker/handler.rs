@@ -123,7 +123,7 @@ impl Run for super::forward::Forward {
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_type: BTreeMap<&'static str, Arc<dyn Run>>,
-    /// Runs every type that has no handler of its own.
+    /// Runs every type.
     any: Option<Arc<dyn Run>>,
 }
 
@@ -139,9 +139,10 @@ impl Handlers {
         self.by_type.insert(H::TYPE, Arc::new(handler));
     }
 
-    /// Delivers every job that has no handler of its own over HTTP.
+    /// Delivers every job over HTTP, whatever its type: no handler runs here any more.
     #[cfg(feature = "handlers")]
     pub fn forward(&mut self, forward: super::forward::Forward) {
+        self.by_type.clear();
         self.any = Some(Arc::new(forward));
     }
 

@@ -23,7 +23,8 @@ use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
 use crate::job::wire::{self, Envelope};
 use crate::job::{Event, Outcome, QueueName, RetryRule, Status, Telling};
-use crate::record::start::{self, Restart, Restarted, START_MAX};
+use crate::record::restart::{self, Restart, Restarted};
+use crate::record::start::START_MAX;
 use crate::settle::{Ended, tell};
 
 /// Lost leases in a row after which a job counts as the cause.
@@ -91,7 +92,7 @@ async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
     if stalled.is_empty() {
         return jobs;
     }
-    let suspects = start::lost_often(&shared.record, &stalled, SUSPECT_LOSSES).await;
+    let suspects = restart::lost_often(&shared.record, &stalled, SUSPECT_LOSSES).await;
     let suspects = suspects.unwrap_or_else(|error| {
         tracing::warn!(%error, "suspects not known");
         HashSet::new()

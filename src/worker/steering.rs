@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::held::HeldJobs;
 
+/// Between two looks at what still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The most slots that a worker can have.
 pub const SLOTS_MAX: usize = 100_000;
 
@@ -52,16 +55,16 @@ impl Default for Steering {
 }
 
 impl Steering {
-    /// Claims nothing more. Returns when no claim is under way, or, with `wait`, when no job runs.
-    pub async fn pause(&self, wait: bool) {
+    /// Claims nothing more. Returns when no claim is under way, or, with `wait`, when no job runs;
+    /// false: somebody has resumed the worker in the meantime.
+    pub async fn pause(&self, wait: bool) -> bool {
         self.inner.paused.send_replace(true);
         drop(self.inner.claiming.lock().await);
-        if wait {
-            let size = *self.lock_size() + self.inner.surplus.load(Ordering::Relaxed);
-            let all = u32::try_from(size).unwrap_or(u32::MAX);
-            // Fails only when the worker is gone; then nothing runs.
-            drop(self.inner.slots.acquire_many(all).await);
+        // Looks, rather than standing in line for all slots: a line would hold up a resumed worker.
+        while wait && self.is_paused() && self.inner.held.len() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+        self.is_paused()
     }
 
     pub fn resume(&self) {

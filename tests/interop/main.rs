@@ -16,6 +16,7 @@ mod dedup;
 mod delay;
 mod differential;
 mod events;
+mod examples;
 mod fleet;
 mod flow;
 mod forward;

@@ -5,11 +5,9 @@ use std::time::Duration;
 use bullwark::job::{NewJob, Progress, QueueName, Status};
 use bullwark::record::adopt::{ForeignJob, adopt_many, record_id};
 use bullwark::record::jobs::{cancel_many, retry_many};
+use bullwark::record::restart::{Asked, Restart, Restarted, restart_many};
 use bullwark::record::settle::settle_many;
-use bullwark::record::start::{
-    Asked, Restart, Restarted, fence, mark_running, restart_many, save_checkpoint, save_progress,
-    still_held,
-};
+use bullwark::record::start::{fence, mark_running, save_checkpoint, save_progress, still_held};
 use serde_json::json;
 use uuid::Uuid;
 

@@ -9,8 +9,9 @@ use bullwark::enqueue::entry;
 use bullwark::job::Status;
 use bullwark::job::{Backoff, Ending, Event, JobError, NewJob, Outcome, QueueName, RetryRule};
 use bullwark::reconcile;
+use bullwark::record::restart::{Asked, Restart, restart_many};
 use bullwark::record::settle::settle_many;
-use bullwark::record::start::{Asked, Restart, mark_running, restart_many};
+use bullwark::record::start::mark_running;
 use bullwark::record::{jobs, open};
 
 use super::Step;

@@ -6,8 +6,8 @@ use bullwark::broker::{ClaimOptions, Retry};
 use bullwark::clock;
 use bullwark::control;
 use bullwark::job::{Backoff, Event, Outcome, QueueName, Telling};
+use bullwark::record::restart::{Asked, Restart, restart_many};
 use bullwark::record::settle::{SettledAttempt, settle_many};
-use bullwark::record::start::{Asked, Restart, restart_many};
 use serde_json::json;
 
 use super::rig::{Rig, eventually};
