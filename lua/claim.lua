@@ -34,15 +34,7 @@ local JOB_FIELDS = { 'name', 'data', 'opts', 'timestamp', 'delay', 'priority', '
   'defa', 'parentKey', 'parent', 'rjk', 'deid', 'stacktrace', 'processedOn' }
 local NAME, DATA, ATS, DEFA = 1, 2, 7, 10
 
-local function promote_due()
-  local last = text((now + 1) * SCORES_PER_MS - 1)
-  local due = call('ZRANGEBYSCORE', delayed, '0', last, 'LIMIT', '0', text(options.promote_max))
-  if #due == 0 then return end
-  call_many('ZREM', delayed, due)
-  promote_jobs(prefix, due, key, meta)
-end
-
-promote_due()
+promote_due(prefix, key, meta, now, options.promote_max)
 local rate = read_rate(meta, options.limit)
 local count, rate_wait_ms, held = room(key, meta, rate, options.max)
 local claimed, rows, hashes, counted = {}, {}, {}, 0

@@ -50,11 +50,11 @@ for i = 1, #ids do
     local attempts_made = (tonumber(job[1]) or 0) + 1
     if job[2] then
       release_dedup(prefix, job[2], id)
-      add_successor(prefix, job[2], now)
+      attempt_to(add_successor, prefix, job[2], now)
     end
-    if job[4] then tell_parent_failed(job_key, job[4], job[5], reason, now) end
+    if job[4] then attempt_to(tell_parent_failed, job_key, job[4], job[5], reason, now) end
     if options.keeps[tonumber(ARGV[at + 5])].count == 0 then
-      if job[4] then detach_from_parent(job_key, job[4]) end
+      if job[4] then attempt_to(detach_from_parent, job_key, job[4]) end
       removed[#removed + 1] = job_key
     else
       scores[#scores + 1] = now_text

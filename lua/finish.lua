@@ -48,9 +48,9 @@ for i = 1, #ids do
     local job = call('HMGET', job_key, 'atm', 'deid', 'parentKey')
     if job[2] then
       release_dedup(prefix, job[2], id)
-      add_successor(prefix, job[2], now)
+      attempt_to(add_successor, prefix, job[2], now)
     end
-    if job[3] then tell_parent_completed(job_key, job[3], returnvalue, now) end
+    if job[3] then attempt_to(tell_parent_completed, job_key, job[3], returnvalue, now) end
     if options.keeps[tonumber(ARGV[at + 3])].count == 0 then
       removed[#removed + 1] = job_key
     else

@@ -4,6 +4,16 @@
 -- A parent may be in any queue of any prefix. Its keys are made from what the child's hash says
 -- about it, so no caller can declare them: in a cluster all queues of a flow share a hash tag.
 
+-- Whatever is wrong with keys of other jobs must not keep this one, and its whole batch, from
+-- ending: it has left `active` already. The parent is told again by whoever looks after flows.
+local function attempt_to(tell, ...)
+  local ok, why = pcall(tell, ...)
+  if not ok then
+    if type(why) == 'table' then why = why.err end
+    redis.log(redis.LOG_WARNING, 'bullwark: a related job was not told: ' .. tostring(why))
+  end
+end
+
 -- The keys of a queue, from `prefix:queue`.
 local function keys_of_queue(queue_key)
   local base = queue_key .. ':'

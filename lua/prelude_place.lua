@@ -102,18 +102,3 @@ local function flush(batch, key, meta)
     wake_when_due(key.marker, key.delayed)
   end
 end
-
--- Jobs that left `delayed` become available. An id without a hash is dropped.
-local function promote_jobs(prefix, ids, key, meta)
-  local batch = new_batch()
-  for i = 1, #ids do
-    local job_key = prefix .. ids[i]
-    local priority = call('HGET', job_key, 'priority')
-    if priority or call('EXISTS', job_key) == 1 then
-      call('HSET', job_key, 'delay', '0')
-      place(batch, ids[i], tonumber(priority) or 0)
-      announce_waiting(key.events, ids[i], 'delayed')
-    end
-  end
-  flush(batch, key, meta)
-end

@@ -24,7 +24,7 @@
 
 local active, stalled, delayed, events = KEYS[1], KEYS[2], KEYS[5], KEYS[9]
 local key = { wait = KEYS[3], prioritized = KEYS[4], delayed = delayed, pc = KEYS[6],
-  marker = KEYS[7], active = active }
+  marker = KEYS[7], active = active, events = events }
 local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
 local FIRST, STRIDE = 4, 7
 
@@ -35,6 +35,15 @@ for at = FIRST, #ARGV, STRIDE do
 end
 local codes, done = take_active(prefix, active, stalled, ids, tokens, ARGV[3] ~= '')
 if done == 0 then return refusals(codes) end
+
+-- What is due goes before what only failed now: the contract.
+local PROMOTE_MAX = 1000
+for i = 1, #ids do
+  if codes[i] == DONE and ARGV[FIRST + (i - 1) * STRIDE + 2] == '' then
+    promote_due(prefix, key, meta, now, PROMOTE_MAX)
+    break
+  end
+end
 
 local batch = new_batch()
 for i = 1, #ids do

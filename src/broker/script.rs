@@ -51,7 +51,7 @@ scripts! {
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_place";
     ChangePriority = "change_priority", keys 7, after "prelude" "prelude_place";
-    Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_claim";
+    Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_promote" "prelude_claim";
     Clean = "clean", keys 6,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Confirm = "confirm", keys 1, after "prelude";
@@ -67,7 +67,7 @@ scripts! {
     Obliterate = "obliterate", keys 1,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Pause = "pause", keys 5, after "prelude";
-    Promote = "promote", keys 8, after "prelude" "prelude_place";
+    Promote = "promote", keys 8, after "prelude" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
@@ -81,11 +81,12 @@ scripts! {
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
         "prelude_remove" "prelude_states";
     Reprocess = "reprocess", keys 8, after "prelude" "prelude_place" "prelude_again";
-    ReprocessMany = "reprocess_many", keys 8, after "prelude" "prelude_place" "prelude_again";
+    ReprocessMany = "reprocess_many", keys 8,
+        after "prelude" "prelude_place" "prelude_promote" "prelude_again";
     Requeue = "requeue", keys 13, after "prelude" "prelude_place";
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";
-    Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_settle";
+    Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_promote" "prelude_settle";
     ScheduleLegacy = "schedule_legacy", keys 10,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
     ScheduleNext = "schedule_next", keys 10,

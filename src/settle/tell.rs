@@ -30,6 +30,10 @@ pub async fn tell(broker: &Broker, ended: &[&Ended]) -> Result<(), BrokerError> 
     // Whatever fails, the others are told: a failure may be the fault of one job.
     let mut first_error = Ok(());
     for (queue, told) in queues {
+        // Closed before the job that met the limit goes back, or the next free slot takes it.
+        if let Some(pause) = told.pause {
+            first_error = first_error.and(broker.rate_limit(queue, pause).await);
+        }
         let results = [
             broker.finish(queue, &told.finish).await.map(drop),
             broker.fail(queue, &told.fail).await.map(drop),
@@ -39,9 +43,6 @@ pub async fn tell(broker: &Broker, ended: &[&Ended]) -> Result<(), BrokerError> 
         ];
         for result in results {
             first_error = first_error.and(result);
-        }
-        if let Some(pause) = told.pause {
-            first_error = first_error.and(broker.rate_limit(queue, pause).await);
         }
     }
     first_error

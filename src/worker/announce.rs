@@ -7,7 +7,6 @@ use super::events::WorkerEvent;
 use super::held::Held;
 use crate::job::{Event, Outcome, Telling};
 use crate::settle::Verdict;
-use tokio::time::Instant;
 
 /// Tells how a job ended that this worker has settled. Jobs that go back uncounted are no news; a
 /// rate limit that one of them met stops this worker's claims for a while.
@@ -60,11 +59,7 @@ async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
 async fn respect_limit(shared: &Shared, held: &Held) {
     // Whether the window is full or not: the job says that it is.
     match shared.broker.rate_limit_ttl(&held.queue, Some(0)).await {
-        Ok(Some(left)) => {
-            let longest = shared.manners.as_ref().and_then(|m| m.limit_wait_max);
-            let wait = longest.map_or(left, |longest| left.min(longest));
-            *shared.limited_until() = Some(Instant::now() + wait);
-        }
+        Ok(Some(left)) => shared.limit(left),
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "the rate limit is not known"),
     }

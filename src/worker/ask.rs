@@ -106,7 +106,7 @@ async fn ask_again(
             Answer::Record(Restart::Over { .. }) if claimed.was_put_back() => {
                 put_back.push(claimed.asked());
             }
-            Answer::Record(Restart::Over { .. } | Restart::Later { .. }) => {
+            Answer::Record(Restart::Later { .. }) => {
                 doubtful.push(claimed.held.wire_id.clone());
             }
             _ => {}

@@ -13,7 +13,7 @@ use super::context::{Inner, JobContext};
 use super::events::WorkerEvent;
 use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
-use crate::job::{Ending, JobError, Report, RetryRule, RetryWish};
+use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
 use crate::settle::Ended;
 use crate::tasks::panic_text;
 
@@ -90,6 +90,9 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         shared.held.remove(held.id, &held.token);
         return;
     };
+    if let Telling::Limit(Some(pause)) = outcome.telling {
+        shared.limit(pause);
+    }
     let ended = Ended {
         id: held.id,
         wire_id: held.wire_id.clone(),

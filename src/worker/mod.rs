@@ -109,6 +109,13 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Claims nothing for this time: a rate limit was met.
+    fn limit(&self, pause: Duration) {
+        let longest = self.manners.as_ref().and_then(|m| m.limit_wait_max);
+        let wait = longest.map_or(pause, |longest| pause.min(longest));
+        *self.limited_until() = Some(Instant::now() + wait);
+    }
+
     /// Where the events of this worker go.
     fn events(&self) -> Option<&Events> {
         self.manners.as_ref().map(|manners| &manners.events)

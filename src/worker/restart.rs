@@ -169,7 +169,10 @@ async fn end_in_redis(shared: &Shared, held: &Held, outcome: Outcome) {
         max_attempts: 0,
         started_at: held.started_at,
         outcome,
-        manner: None,
+        manner: held
+            .wire
+            .as_ref()
+            .and_then(|wire| wire.manner(shared.manners.as_ref())),
     };
     if let Err(error) = tell(&shared.broker, &[&ended]).await {
         tracing::warn!(%error, job.id = %held.id, "redis not told");

@@ -278,3 +278,21 @@ async fn more_jobs_than_a_batch_are_finished() {
     assert_eq!(settled, vec![Settled::Done; many.len()]);
     assert_eq!(t.raw::<usize>("ZCARD @completed").await, many.len());
 }
+
+/// Its parent's keys are broken by somebody: the job ends all the same, and so do its neighbours.
+#[tokio::test]
+async fn a_parent_that_can_not_be_told_keeps_no_job_from_ending() {
+    let t = active(&["a", "b", "c"]).await;
+    t.raws(&[
+        "SET @p:dependencies text",
+        &format!("HSET @b parentKey {}:q:p", t.prefix),
+    ])
+    .await;
+    let all = ["a", "b", "c"].map(finish);
+    let settled = t.broker.finish(&t.queue, &all).await.unwrap();
+    assert_eq!(settled, [Settled::Done; 3]);
+    let done: Vec<String> = t.raw("ZRANGE @completed 0 -1").await;
+    assert_eq!(done, ["a", "b", "c"]);
+    let active: u64 = t.raw("LLEN @active").await;
+    assert_eq!(active, 0);
+}

@@ -49,11 +49,11 @@ pub(super) fn change(
             BrokerState::Completed | BrokerState::Failed => over(known, seen),
             BrokerState::Active if is_run_here(seen) => running_here(known, seen, hints, now_ms),
             BrokerState::Active => running(known, seen),
-            BrokerState::Delayed => waiting(known, seen, seen.due_ms, now_ms),
+            BrokerState::Delayed => waiting(known, seen, hints, seen.due_ms, now_ms),
             BrokerState::Wait
             | BrokerState::Paused
             | BrokerState::Prioritized
-            | BrokerState::WaitingChildren => waiting(known, seen, None, now_ms),
+            | BrokerState::WaitingChildren => waiting(known, seen, hints, None, now_ms),
             BrokerState::Orphan => None,
         },
     };
@@ -207,7 +207,13 @@ fn reopened(known: &KnownJob, attempts: i32, due_ms: Option<i64>) -> Change {
     }
 }
 
-fn waiting(known: &KnownJob, seen: &WireJob, due_ms: Option<i64>, now_ms: i64) -> Option<Change> {
+fn waiting(
+    known: &KnownJob,
+    seen: &WireJob,
+    hints: &Hints,
+    due_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<Change> {
     let failures = failures(known, seen);
     if known.status.is_final() {
         // Running a job again takes away when it was started. One that Bullwark put back has a
@@ -238,9 +244,13 @@ fn waiting(known: &KnownJob, seen: &WireJob, due_ms: Option<i64>, now_ms: i64) -
             ..unchanged(known)
         }),
         Status::Pending | Status::Failed => {
+            let has_counted = known.attempts > 0 && failures >= known.attempts;
+            let is_promoted = hints.is_promoted || (known.status == Status::Failed && has_counted);
             let is_due_changed = match (known.due_ms, due_ms) {
                 (Some(known), Some(seen)) => known.abs_diff(seen) > SAME_DUE_MS.unsigned_abs(),
-                (Some(known), None) => known > now_ms + SAME_DUE_MS,
+                // Available before it is due: somebody promoted it, or Redis was not told that it
+                // is put off, and gave it back when its lease ended. Then the record is right.
+                (Some(due), None) => due > now_ms + SAME_DUE_MS && is_promoted,
                 (None, Some(seen)) => seen > now_ms + SAME_DUE_MS,
                 (None, None) => false,
             };

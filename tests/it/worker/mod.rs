@@ -10,4 +10,5 @@ mod restarts;
 mod rig;
 mod script;
 mod shutdown;
+mod steering;
 mod writes;

@@ -1,0 +1,113 @@
+//! Steering a worker while it runs.
+
+use bullwark::worker::Steering;
+use serde_json::json;
+
+use super::rig::{Rig, eventually, within};
+use super::script::{Act, scripted};
+
+fn waiting_for(gate: &str) -> Act {
+    Act::Wait {
+        gate: gate.to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_worker_claims_nothing_until_it_is_resumed() {
+    let rig = Rig::new().await;
+    let steering = Steering::default();
+    assert!(
+        steering.pause(true).await,
+        "it may be paused before it runs"
+    );
+    let worker = rig.work(|options| options.steering = steering.clone());
+    let id = rig.enqueue(scripted("a", &[&[]])).await;
+    rig.until_redis(id, "Prioritized").await;
+    assert!(steering.is_paused());
+    assert_eq!(rig.probe.starts_of("a"), 0);
+    steering.resume();
+    rig.until(id, "completed").await;
+    worker.stop().await;
+    rig.close().await;
+}
+
+/// Fewer slots, then a pause that waits, while all slots are busy: neither gets in the other's way,
+/// and the worker goes on with the new number afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_waits_for_running_jobs_also_when_slots_are_taken_away() {
+    let rig = Rig::new().await;
+    let steering = Steering::default();
+    let worker = rig.work(|options| {
+        options.steering = steering.clone();
+        options.slots = 4;
+    });
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        ids.push(rig.enqueue(scripted(name, &[&[waiting_for("open")]])).await);
+    }
+    rig.probe.starts(4).await;
+    steering.set_slots(2);
+    let pausing = steering.clone();
+    let paused = tokio::spawn(async move { pausing.pause(true).await });
+    eventually("the pause", async || steering.is_paused().then_some(())).await;
+    assert!(!paused.is_finished(), "jobs run");
+    rig.probe.open("open");
+    assert!(within("the end of the pause", paused).await.unwrap());
+    for id in ids {
+        rig.until(id, "completed").await;
+    }
+    steering.resume();
+    for name in ["e", "f", "g"] {
+        rig.enqueue(scripted(name, &[&[waiting_for("later")]]))
+            .await;
+    }
+    rig.probe.starts(6).await;
+    assert_eq!((steering.size(), steering.running()), (2, 2));
+    rig.probe.open("later");
+    rig.probe.starts(7).await;
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+}
+
+/// Somebody who resumes a worker has not to wait for those who wanted it paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_worker_claims_at_once_and_the_pause_says_that_it_failed() {
+    let rig = Rig::new().await;
+    let steering = Steering::default();
+    let worker = rig.work(|options| {
+        options.steering = steering.clone();
+        options.slots = 2;
+    });
+    rig.enqueue(scripted("long", &[&[waiting_for("open")]]))
+        .await;
+    rig.probe.starts(1).await;
+    let pausing = steering.clone();
+    let paused = tokio::spawn(async move { pausing.pause(true).await });
+    eventually("the pause", async || steering.is_paused().then_some(())).await;
+    steering.resume();
+    let id = rig.enqueue(scripted("short", &[&[]])).await;
+    rig.until(id, "completed").await;
+    assert!(!within("the answer", paused).await.unwrap());
+    rig.probe.open("open");
+    worker.stop().await;
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_run_fails_with_the_reason() {
+    let rig = Rig::new().await;
+    let steering = Steering::default();
+    let worker = rig.work(|options| options.steering = steering.clone());
+    let mut request = scripted("a", &[&[waiting_for("never")]]);
+    request.max_attempts = Some(0);
+    let id = rig.enqueue(request).await;
+    rig.probe.starts(1).await;
+    assert!(!steering.cancel("another", None), "it runs no such job");
+    assert!(steering.cancel(&id.to_string(), Some("no longer needed")));
+    let job = rig.until(id, "dead_letter").await;
+    assert_eq!(job.error_message.as_deref(), Some("no longer needed"));
+    assert_eq!(json!(job.result), json!(null));
+    worker.stop().await;
+    rig.close().await;
+}
