@@ -23,14 +23,14 @@ local function keys_of_queue(queue_key)
     failed = base .. 'failed', waiting_children = base .. 'waiting-children' }
 end
 
--- The key of the queue of a job, from the key of the job: ids may hold no colon but those of a
--- schedule's iterations, which are never parents.
+-- `prefix:queue` of a job, and its id, from its key. Ids hold no colon but those of a schedule's
+-- iterations, `repeat:schedule:time`.
 local function queue_key_of(job_key)
-  return job_key:match('^(.*):[^:]*$')
+  return job_key:match('^(.-):repeat:.+:%d+$') or job_key:match('^(.*):[^:]*$')
 end
 
 local function id_of(job_key)
-  return job_key:match('([^:]*)$')
+  return job_key:match('^.-:(repeat:.+:%d+)$') or job_key:match('([^:]*)$')
 end
 
 -- A parent that has left `waiting-children`, or wherever else it waited, becomes available: next

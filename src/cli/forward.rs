@@ -9,9 +9,10 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::event_lines::{EventLines, LINES_MAX};
 use super::serve::{STOP_LIMIT, Signals};
 use super::worker::{WorkerFlags, work_until_signal};
-use super::{Done, Global, connect, output, whole};
+use super::{Done, Global, connect, whole};
 use crate::app::worker_id;
 use crate::broker::RateLimit;
 use crate::config::environment;
@@ -172,10 +173,12 @@ pub(crate) async fn run(
     if let Some(listener) = &admin {
         hello["admin"] = format!("http://{}", listener.local_addr()?).into();
     }
+    let lines = EventLines::start()?;
+    let stuck = lines.stuck().clone();
     let events = match global.json {
         true => Events::to(move |event| match event {
-            WorkerEvent::Ready => output::json(&hello),
-            event => output::json(&line(event)),
+            WorkerEvent::Ready => lines.write(hello.to_string()),
+            event => lines.write(line(event).to_string()),
         }),
         false => Events::default(),
     };
@@ -185,10 +188,10 @@ pub(crate) async fn run(
         steering.pause(false).await;
     }
     let (tasks, stop_admin) = (Tasks::new(), CancellationToken::new());
+    // Not where to: the address may hold a secret.
     tracing::info!(
         worker = options.worker_id,
         slots = options.slots,
-        url,
         "forwarding"
     );
     let serving = Tasks::new();
@@ -204,6 +207,9 @@ pub(crate) async fn run(
     let worked = tokio::select! {
         worked = work_until_signal(&app, options, signals) => Some(worked),
         () = steering.abandoned().cancelled() => None,
+        () = stuck.cancelled() => {
+            return Err(anyhow!("{LINES_MAX} event lines wait on standard output: nobody reads it").into());
+        }
     };
     events.tell(WorkerEvent::Closed);
     steering.set_closed();

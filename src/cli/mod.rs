@@ -12,6 +12,7 @@ mod connect;
 mod dev;
 mod endpoints;
 mod enqueue;
+mod event_lines;
 mod forward;
 mod import;
 mod jobs;

@@ -12,6 +12,8 @@ use super::status::{Event, Status};
 /// What the record keeps of an error text, in characters. Longer texts are cut.
 pub const ERROR_MESSAGE_MAX: usize = 8 * 1024;
 
+/// The longest that one answer may close a queue.
+const LIMIT_MAX: Duration = Duration::from_secs(3600);
 /// The longest that a handler may put a job off. Longer delays are cut.
 const DELAY_MAX: Duration = Duration::from_millis(DELAY_MAX_MS);
 
@@ -161,7 +163,7 @@ impl Ending {
             Self::Error(JobError::RateLimited(pause)) => {
                 let why = "rate limit met".to_owned();
                 let mut limited = without_retry(Event::Released, why, Duration::ZERO, rule);
-                limited.telling = Telling::Limit(pause);
+                limited.telling = Telling::Limit(pause.map(|pause| pause.min(LIMIT_MAX)));
                 return Some(limited);
             }
             Self::Error(JobError::Reported(report)) => {

@@ -20,7 +20,7 @@ mod verify;
 use crate::broker::BrokerError;
 use crate::record::RecordError;
 
-pub use mirror::{Mirror, catch_up, start as start_mirror};
+pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use relay::{relay, relay_outbox};
 pub use verify::{Difference, Verdict, verify};

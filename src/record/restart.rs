@@ -63,7 +63,7 @@ struct RefusedRow {
     result: Option<String>,
     error_message: Option<String>,
     delay_ms: Option<i64>,
-    is_foreign: bool,
+    is_promoted: bool,
 }
 
 /// A start that Redis made, as the record is asked about it.
@@ -127,7 +127,7 @@ pub async fn restart_many(
                                          WHEN 'pending' THEN j.scheduled_for END, now())
                   <= now() + interval '1 second'
                OR (j.status = 'failed' AND u.made >= j.attempts)
-               OR j.wire IS NOT NULL OR j.redis_id IS NOT NULL)
+               OR (j.status = 'pending' AND j.redis_id IS NOT NULL))
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ), lost AS (
@@ -164,12 +164,17 @@ pub async fn restart_many(
             .copied()
             .collect();
         sqlx::query_as(
-            "SELECT id, status, result::text, error_message,
-               (extract(epoch FROM coalesce(CASE status WHEN 'failed' THEN next_retry_at
-                  ELSE scheduled_for END, now()) - now()) * 1000)::bigint AS delay_ms,
-               redis_id IS NOT NULL AS is_foreign
-             FROM jobs WHERE id = ANY($1)",
+            "SELECT j.id, j.status, j.result::text, j.error_message,
+               (extract(epoch FROM coalesce(CASE j.status WHEN 'failed' THEN j.next_retry_at
+                  ELSE j.scheduled_for END, now()) - now()) * 1000)::bigint AS delay_ms,
+               -- As above: promoted by somebody, so it is locked and not put off.
+               (j.status = 'failed' AND u.made >= j.attempts)
+                 OR (j.status = 'pending' AND j.redis_id IS NOT NULL) AS is_promoted
+             FROM unnest($1::uuid[], $2::int[]) AS u (id, made) JOIN jobs j ON j.id = u.id
+             WHERE j.id = ANY($3)",
         )
+        .bind(&ids)
+        .bind(&made)
         .bind(&missing)
         .fetch_all(&record.writers)
         .await?
@@ -212,7 +217,7 @@ fn answer(
     }
     // Not over and not started: not due, or locked.
     match row.delay_ms {
-        Some(delay_ms) if delay_ms > 0 && !row.is_foreign => Ok(Restart::Later { delay_ms }),
+        Some(delay_ms) if delay_ms > 0 && !row.is_promoted => Ok(Restart::Later { delay_ms }),
         _ => Ok(Restart::Locked),
     }
 }
@@ -220,15 +225,20 @@ fn answer(
 /// Opens jobs that are over in the record and that a `BullMQ` client has put back by hand (`retry`
 /// on a dashboard). Open ones stay as they are. Returns how many were opened.
 ///
-/// A start whose number leaves one out is that of a job which Bullwark itself had put back, and
-/// which ended since: Redis has forgotten that, and it must not run again.
-pub async fn reopen_many(record: &Record, starts: &[Asked]) -> Result<u64, RecordError> {
+/// Only the start that follows the last one counts, unless it is certain by other means that a
+/// client wants it (`is_certain`). A number that leaves one out is that of a job which Bullwark had
+/// put back, a lower one is an older memory of Redis: those ended, and must not run again.
+pub async fn reopen_many(
+    record: &Record,
+    starts: &[Asked],
+    is_certain: bool,
+) -> Result<u64, RecordError> {
     let done = sqlx::query(
         "WITH wanted AS (
            SELECT j.id, least(greatest(u.made, 0), j.max_attempts) AS made
            FROM unnest($1::uuid[], $2::int[], $3::int[]) AS u (id, made, number)
            JOIN jobs j ON j.id = u.id
-           WHERE j.status IN ('completed', 'dead_letter') AND u.number <= j.attempt + 1
+           WHERE j.status IN ('completed', 'dead_letter') AND (u.number = j.attempt + 1 OR $4)
            ORDER BY j.id FOR NO KEY UPDATE OF j
          ), opened AS (
            UPDATE jobs j SET status = 'pending', attempts = w.made, lease_losses = 0,
@@ -247,9 +257,9 @@ pub async fn reopen_many(record: &Record, starts: &[Asked]) -> Result<u64, Recor
     .bind(starts.iter().map(|start| start.id).collect::<Vec<_>>())
     .bind(starts.iter().map(|start| start.made).collect::<Vec<_>>())
     .bind(starts.iter().map(|start| start.number).collect::<Vec<_>>())
+    .bind(is_certain)
     .execute(&record.writers)
     .await?;
-    // A note in the log for each.
     Ok(done.rows_affected())
 }
 
@@ -269,4 +279,18 @@ pub async fn lost_often(
     .fetch_all(&record.writers)
     .await?;
     Ok(often.into_iter().collect())
+}
+
+/// Notes that Redis has counted a start of a job that is over, so that the numbers of both stay in
+/// step: a later retry by a client is known by its number.
+pub async fn count_start(record: &Record, id: Uuid, number: i32) -> Result<(), RecordError> {
+    sqlx::query(
+        "UPDATE jobs SET attempt = $2 WHERE id = $1 AND attempt < $2
+           AND status IN ('completed', 'dead_letter', 'cancelled')",
+    )
+    .bind(id)
+    .bind(number)
+    .execute(&record.writers)
+    .await?;
+    Ok(())
 }

@@ -14,11 +14,17 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
     let Some(events) = shared.events() else {
         return;
     };
-    if held.verdict() != Some(Verdict::Accepted) {
-        let id = &held.wire_id;
-        return events.error(format!(
-            "Lock mismatch for job {id}. Cmd moveToFinished from active"
-        ));
+    let id = &held.wire_id;
+    match held.verdict() {
+        Some(Verdict::Accepted) => {}
+        _ if outcome.telling == Telling::Nothing => return,
+        Some(Verdict::Refused) => {
+            let why = "it was cancelled, or started elsewhere meanwhile";
+            return events.error(format!("the end of job {id} does not count: {why}"));
+        }
+        Some(Verdict::GivenUp) | None => {
+            return events.error(format!("the end of job {id} was given up; it runs again"));
+        }
     }
     if let Telling::Limit(_) = outcome.telling {
         return respect_limit(shared, held).await;

@@ -11,6 +11,8 @@ use crate::record::adopt::{self, ForeignJob};
 use crate::record::restart::{self, Asked, Restart};
 use crate::record::{Record, RecordError};
 
+/// How long a job rests about which the stores give no sensible answer.
+const STRANGE_DELAY: Duration = Duration::from_secs(5);
 /// The pause between two tries to reach the record.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -33,12 +35,9 @@ impl Claimed {
         }
     }
 
-    /// It was not started since a client put it back by hand, or added it. For a job of which the
-    /// record says that it is over, that means that it shall run again. A client may have reset
-    /// all counts, so of a foreign job they say nothing; of ours, a first start is not asked about.
+    /// It was not started since somebody put it back.
     fn was_put_back(&self) -> bool {
-        let job = &self.wire.job;
-        !job.was_started && (job.attempts_started > 1 || !self.wire.is_own)
+        !self.wire.job.was_started
     }
 }
 
@@ -47,7 +46,23 @@ pub(super) async fn ask(shared: &Shared, queue: &QueueName, jobs: &[Claimed]) ->
     loop {
         match try_ask(shared, queue, jobs).await {
             Ok(answers) => return answers,
-            Err(error) => tracing::warn!(%error, jobs = jobs.len(), "restarts not checked"),
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, jobs = jobs.len(), "restarts not checked");
+            }
+            // No retry helps: the one at fault rests, the others are asked about without it.
+            Err(error) => match jobs {
+                [only] => {
+                    tracing::error!(%error, job.id = %only.held.id, "a restart can't be checked");
+                    let delay_ms = STRANGE_DELAY.as_millis() as i64;
+                    return vec![Answer::Record(Restart::Later { delay_ms })];
+                }
+                _ => {
+                    let (first, second) = jobs.split_at(jobs.len() / 2);
+                    let mut answers = Box::pin(ask(shared, queue, first)).await;
+                    answers.extend(Box::pin(ask(shared, queue, second)).await);
+                    return answers;
+                }
+            },
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -100,21 +115,33 @@ async fn ask_again(
     jobs: &[Claimed],
     answers: &[Answer],
 ) -> Result<Option<Vec<Restart>>, ReconcileError> {
-    let (mut put_back, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut put_back, mut reset, mut doubtful) = (Vec::new(), Vec::new(), Vec::new());
     for (claimed, answer) in jobs.iter().zip(answers) {
         match answer {
             Answer::Record(Restart::Over { .. }) if claimed.was_put_back() => {
-                put_back.push(claimed.asked());
+                match claimed.wire.job.attempts_started {
+                    1 => reset.push(claimed),
+                    _ => put_back.push(claimed.asked()),
+                }
             }
-            Answer::Record(Restart::Later { .. }) => {
-                doubtful.push(claimed.held.wire_id.clone());
-            }
+            Answer::Record(Restart::Later { .. }) => doubtful.push(claimed.held.wire_id.clone()),
             _ => {}
         }
     }
     let mut changed = 0;
     if !put_back.is_empty() {
-        changed += restart::reopen_many(&shared.record, &put_back).await?;
+        changed += restart::reopen_many(&shared.record, &put_back, false).await?;
+    }
+    if !reset.is_empty() {
+        // The client may have reset the counts, too; then only events tell.
+        let ids: Vec<String> = reset.iter().map(|c| c.held.wire_id.clone()).collect();
+        let wanted = reconcile::put_back_by_clients(&shared.broker, queue, &ids).await?;
+        let wanted: Vec<Asked> = reset
+            .iter()
+            .filter(|claimed| wanted.contains(&claimed.held.wire_id))
+            .map(|claimed| claimed.asked())
+            .collect();
+        changed += restart::reopen_many(&shared.record, &wanted, true).await?;
     }
     if !doubtful.is_empty() {
         changed += reconcile::catch_up(&shared.record, &shared.broker, queue, &doubtful).await?;

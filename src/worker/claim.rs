@@ -32,14 +32,15 @@ const NUMBER_MAX: u32 = 1_000_000_000;
 /// The pause after a failed claim.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Claims until `stop`. Jobs go to tasks of their own.
-pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+/// Claims until `stop`. Jobs go to tasks of their own. Calls `ready` when it is connected.
+pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: impl FnOnce()) {
     let mut waker = shared.broker.waker();
     let names: Vec<QueueName> = shared.queues.iter().map(|q| q.name.clone()).collect();
     tokio::select! {
         () = connect(&shared, &mut waker, &names) => {}
         () = stop.cancelled() => return,
     }
+    ready();
     let mut is_drained = false;
     while !stop.is_cancelled() {
         let free = tokio::select! {
@@ -54,6 +55,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let (pause, next_due) = match take_turn(&shared, first).await {
             Turn::Paused => {
+                // Paused, too, it is one of the queue's workers on dashboards.
+                if let Err(error) = waker.open(&names).await {
+                    tracing::warn!(%error, "no connection while paused");
+                }
                 tokio::select! {
                     () = shared.steering.until_paused(false) => {}
                     () = stop.cancelled() => return,
@@ -178,7 +183,7 @@ async fn claim_round(
             lease: shared.lease,
             worker_name: manners.and_then(|manners| manners.name.clone()),
             limit: manners.and_then(|manners| manners.limit),
-            whole: manners.is_some(),
+            whole: shared.handlers.forwards(),
         };
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
@@ -233,6 +238,7 @@ fn start(
         let is_first = job.attempts_started == 1
             && job.attempts_made == 0
             && job.stalled_count == 0
+            && job.stacktrace.is_none() // a client that runs it again may reset the counts
             && job.deferred_failure.is_none();
         let (id, number, envelope) = match (own_id, &options.envelope) {
             (Some(id), Some(envelope)) if is_first => (id, 1, Some(envelope)),
@@ -245,7 +251,8 @@ fn start(
         };
         let envelope = envelope.cloned();
         // The hot path keeps nothing that it does not need.
-        let needs_wire = envelope.is_none() || shared.manners.is_some();
+        let needs_wire =
+            envelope.is_none() || shared.manners.is_some() || shared.handlers.forwards();
         let wire = needs_wire.then(|| Arc::new(Wire::new(job.clone(), &options)));
         let held = Held::new(id, &job.id, queue, token, number, started_at).with_wire(wire.clone());
         let held = Arc::new(match envelope {
@@ -254,11 +261,11 @@ fn start(
         });
         if let Err(holder) = shared.held.claim(&held) {
             match wire {
-                // Told of its end a moment ago, Redis has handed it out again: its next run.
-                Some(wire) if holder.has_ended() => {
+                // Its end, or who ran it, has put it back a moment ago: its next run.
+                Some(wire) => {
                     run_next(shared, queue, holder, Claimed { wire, held, slot });
                 }
-                _ => held_already.push((held, slot)),
+                None => held_already.push((held, slot)),
             }
         } else if let Some(envelope) = envelope {
             let taken = TakenJob {
@@ -301,8 +308,10 @@ fn start(
 fn run_next(shared: &Arc<Shared>, queue: &QueueName, holder: Arc<Held>, claimed: Claimed) {
     let (shared_clone, queue) = (shared.clone(), queue.clone());
     shared.jobs.spawn("restart", async move {
-        let gone = holder.gone.cancelled();
-        let is_gone = tokio::time::timeout(HELD_PATIENCE, gone).await.is_ok();
+        // Nobody renews the lease of a claim that waits.
+        let patience = HELD_PATIENCE.min(shared_clone.lease / 2);
+        let gone = tokio::time::timeout(patience, holder.gone.cancelled());
+        let is_gone = gone.await.is_ok();
         if is_gone && shared_clone.held.claim(&claimed.held).is_ok() {
             return restart(shared_clone, queue, vec![claimed]).await;
         }

@@ -87,6 +87,9 @@ async fn ask(shared: &Shared, held: &Held, completes: bool) -> Option<Settled> {
                 if let Some(events) = shared.events() {
                     events.error(error.to_string());
                 }
+                if !error.is_unavailable() {
+                    return None; // no retry helps: left to its lease
+                }
             }
         }
         tokio::select! {

@@ -90,7 +90,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         shared.held.remove(held.id, &held.token);
         return;
     };
-    if let Telling::Limit(Some(pause)) = outcome.telling {
+    if let (Some(_), Telling::Limit(Some(pause))) = (&shared.manners, outcome.telling) {
         shared.limit(pause);
     }
     let ended = Ended {

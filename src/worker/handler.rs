@@ -146,6 +146,11 @@ impl Handlers {
         self.any = Some(Arc::new(forward));
     }
 
+    /// Whether jobs are delivered, with all that Redis has of them.
+    pub(super) fn forwards(&self) -> bool {
+        self.any.is_some()
+    }
+
     /// The types with their schemas, for the check of requests.
     pub fn job_types(&self) -> Result<JobTypes, InvalidType> {
         let mut types = JobTypes::default();

@@ -118,10 +118,6 @@ impl Held {
         self.phase.load(Ordering::Relaxed) == Phase::Running as u8
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == Phase::Ended as u8
-    }
-
     pub(super) fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -238,8 +238,8 @@ impl Worker {
         });
 
         shared.steering.set_slots(self.options.slots);
-        stalled::start(&shared, &background, &ended);
-        claim::run(shared.clone(), stop).await;
+        let ready = || stalled::start(&shared, &background, &ended);
+        claim::run(shared.clone(), stop, ready).await;
         if let Some(events) = shared.events() {
             events.tell(WorkerEvent::Closing);
         }

@@ -63,11 +63,16 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
                 continue;
             }
             let shared_clone = shared.clone();
-            shared.jobs.spawn("job", async move {
+            let mut run = Box::pin(async move {
                 let Claimed { wire, held, slot } = claimed;
                 carry_out(&shared_clone, &wire, &held, answer).await;
                 drop(slot);
             });
+            // BullMQ's users see jobs start in the order of the queue: each begins here, in turn,
+            // before the runtime's threads take over in whatever order.
+            if shared.manners.is_none() || futures_util::poll!(run.as_mut()).is_pending() {
+                shared.jobs.spawn("job", run);
+            }
         }
         // A lock of the record lasts for a statement or a step: short, and no reason to put off.
         if jobs.is_empty() && !locked.is_empty() {
@@ -87,6 +92,7 @@ async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
     let stalled: Vec<Uuid> = jobs
         .iter()
         .filter(|claimed| claimed.wire.job.stalled_count >= SUSPECT_LOSSES)
+        .filter(|claimed| claimed.slot._turn.is_none())
         .map(|claimed| claimed.held.id)
         .collect();
     if stalled.is_empty() {
@@ -99,7 +105,7 @@ async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
     });
     let (mut passed, mut waiting) = (Vec::with_capacity(jobs.len()), Vec::new());
     for mut claimed in jobs {
-        if suspects.contains(&claimed.held.id) {
+        if suspects.contains(&claimed.held.id) && claimed.slot._turn.is_none() {
             match shared.suspect.clone().try_acquire_owned() {
                 Ok(turn) => claimed.slot._turn = Some(turn),
                 Err(_) => {
@@ -129,6 +135,10 @@ async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, ans
             error,
         }) => {
             tracing::info!(job.id = %held.id, %status, "not run again: the record says it is over");
+            let counted = restart::count_start(&shared.record, held.id, held.attempt).await;
+            if let Err(error) = counted {
+                tracing::warn!(%error, job.id = %held.id, "a start is not counted");
+            }
             end_in_redis(shared, held, over(status, result, error)).await;
         }
         Answer::Unrecordable(why) => {
@@ -212,7 +222,7 @@ async fn run(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Held, restarted: Res
             retry_delay_seconds: restarted.retry_delay_seconds,
             backoff: restarted.backoff,
         },
-        false => wire.retry_rule(restarted.max_attempts),
+        false => wire.retry_rule(restarted.attempts, restarted.max_attempts),
     };
     let verdict = deferred_failure(shared, job, restarted.lease_losses);
     // The record numbers the start; Redis may have lost count.

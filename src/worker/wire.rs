@@ -25,11 +25,12 @@ impl Wire {
         }
     }
 
-    /// The rule for the ending of an attempt of a foreign job: Redis counts its failures, and its
-    /// options name its delays. `max_attempts` are the retries that the record allows.
-    pub(super) fn retry_rule(&self, max_attempts: u32) -> RetryRule {
+    /// The rule for the ending of an attempt of a foreign job: its options name its delays. Redis
+    /// counts its failures, unless it was not told of one that the record has. `max_attempts` are
+    /// the retries that the record allows.
+    pub(super) fn retry_rule(&self, recorded: u32, max_attempts: u32) -> RetryRule {
         RetryRule {
-            attempts: self.job.attempts_made.min(max_attempts),
+            attempts: self.job.attempts_made.max(recorded).min(max_attempts),
             max_attempts,
             retry_delay_seconds: 0,
             backoff: Some(

@@ -47,7 +47,7 @@ pub(super) fn change(
         Some(_) if known.status.is_final() && !may_reopen(known, hints) => None,
         Some(seen) => match seen.state {
             BrokerState::Completed | BrokerState::Failed => over(known, seen),
-            BrokerState::Active if is_run_here(seen) => running_here(known, seen, hints, now_ms),
+            BrokerState::Active if is_run_here(seen) => running_here(known, hints, now_ms),
             BrokerState::Active => running(known, seen),
             BrokerState::Delayed => waiting(known, seen, hints, seen.due_ms, now_ms),
             BrokerState::Wait
@@ -165,11 +165,10 @@ fn over(known: &KnownJob, seen: &WireJob) -> Option<Change> {
 
 /// A worker of ours holds it, who writes what becomes of it. It was only faster than the news that
 /// a client ran the job again or made it available, without which the record does not let it start.
-fn running_here(known: &KnownJob, seen: &WireJob, hints: &Hints, now_ms: i64) -> Option<Change> {
+fn running_here(known: &KnownJob, hints: &Hints, now_ms: i64) -> Option<Change> {
     if known.status.is_final() {
-        // It holds a start that the record does not know.
-        let is_next = signed(seen.attempts_started) == known.attempt.saturating_add(1);
-        return is_next.then(|| reopened(known, failures(known, seen), None));
+        // Whether a client ran it again, its worker finds out before it runs.
+        return None;
     }
     let is_later = known.due_ms.is_some_and(|due| due > now_ms + SAME_DUE_MS);
     (hints.is_promoted && is_later).then(|| Change {
@@ -216,11 +215,12 @@ fn waiting(
 ) -> Option<Change> {
     let failures = failures(known, seen);
     if known.status.is_final() {
-        // Running a job again takes away when it was started. One that Bullwark put back has a
-        // number above all that the record knows; its claim asks, and is told that it is over.
-        let is_retried = seen.processed_ms.is_none();
-        return (is_retried && signed(seen.attempts_started) <= known.attempt)
-            .then(|| reopened(known, failures, due_ms));
+        // Running a job again takes away when it was started, and may take away how often. One that
+        // Bullwark put back has a number above all that the record knows, one that an older memory
+        // of Redis shows a number below: its claim asks, and is told that it is over.
+        let starts = signed(seen.attempts_started);
+        let is_retried = seen.processed_ms.is_none() && (starts == known.attempt || starts == 0);
+        return is_retried.then(|| reopened(known, failures, due_ms));
     }
     if failures > known.attempts {
         return Some(Change {

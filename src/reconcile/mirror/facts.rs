@@ -18,8 +18,6 @@ pub(super) struct Facts<'a> {
     ended: Option<&'a Entry>,
     removed: bool,
     retried: bool,
-    /// It was started after that.
-    started_since: bool,
     returned: bool,
     promoted: bool,
     running: bool,
@@ -65,10 +63,7 @@ impl<'a> Facts<'a> {
         let prev = || entry.bytes("prev").unwrap_or_default();
         match entry.name() {
             b"added" => self.added = Some(entry),
-            b"active" => {
-                self.running = true;
-                self.started_since = self.retried;
-            }
+            b"active" => self.running = true,
             b"completed" | b"failed" => {
                 self.ended = Some(entry);
                 self.running = false;
@@ -88,15 +83,12 @@ impl<'a> Facts<'a> {
                 match prev() {
                     b"failed" | b"completed" => {
                         self.retried = true;
-                        self.started_since = false;
                         // How it ended before is of no interest any more.
                         self.ended = None;
                     }
                     b"active" => {
                         self.returned = true;
                         self.promoted = false;
-                        // The run that was asked for has been; this one is given back.
-                        self.retried &= !self.started_since;
                     }
                     b"delayed" => self.promoted = true,
                     _ => {}

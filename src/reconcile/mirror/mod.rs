@@ -22,6 +22,8 @@ mod facts;
 mod follow;
 mod scan;
 
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
 pub use follow::{Mirror, start};
@@ -144,6 +146,35 @@ pub async fn catch_up(
     )
     .await?;
     Ok(mirrored.changed)
+}
+
+/// Of these jobs, those that a client has put back after they were over, and that were started at
+/// most once since: what events say, where the counts in Redis say nothing because the client has
+/// reset them. A memory of Redis that has lost its end has lost these events as well.
+pub async fn put_back_by_clients(
+    broker: &Broker,
+    queue: &QueueName,
+    wire_ids: &[String],
+) -> Result<HashSet<String>, ReconcileError> {
+    let entries = broker.newest_events(queue, CATCH_UP_EVENTS_MAX).await?;
+    let mut put_back: HashMap<&str, bool> = HashMap::new(); // started since
+    for entry in &entries {
+        let id = entry
+            .bytes("jobId")
+            .and_then(|id| std::str::from_utf8(id).ok());
+        let known = id.and_then(|id| wire_ids.iter().find(|known| *known == id));
+        let Some(id) = known else { continue };
+        let is_retry = matches!(entry.bytes("prev"), Some(b"failed" | b"completed"));
+        match (entry.name(), put_back.get(id.as_str())) {
+            (b"waiting", _) if is_retry => drop(put_back.insert(id, false)),
+            (b"active", Some(false)) => drop(put_back.insert(id, true)),
+            (b"active" | b"waiting" | b"delayed" | b"completed" | b"failed", _) => {
+                put_back.remove(id.as_str());
+            }
+            _ => {}
+        }
+    }
+    Ok(put_back.into_keys().map(str::to_owned).collect())
 }
 
 /// Brings open rows to what Redis shows of their jobs, where events were missed. Returns how many
