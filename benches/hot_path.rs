@@ -246,6 +246,7 @@ fn ended(queue: &QueueName, id: &str) -> Ended {
         started_at: bullwark::clock::now(),
         outcome: Ending::Value("null".into()).settle(&rule, 0.0).unwrap(),
         manner: None,
+        kept_result: None,
     }
 }
 

@@ -40,6 +40,7 @@ for at = FIRST, #ARGV, STRIDE do
 end
 local codes, done = take_active(prefix, key.active, stalled, ids, tokens)
 if done == 0 then return refusals(codes) end
+trim_events(events, meta) -- before anything is added: what is new must be heard
 
 local scores, removed = {}, {}
 for i = 1, #ids do
@@ -78,5 +79,4 @@ if options.metrics_points_max then
   count_metrics(metrics, points, done, now, options.metrics_points_max)
 end
 after_ending(key, meta)
-trim_events(events, meta)
 return refusals(codes)

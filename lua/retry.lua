@@ -35,6 +35,7 @@ for at = FIRST, #ARGV, STRIDE do
 end
 local codes, done = take_active(prefix, active, stalled, ids, tokens, ARGV[3] ~= '')
 if done == 0 then return refusals(codes) end
+trim_events(events, meta) -- before anything is added: what is new must be heard
 
 -- What is due goes before what only failed now: the contract.
 local PROMOTE_MAX = 1000
@@ -72,5 +73,4 @@ for i = 1, #ids do
 end
 flush(batch, key, meta)
 wake_for_slot(key.marker, meta)
-trim_events(events, meta)
 return refusals(codes)

@@ -34,17 +34,17 @@ pub(crate) struct ForwardFlags {
     name: Option<String>,
     /// Milliseconds that a lock lasts
     #[arg(long, requires = "forward", value_name = "MS", default_value_t = 30_000,
-        value_parser = whole(1..=86_400_000))]
+        value_parser = whole(1..=2_147_483_647))]
     lock_duration: u32,
     /// Milliseconds between renewals [default: half of the lock]
-    #[arg(long, requires = "forward", value_name = "MS", value_parser = whole(1..=86_400_000))]
+    #[arg(long, requires = "forward", value_name = "MS", value_parser = whole(1..=2_147_483_647))]
     lock_renew_time: Option<u32>,
     /// Never renew locks
     #[arg(long, requires = "forward")]
     skip_lock_renewal: bool,
     /// Milliseconds between looks at stalled jobs
     #[arg(long, requires = "forward", value_name = "MS", default_value_t = 30_000,
-        value_parser = whole(1..=86_400_000))]
+        value_parser = whole(1..=2_147_483_647))]
     stalled_interval: u32,
     /// How often a job may stall before it fails
     #[arg(long, requires = "forward", value_name = "N", default_value_t = 1,
@@ -61,7 +61,7 @@ pub(crate) struct ForwardFlags {
     limiter: Option<RateLimit>,
     /// The longest sleep in milliseconds when a rate limit is met
     #[arg(long, requires = "forward", value_name = "MS", default_value_t = 30_000,
-        value_parser = whole(1..=86_400_000))]
+        value_parser = whole(0..=2_147_483_647))]
     maximum_rate_limit_delay: u32,
     /// Seconds of waiting before an idle worker looks by itself
     #[arg(long, requires = "forward", value_name = "S", default_value_t = 5.0,
@@ -74,7 +74,7 @@ pub(crate) struct ForwardFlags {
     #[arg(long, requires = "forward", value_name = "RULE", value_parser = keep)]
     remove_on_fail: Option<KeepFinished>,
     /// Minutes of metrics that Redis keeps
-    #[arg(long, requires = "forward", value_name = "N", value_parser = whole(1..=10_000_000))]
+    #[arg(long, requires = "forward", value_name = "N", value_parser = whole(0..=10_000_000))]
     metrics: Option<u32>,
     /// Begin only when POST /resume is called
     #[arg(long, requires = "admin")]
@@ -122,8 +122,9 @@ impl ForwardFlags {
             // A timer of half the time, as BullMQ's, so that a renewal is never later than asked.
             renew_every: (!self.skip_lock_renewal).then(|| ms(renew_ms) / 2),
             limit: self.limiter,
-            limit_wait_max: Some(ms(self.maximum_rate_limit_delay)),
-            starts_max: self.max_started_attempts,
+            limit_wait_max: (self.maximum_rate_limit_delay > 0)
+                .then(|| ms(self.maximum_rate_limit_delay)),
+            starts_max: self.max_started_attempts.filter(|max| *max > 0),
             keep_completed: self.remove_on_complete,
             keep_failed: self.remove_on_fail,
             stalled: (!self.skip_stalled_check).then(|| StalledCheck {
@@ -163,7 +164,10 @@ pub(crate) async fn run(
     let target = Forward::to(url, secret.as_deref().map(Secret::new), timeout)?;
     let mut app = connect::app_with_patience(global.config()?).await?;
     app.handlers.forward(target);
-    app.name_connections(forward.name.clone(), forward.metrics)?;
+    app.name_connections(
+        forward.name.clone(),
+        forward.metrics.filter(|points| *points > 0),
+    )?;
     let admin = match forward.admin {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -208,7 +212,8 @@ pub(crate) async fn run(
         worked = work_until_signal(&app, options, signals) => Some(worked),
         () = steering.abandoned().cancelled() => None,
         () = stuck.cancelled() => {
-            return Err(anyhow!("{LINES_MAX} event lines wait on standard output: nobody reads it").into());
+            let why = "event lines wait on standard output: nobody reads it";
+            return Err(anyhow!("{LINES_MAX} {why}").into());
         }
     };
     events.tell(WorkerEvent::Closed);

@@ -29,7 +29,11 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerFlags {
     /// Queue to serve; repeat for several, first one first, or weighted: --queue a=3 --queue b=1
-    #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
+    #[arg(
+        long = "queue",
+        value_name = "NAME[=WEIGHT]",
+        allow_hyphen_values = true
+    )]
     queues: Vec<ServedQueue>,
     /// Jobs at once [default: 50; 1 with --forward]
     #[arg(long, value_parser = whole(1..=10_000))]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -17,10 +18,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::observe::observe;
 use super::problem::{Code, Problem};
 use super::{connection, method_not_allowed, route_not_found};
 use crate::worker::{Events, SLOTS_MAX, Steering, WorkerEvent};
 
+/// How long a pause may wait for the jobs that run.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long requests in flight may take to end when the worker has ended: the answer to `/close`.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -50,6 +54,9 @@ pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: C
         .route("/close", post(close))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
+        .layer(from_fn(|request: Request, next: Next| {
+            observe(PAUSE_PATIENCE, request, next)
+        }))
         .with_state(admin);
     connection::serve(router, listener, shutdown, STOP_LIMIT).await;
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The longest queue name, in bytes: the width of `jobs.job_queue` in the record.
-pub const QUEUE_NAME_MAX: usize = 50;
+pub const QUEUE_NAME_MAX: usize = 255;
 
 /// A queue name that is safe in a Redis key.
 ///

@@ -182,9 +182,11 @@ impl ForeignJob {
     }
 }
 
-/// JSON text that the record can hold: the text itself if it is such, else as a JSON string.
+/// JSON text that the record can hold: the text itself if it is such, else as a JSON string. Read
+/// whole, because PostgreSQL refuses more than a syntax check: halves of surrogate pairs, which
+/// JavaScript makes when it cuts a text, numbers out of range, and what is nested too deeply.
 pub(super) fn storable_json(text: &str) -> String {
-    let is_json = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
+    let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
     match is_json && !text.contains("\\u0000") {
         true => text.to_owned(),
         false => serde_json::Value::from(storable_text(text)).to_string(),

@@ -91,6 +91,13 @@ impl Lane {
                 matches!(error, RecordError::Refused { .. }) || strange_errors > STRANGE_ERRORS_MAX;
             match ended.as_mut_slice() {
                 [only] if is_refused => {
+                    // What was done is done: the record keeps a result that it can not hold (half
+                    // a surrogate pair, a NUL) as a text, and Redis gets it as it is.
+                    if let (Some(result), None) = (&only.outcome.result, &only.kept_result) {
+                        only.kept_result = Some(as_text(result));
+                        strange_errors = 0;
+                        continue;
+                    }
                     // The record can not hold this outcome. The job must still end.
                     tracing::error!(job.id = %only.id, %error, "the record refused an outcome");
                     if only.outcome.event == Event::Discarded {
@@ -142,7 +149,10 @@ impl Lane {
             attempt: ended.attempt,
             worker_id: self.worker_id.clone(),
             started_at: ended.started_at,
-            outcome: ended.outcome.clone(),
+            outcome: Outcome {
+                result: ended.kept_result.clone().or(ended.outcome.result.clone()),
+                ..ended.outcome.clone()
+            },
         }
     }
 }
@@ -173,4 +183,9 @@ fn unstorable(outcome: &Outcome, why: &RecordError) -> Outcome {
         stack: None,
         telling: Telling::Event,
     }
+}
+
+/// Any text as a JSON string that PostgreSQL takes.
+fn as_text(json: &str) -> String {
+    serde_json::Value::from(json.replace('\0', "\u{fffd}")).to_string()
 }

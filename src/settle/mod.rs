@@ -55,6 +55,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// How Redis is told, where that differs from Bullwark's own way.
     pub manner: Option<Box<Manner>>,
+    /// What the record keeps of the result, when it can not hold the result itself: JSON text.
+    pub kept_result: Option<String>,
 }
 
 /// How the end of a job is written to Redis: the wishes of the `BullMQ` client that added it.

@@ -106,6 +106,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
             .wire
             .as_ref()
             .and_then(|wire| wire.manner(shared.manners.as_ref())),
+        kept_result: None,
     };
     let told = shared.manners.is_some().then(|| ended.outcome.clone());
     if let Err(error) = shared.settle.hand_over(ended).await {

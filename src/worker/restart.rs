@@ -9,10 +9,12 @@
 //! a suspect that waits for its turn has not begun, whatever happens to the process.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use uuid::Uuid;
 
 use super::ask::{Answer, ask};
@@ -26,6 +28,7 @@ use crate::job::{Event, Outcome, QueueName, RetryRule, Status, Telling};
 use crate::record::restart::{self, Restart, Restarted};
 use crate::record::start::START_MAX;
 use crate::settle::{Ended, tell};
+use crate::tasks::panic_text;
 
 /// Lost leases in a row after which a job counts as the cause.
 pub const LEASE_LOSSES_MAX: u32 = 5;
@@ -65,7 +68,12 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
             let shared_clone = shared.clone();
             let mut run = Box::pin(async move {
                 let Claimed { wire, held, slot } = claimed;
-                carry_out(&shared_clone, &wire, &held, answer).await;
+                let run = carry_out(&shared_clone, &wire, &held, answer);
+                if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
+                    let panic = panic_text(panic.as_ref());
+                    tracing::error!(job.id = %held.id, panic, "a run panicked: left to its lease");
+                    shared_clone.held.remove(held.id, &held.token);
+                }
                 drop(slot);
             });
             // BullMQ's users see jobs start in the order of the queue: each begins here, in turn,
@@ -183,6 +191,7 @@ async fn end_in_redis(shared: &Shared, held: &Held, outcome: Outcome) {
             .wire
             .as_ref()
             .and_then(|wire| wire.manner(shared.manners.as_ref())),
+        kept_result: None,
     };
     if let Err(error) = tell(&shared.broker, &[&ended]).await {
         tracing::warn!(%error, job.id = %held.id, "redis not told");

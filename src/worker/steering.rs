@@ -60,11 +60,17 @@ impl Steering {
     pub async fn pause(&self, wait: bool) -> bool {
         self.inner.paused.send_replace(true);
         drop(self.inner.claiming.lock().await);
-        // Looks, rather than standing in line for all slots: a line would hold up a resumed worker.
-        while wait && self.is_paused() && self.inner.held.len() > 0 {
+        // Every job gives its slot back last. Looks, rather than standing in line for all slots: a
+        // line would hold up a resumed worker.
+        while wait && self.is_paused() && self.has_busy_slots() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.is_paused()
+    }
+
+    fn has_busy_slots(&self) -> bool {
+        let all = *self.lock_size() + self.inner.surplus.load(Ordering::Relaxed);
+        self.inner.slots.available_permits() < all
     }
 
     pub fn resume(&self) {

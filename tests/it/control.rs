@@ -50,6 +50,7 @@ async fn a_person_cancels_and_retries_in_every_state() {
             started_at: bullwark::clock::now(),
             outcome,
             manner: None,
+            kept_result: None,
         };
         bullwark::settle::tell(&stage.broker, &[&ended])
             .await

@@ -340,7 +340,7 @@ async fn an_adopted_job_brings_its_failures_along_and_no_lost_lease() {
     assert!(stage.history(id).await.is_empty());
     let row = stage.row(id).await;
     assert_eq!((row.payload, row.priority), (json!("not json"), 10));
-    // Started before, by whomever, or put back unrun: of a foreign job that is no lost lease of ours.
+    // Started before, by whomever, or put back unrun: of a foreign job no lost lease of ours.
     let (id, restarted) = adopt("2", 0, 2).await;
     assert_eq!((restarted.attempt, restarted.lease_losses), (2, 0));
     assert!(stage.history(id).await.is_empty());

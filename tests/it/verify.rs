@@ -56,6 +56,7 @@ async fn both_stores_agree_after_normal_work() {
             started_at: bullwark::clock::now(),
             outcome: outcome.clone(),
             manner: None,
+            kept_result: None,
         };
         settle.hand_over(ended).await.unwrap();
     }

@@ -44,7 +44,8 @@ pub(super) fn sort(entries: &[Entry]) -> Touched<'_> {
         };
         let facts = match own_id(wire_id) {
             Some(id) => touched.own.entry(id).or_default(),
-            None if wire_id.is_empty() => continue,
+            // No row can have such an id, and a question with it would be refused.
+            None if wire_id.is_empty() || wire_id.contains('\0') => continue,
             None => touched.foreign.entry(wire_id).or_default(),
         };
         facts.add(entry);

@@ -141,6 +141,7 @@ async fn page(
         match id.parse::<Uuid>() {
             Ok(uuid) if uuid.get_version_num() == 7 => own.push(uuid),
             _ if id.starts_with("0:") => {} // a marker of an old BullMQ
+            _ if id.contains('\0') => {}    // no row can have it
             _ => foreign.push(id),
         }
     }
