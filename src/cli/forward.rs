@@ -255,6 +255,7 @@ fn line(event: WorkerEvent) -> Value {
             id,
             reason,
             attempts_made,
+            delay_ms,
             finished_ms,
             hash,
         } => {
@@ -262,6 +263,9 @@ fn line(event: WorkerEvent) -> Value {
                 "event": "failed", "jobId": id, "prev": "active", "failedReason": reason,
                 "attemptsMade": attempts_made,
             });
+            if let Some(delay_ms) = delay_ms {
+                line["delay"] = delay_ms.into();
+            }
             if let Some(finished_ms) = finished_ms {
                 line["finishedOn"] = finished_ms.into();
             }

@@ -138,9 +138,20 @@ impl ForeignJob {
     }
 
     /// What it brought along, so that it can be put back into Redis as it was.
-    pub fn with_wire(mut self, mut wire: WireForm) -> Self {
-        wire.data = self.unstorable.take();
-        self.wire = Some(wire);
+    ///
+    /// Without the one character that PostgreSQL reads in no JSON: a single row with it would stop
+    /// every statement that looks into this column.
+    pub fn with_wire(mut self, wire: WireForm) -> Self {
+        let plain = |text: Option<String>| text.map(|text| storable_text(&text));
+        self.wire = Some(WireForm {
+            opts: storable_text(&wire.opts),
+            priority: wire.priority,
+            data: plain(self.unstorable.take()),
+            parent_key: plain(wire.parent_key),
+            parent: plain(wire.parent),
+            rjk: plain(wire.rjk),
+            deid: plain(wire.deid),
+        });
         self
     }
 

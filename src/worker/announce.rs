@@ -41,7 +41,9 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
         }),
         Event::Errored { .. } | Event::Discarded => {
             let is_final = outcome.event != (Event::Errored { retries_left: true });
+            let delay_ms = u64::try_from(outcome.delay.as_millis()).unwrap_or(u64::MAX);
             events.tell(WorkerEvent::Failed {
+                delay_ms: (!is_final).then_some(delay_ms),
                 finished_ms: match is_final {
                     true => finished_ms(shared, held).await,
                     false => None,

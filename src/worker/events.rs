@@ -27,6 +27,8 @@ pub enum WorkerEvent {
         id: String,
         reason: String,
         attempts_made: u32,
+        /// Until the next attempt; 0: at once. None: it failed for good.
+        delay_ms: Option<u64>,
         /// Only when it failed for good.
         finished_ms: Option<i64>,
         /// The whole hash, of a job that failed without having been run.

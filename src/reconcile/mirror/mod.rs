@@ -148,9 +148,11 @@ pub async fn catch_up(
     Ok(mirrored.changed)
 }
 
-/// Of these jobs, those that a client has put back after they were over, and that were started at
-/// most once since: what events say, where the counts in Redis say nothing because the client has
-/// reset them. A memory of Redis that has lost its end has lost these events as well.
+/// Of these jobs, those that a client has put back after they were over.
+///
+/// At most one start may have followed. That is what events say, where the counts in Redis say
+/// nothing because the client has reset them. A memory of Redis that has lost its end has lost
+/// these events as well.
 pub async fn put_back_by_clients(
     broker: &Broker,
     queue: &QueueName,

@@ -1,5 +1,7 @@
 //! Steering a worker while it runs.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
+
 use bullwark::worker::Steering;
 use serde_json::json;
 
