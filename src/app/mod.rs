@@ -9,7 +9,9 @@ use crate::broker::{Broker, BrokerError, BrokerOptions};
 use crate::config::Config;
 use crate::enqueue::Enqueue;
 use crate::job::{InvalidType, JobTypes};
-use crate::record::{Record, RecordError, RecordOptions, types, workspaces};
+use crate::record::{
+    Record, RecordError, RecordOptions, adopt, restart, settle, types, workspaces,
+};
 use crate::tasks::Tasks;
 use crate::upkeep;
 use crate::worker::{Handlers, Worker, WorkerOptions};
@@ -116,6 +118,22 @@ impl App {
         self.broker_options.metrics_points_max = metrics_points_max;
         self.broker = Broker::lazy(self.broker_options.clone())?;
         Ok(())
+    }
+
+    /// Runs the statements of a job's way once with nothing, on several connections: they are open
+    /// and the statements prepared when the first job comes.
+    pub async fn warm(&self) {
+        for _ in 0..2 {
+            let (started, adopted, settled) = tokio::join!(
+                restart::restart_many(&self.record, "", &[]),
+                adopt::adopt_many(&self.record, &[]),
+                settle::settle_many(&self.record, &[]),
+            );
+            let failed = started.err().or(adopted.err()).or(settled.err());
+            if let Some(error) = failed {
+                tracing::debug!(%error, "not warmed up");
+            }
+        }
     }
 
     /// What the HTTP server works on.

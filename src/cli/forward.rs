@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::event_lines::{EventLines, LINES_MAX};
-use super::serve::{STOP_LIMIT, Signals};
+use super::serve::Signals;
 use super::worker::{WorkerFlags, work_until_signal};
 use super::{Done, Global, connect, whole};
 use crate::app::worker_id;
@@ -21,6 +21,9 @@ use crate::job::KeepFinished;
 use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
+
+/// How long the duties and connections of a closed worker may keep its process.
+const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
 /// Options of a worker that delivers its jobs over HTTP.
 #[derive(Debug, Clone, Args)]
@@ -207,6 +210,7 @@ pub(crate) async fn run(
         };
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }
+    app.warm().await;
     app.start_upkeep_without_rescue(&tasks);
     let worked = tokio::select! {
         worked = work_until_signal(&app, options, signals) => Some(worked),
@@ -223,8 +227,9 @@ pub(crate) async fn run(
     serving.drained().await;
     // Abandoned: what is held is left to its lock, nothing is given back and nothing settled.
     let Some(worked) = worked else { return Ok(()) };
-    tasks.stop(STOP_LIMIT).await;
-    app.close().await;
+    // Duties may be left in the middle: each is safe to repeat, and others run them, too.
+    tasks.stop(LEAVE_LIMIT).await;
+    tokio::time::timeout(LEAVE_LIMIT, app.close()).await.ok();
     Ok(worked?)
 }
 

@@ -138,8 +138,10 @@ async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Js
 }
 
 async fn resume(State(admin): State<WorkerAdmin>) -> Json<Value> {
-    admin.steering.resume();
-    admin.events.tell(WorkerEvent::Resumed);
+    // One that was started paused begins now, which is no resumption.
+    if admin.steering.resume() {
+        admin.events.tell(WorkerEvent::Resumed);
+    }
     Json(json!({ "paused": false }))
 }
 

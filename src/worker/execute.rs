@@ -85,7 +85,8 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     let was_run = held.runs();
     held.enter(Phase::Ended);
     let ending = confirm(shared, held, ending).await;
-    let outcome = ending.and_then(|ending| ending.settle(rule, rand::random()));
+    let outcome =
+        ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
     let Some(outcome) = outcome else {
         shared.held.remove(held.id, &held.token);
         return;
@@ -118,6 +119,23 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
     }
+}
+
+/// With a limit of starts, the failure of the last one that is allowed is final: version 6's rule.
+fn last_rule(shared: &Shared, held: &Held, rule: &RetryRule) -> RetryRule {
+    let starts_max = shared
+        .manners
+        .as_ref()
+        .and_then(|manners| manners.starts_max);
+    let starts = held
+        .wire
+        .as_ref()
+        .map_or(0, |wire| wire.job.attempts_started);
+    let mut rule = rule.clone();
+    if starts_max.is_some_and(|max| starts >= max) {
+        rule.max_attempts = rule.max_attempts.min(rule.attempts);
+    }
+    rule
 }
 
 /// A panic outside the handler is a bug here. The job's lease must not be renewed for ever then.

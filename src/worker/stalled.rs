@@ -20,9 +20,15 @@ pub(super) fn start(shared: &Arc<Shared>, tasks: &Tasks, stop: &CancellationToke
     let (shared, stop, events) = (shared.clone(), stop.clone(), manners.events.clone());
     tasks.spawn("stalled", async move {
         loop {
+            // Not while the worker is paused, and at once when it is resumed: as BullMQ's.
+            tokio::select! {
+                () = shared.steering.until_paused(false) => {}
+                () = stop.cancelled() => return,
+            }
             run_once(&shared, check, &events).await;
             tokio::select! {
                 () = tokio::time::sleep(check.every) => {}
+                () = shared.steering.until_paused(true) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -1,6 +1,6 @@
 //! Steering a worker while it runs: pause, resume, resize, cancel one job, close.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ struct Inner {
     size: Mutex<usize>,
     /// How many more it has.
     surplus: AtomicUsize,
+    /// It has claimed at least once.
+    has_begun: AtomicBool,
     held: Arc<HeldJobs>,
     close: CancellationToken,
     abandon: CancellationToken,
@@ -45,6 +47,7 @@ impl Default for Steering {
                 slots: Arc::new(Semaphore::new(0)),
                 size: Mutex::new(0),
                 surplus: AtomicUsize::new(0),
+                has_begun: AtomicBool::new(false),
                 held: Arc::default(),
                 close: CancellationToken::new(),
                 abandon: CancellationToken::new(),
@@ -73,8 +76,10 @@ impl Steering {
         self.inner.slots.available_permits() < all
     }
 
-    pub fn resume(&self) {
-        self.inner.paused.send_replace(false);
+    /// Claims again; false: it had not begun yet, or was not paused.
+    pub fn resume(&self) -> bool {
+        let was_paused = self.inner.paused.send_replace(false);
+        was_paused && self.inner.has_begun.load(Ordering::Relaxed)
     }
 
     /// Jobs that this worker holds now.
@@ -171,7 +176,11 @@ impl Steering {
     /// Given unless paused; whoever pauses waits until it is dropped.
     pub(super) async fn may_claim(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let claiming = self.inner.claiming.lock().await;
-        (!self.is_paused()).then_some(claiming)
+        if self.is_paused() {
+            return None;
+        }
+        self.inner.has_begun.store(true, Ordering::Relaxed);
+        Some(claiming)
     }
 
     /// Returns when the worker is paused, or not.
