@@ -155,3 +155,23 @@ pub async fn still_held(
     .fetch_all(&record.writers)
     .await?)
 }
+
+/// Gives back a job whose run ended without an outcome because its lease in Redis is lost: it is
+/// open, and not running. False: another start has it, or it is over.
+pub async fn give_back(
+    record: &Record,
+    id: Uuid,
+    attempt: i32,
+    worker_id: &str,
+) -> Result<bool, RecordError> {
+    let done = sqlx::query(
+        "UPDATE jobs SET status = 'pending', scheduled_for = NULL
+         WHERE id = $1 AND attempt = $2 AND worker_id = $3 AND status = 'processing'",
+    )
+    .bind(id)
+    .bind(attempt)
+    .bind(worker_id)
+    .execute(&record.writers)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

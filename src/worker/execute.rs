@@ -14,6 +14,7 @@ use super::events::WorkerEvent;
 use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
+use crate::record::start;
 use crate::settle::Ended;
 use crate::tasks::panic_text;
 
@@ -88,6 +89,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
     let Some(outcome) = outcome else {
+        give_back(shared, held).await;
         shared.held.remove(held.id, &held.token);
         return;
     };
@@ -118,6 +120,18 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     if let Some(outcome) = told {
         held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
+    }
+}
+
+/// Redis has taken the job away, whatever the record says: then the record says that it waits. If
+/// Redis has not put it back but lost it, the sweep adds it.
+async fn give_back(shared: &Shared, held: &Held) {
+    if shared.manners.is_none() {
+        return; // whoever has it now, the record has decided that
+    }
+    let given = start::give_back(&shared.record, held.id, held.attempt, &shared.worker_id);
+    if let Err(error) = given.await {
+        tracing::warn!(%error, job.id = %held.id, "not given back: left to its silence");
     }
 }
 

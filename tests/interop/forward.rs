@@ -268,3 +268,34 @@ async fn a_forwarding_worker_counts_for_dashboards_and_keeps_what_it_is_told() {
     assert_eq!(counts["failed"], 0, "{counts}");
     forwarder.stop().await;
 }
+
+/// The lock ran out while the receiver worked: its answer counts for nothing, and the record does
+/// not take the job for running.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_after_the_lock_was_lost_changes_nothing() {
+    let stage = Stage::new().await;
+    let queue = NodeQueue::open(&stage, 6, QUEUE).await;
+    let receiver = Receiver::start(6).await;
+    let arguments = [
+        "--lock-duration",
+        "200",
+        "--skip-lock-renewal",
+        "--skip-stalled-check",
+    ];
+    let mut forwarder = Forwarder::start(&stage, QUEUE, &receiver.url, &arguments).await;
+    let id = queue
+        .add(steps(&[json!({ "sleep": 600 })]), json!({}))
+        .await;
+    let line = forwarder.until("error", None).await;
+    let text = format!("Missing lock for job {id}. moveToFinished");
+    assert_eq!(line["message"], text);
+    stage.until_recorded(QUEUE, &id, "pending").await;
+    assert_eq!(queue.state(&id).await, "active");
+    assert!(
+        forwarder
+            .of(&id)
+            .iter()
+            .all(|line| line["event"] == "active")
+    );
+    forwarder.stop().await;
+}
