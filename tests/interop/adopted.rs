@@ -25,8 +25,8 @@ async fn jobs_between_node_clients_are_recorded() {
         for id in [&good, &bad, &later] {
             stage.until_recorded(&name, id, "pending").await;
         }
-        let agent = node(version).await;
-        let worker = NodeWorker::start(agent, &stage.prefix, &name, json!({})).await;
+        let driver = node(version).await;
+        let worker = NodeWorker::start(driver, &stage.prefix, &name, json!({})).await;
         stage.until_recorded(&name, &good, "completed").await;
         stage.until_recorded(&name, &bad, "dead_letter").await;
         assert_eq!(row(&stage, &name, &good, "result").await, json!({ "n": 1 }));

@@ -33,7 +33,7 @@ async fn bull_board_shows_the_jobs_of_bullwark() {
     for version in [5, 6] {
         let queue = NodeQueue::open(&stage, version, QUEUE).await;
         let request = json!({ "queues": [queue.handle] });
-        let page = queue.agent.ask("board", request).await[QUEUE].take();
+        let page = queue.driver.ask("board", request).await[QUEUE].take();
         for (state, count) in [
             ("completed", 1),
             ("failed", 1),

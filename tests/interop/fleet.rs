@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::process::Child;
 
-use crate::agent::Agent;
+use crate::driver::Driver;
 use crate::node::{NodeEvents, NodeQueue, NodeWorker};
 use crate::process::worker;
 use crate::stage::Stage;
@@ -29,20 +29,20 @@ const JOBS_PER_ROUND: usize = 8;
 const ALL_DONE: Duration = Duration::from_secs(60);
 
 enum Member {
-    Node(Arc<Agent>),
+    Node(Arc<Driver>),
     Bullwark(Box<Child>),
 }
 
 impl Member {
     async fn start(stage: &Stage, is_node: bool) -> Self {
         if is_node {
-            let agent = Agent::node(6, stage.redis_port, None);
+            let driver = Driver::node(6, stage.redis_port, None);
             let opts = json!({
                 "concurrency": 4, "lockDuration": 1000, "stalledInterval": 400,
                 "maxStalledCount": 1000, "drainDelay": 1,
             });
-            NodeWorker::start(agent.clone(), &stage.prefix, QUEUE, opts).await;
-            return Self::Node(agent);
+            NodeWorker::start(driver.clone(), &stage.prefix, QUEUE, opts).await;
+            return Self::Node(driver);
         }
         let arguments = ["--queue", QUEUE, "--lease-ms", "1000", "--concurrency", "4"];
         Self::Bullwark(Box::new(worker(stage, &arguments, Stdio::null())))
@@ -50,7 +50,7 @@ impl Member {
 
     async fn kill(&mut self) {
         match self {
-            Self::Node(agent) => agent.kill(),
+            Self::Node(driver) => driver.kill(),
             Self::Bullwark(child) => child.kill().await.unwrap(),
         }
     }

@@ -9,12 +9,12 @@
 
 mod add;
 mod adopted;
-mod agent;
 mod answers;
 mod dashboard;
 mod dedup;
 mod delay;
 mod differential;
+mod driver;
 mod events;
 mod examples;
 mod fleet;

@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::agent::{Agent, Heard, Thrown};
+use crate::driver::{Driver, Heard, Thrown};
 use crate::stage::{Stage, redis_port};
 use crate::steps::ACT;
 
 /// The process that all tests share for version 5 or 6.
-pub(crate) async fn node(version: u8) -> Arc<Agent> {
-    static FIVE: OnceCell<Arc<Agent>> = OnceCell::const_new();
-    static SIX: OnceCell<Arc<Agent>> = OnceCell::const_new();
+pub(crate) async fn node(version: u8) -> Arc<Driver> {
+    static FIVE: OnceCell<Arc<Driver>> = OnceCell::const_new();
+    static SIX: OnceCell<Arc<Driver>> = OnceCell::const_new();
     let cell = if version == 5 { &FIVE } else { &SIX };
-    let start = || async { Agent::node(version, redis_port().await, None) };
+    let start = || async { Driver::node(version, redis_port().await, None) };
     cell.get_or_init(start).await.clone()
 }
 
-/// A name for a thing of an agent that no other thing has.
+/// A name for a thing of a driver that no other thing has.
 pub(crate) fn handle(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{what}{}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -29,7 +29,7 @@ pub(crate) fn handle(what: &str) -> String {
 /// A `Queue`, which also reaches single jobs.
 #[derive(Clone)]
 pub(crate) struct NodeQueue {
-    pub(crate) agent: Arc<Agent>,
+    pub(crate) driver: Arc<Driver>,
     pub(crate) handle: String,
 }
 
@@ -38,12 +38,12 @@ impl NodeQueue {
         Self::on(node(version).await, &stage.prefix, queue).await
     }
 
-    pub(crate) async fn on(agent: Arc<Agent>, prefix: &str, queue: &str) -> Self {
+    pub(crate) async fn on(driver: Arc<Driver>, prefix: &str, queue: &str) -> Self {
         let handle = handle("queue");
         let opts = json!({ "prefix": prefix });
         let request = json!({ "as": handle, "name": queue, "opts": opts });
-        agent.ask("queue", request).await;
-        Self { agent, handle }
+        driver.ask("queue", request).await;
+        Self { driver, handle }
     }
 
     pub(crate) async fn add(&self, data: Value, opts: Value) -> String {
@@ -61,7 +61,7 @@ impl NodeQueue {
     /// A method of the queue.
     pub(crate) async fn call(&self, method: &str, args: Value) -> Value {
         let request = json!({ "on": self.handle, "method": method, "args": args });
-        self.agent.ask("call", request).await
+        self.driver.ask("call", request).await
     }
 
     /// A method of a job of this queue.
@@ -79,7 +79,7 @@ impl NodeQueue {
         args: Value,
     ) -> Result<Value, Thrown> {
         let request = json!({ "on": self.handle, "jobId": id, "method": method, "args": args });
-        self.agent.try_ask("job", request).await
+        self.driver.try_ask("job", request).await
     }
 
     /// All that the package reads of a job; null if there is none.
@@ -104,76 +104,76 @@ impl NodeQueue {
 
 /// A `FlowProducer`.
 pub(crate) struct NodeFlows {
-    agent: Arc<Agent>,
+    driver: Arc<Driver>,
     handle: String,
 }
 
 impl NodeFlows {
     pub(crate) async fn open(stage: &Stage, version: u8) -> Self {
-        let (agent, handle) = (node(version).await, handle("flows"));
+        let (driver, handle) = (node(version).await, handle("flows"));
         let opts = json!({ "prefix": stage.prefix });
-        agent
+        driver
             .ask("flows", json!({ "as": handle, "opts": opts }))
             .await;
-        Self { agent, handle }
+        Self { driver, handle }
     }
 
     pub(crate) async fn add(&self, tree: &Value) {
         let request = json!({ "on": self.handle, "method": "add", "args": [tree] });
-        self.agent.ask("call", request).await;
+        self.driver.ask("call", request).await;
     }
 
     /// The flow below a job: `{id, children}` of each.
     pub(crate) async fn get(&self, queue: &str, id: &str) -> Value {
         let which = json!({ "queueName": queue, "id": id });
         let request = json!({ "on": self.handle, "method": "getFlow", "args": [which] });
-        self.agent.ask("call", request).await
+        self.driver.ask("call", request).await
     }
 }
 
 /// A `Worker` that runs steps.
 pub(crate) struct NodeWorker {
-    pub(crate) agent: Arc<Agent>,
+    pub(crate) driver: Arc<Driver>,
     pub(crate) handle: String,
 }
 
 impl NodeWorker {
-    pub(crate) async fn start(agent: Arc<Agent>, prefix: &str, queue: &str, opts: Value) -> Self {
+    pub(crate) async fn start(driver: Arc<Driver>, prefix: &str, queue: &str, opts: Value) -> Self {
         let handle = handle("worker");
         let mut opts = opts;
         opts["prefix"] = json!(prefix);
         let request = json!({ "as": handle, "name": queue, "opts": opts, "who": "node" });
-        agent.ask("worker", request).await;
-        Self { agent, handle }
+        driver.ask("worker", request).await;
+        Self { driver, handle }
     }
 
     /// Waits for running jobs, then closes.
     pub(crate) async fn close(self) {
         let request = json!({ "on": self.handle, "args": [] });
-        self.agent.ask("close", request).await;
+        self.driver.ask("close", request).await;
     }
 
     /// Leaves running jobs as a crash does.
     pub(crate) async fn abandon(self) {
         let request = json!({ "on": self.handle, "args": [true] });
-        self.agent.ask("close", request).await;
+        self.driver.ask("close", request).await;
     }
 }
 
 /// The receiving end of a forwarding worker: rebuilds the job with the package and runs its steps.
 pub(crate) struct Receiver {
-    agent: Arc<Agent>,
+    driver: Arc<Driver>,
     handle: String,
     pub(crate) url: String,
 }
 
 impl Receiver {
     pub(crate) async fn start(version: u8) -> Self {
-        let (agent, handle) = (node(version).await, handle("receiver"));
+        let (driver, handle) = (node(version).await, handle("receiver"));
         let request = json!({ "as": handle, "who": "receiver" });
-        let url = agent.ask("receiver", request).await;
+        let url = driver.ask("receiver", request).await;
         Self {
-            agent,
+            driver,
             handle,
             url: url.as_str().unwrap().to_owned(),
         }
@@ -181,13 +181,13 @@ impl Receiver {
 
     pub(crate) async fn close(self) {
         let request = json!({ "on": self.handle, "args": [] });
-        self.agent.ask("close", request).await;
+        self.driver.ask("close", request).await;
     }
 
     /// What it was sent so far.
     pub(crate) async fn deliveries(&self) -> Vec<Value> {
         let deliveries = self
-            .agent
+            .driver
             .ask("deliveries", json!({ "on": self.handle }))
             .await;
         serde_json::from_value(deliveries).unwrap()
@@ -196,17 +196,17 @@ impl Receiver {
 
 /// A `QueueEvents`, from the first entry of the stream on.
 pub(crate) struct NodeEvents {
-    pub(crate) agent: Arc<Agent>,
+    pub(crate) driver: Arc<Driver>,
     pub(crate) handle: String,
 }
 
 impl NodeEvents {
     pub(crate) async fn open(stage: &Stage, version: u8, queue: &str) -> Self {
-        let (agent, handle) = (node(version).await, handle("events"));
+        let (driver, handle) = (node(version).await, handle("events"));
         let opts = json!({ "prefix": stage.prefix });
         let request = json!({ "as": handle, "name": queue, "opts": opts });
-        agent.ask("events", request).await;
-        Self { agent, handle }
+        driver.ask("events", request).await;
+        Self { driver, handle }
     }
 
     /// Waits for an event of a job, and returns its arguments.
@@ -217,31 +217,31 @@ impl NodeEvents {
             found.map(|heard| heard.args[0].clone())
         };
         let what = format!("{event} of {id}");
-        self.agent.until_heard(&self.handle, &what, find).await
+        self.driver.until_heard(&self.handle, &what, find).await
     }
 
     /// Waits for an event that is about no job.
     pub(crate) async fn until_named(&self, event: &str) {
         let find = |heard: &[Heard]| heard.iter().find(|heard| heard.event == event).map(|_| ());
-        self.agent.until_heard(&self.handle, event, find).await;
+        self.driver.until_heard(&self.handle, event, find).await;
     }
 
     /// The arguments of all events of this name so far.
     pub(crate) fn named(&self, event: &str) -> Vec<Value> {
-        let heard = self.agent.heard(&self.handle);
+        let heard = self.driver.heard(&self.handle);
         let named = heard.into_iter().filter(|heard| heard.event == event);
         named.map(|heard| heard.args[0].clone()).collect()
     }
 
     /// The names of all events so far.
     pub(crate) fn names(&self) -> Vec<String> {
-        let heard = self.agent.heard(&self.handle);
+        let heard = self.driver.heard(&self.handle);
         heard.into_iter().map(|heard| heard.event).collect()
     }
 
     /// The names of the events of a job so far.
     pub(crate) fn of(&self, id: &str) -> Vec<String> {
-        let heard = self.agent.heard(&self.handle);
+        let heard = self.driver.heard(&self.handle);
         let of_job = heard.into_iter().filter(|heard| heard.job_id() == Some(id));
         of_job.map(|heard| heard.event).collect()
     }

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::Agent;
+use crate::driver::Driver;
 use crate::forwarder::Forwarder;
 use crate::node::{NodeQueue, NodeWorker, Receiver, handle, node};
 use crate::stage::{Stage, redis_port};
@@ -76,16 +76,16 @@ pub(crate) async fn in_pairs<F: Future<Output = ()> + 'static>(
     assert!(failed.is_empty(), "failed, see above: {failed:?}");
 }
 
-async fn python() -> Arc<Agent> {
-    static PYTHON: OnceCell<Arc<Agent>> = OnceCell::const_new();
-    let start = || async { Agent::python(redis_port().await) };
+async fn python() -> Arc<Driver> {
+    static PYTHON: OnceCell<Arc<Driver>> = OnceCell::const_new();
+    let start = || async { Driver::python(redis_port().await) };
     PYTHON.get_or_init(start).await.clone()
 }
 
 /// Somebody who adds jobs to a queue.
 pub(crate) enum Producer {
     Node(NodeQueue),
-    Python(Arc<Agent>, String),
+    Python(Arc<Driver>, String),
     Rust(Box<bullmq::Queue>),
     Bullwark(Arc<Stage>, QueueName),
 }
@@ -96,11 +96,11 @@ impl Producer {
             Client::Node5 => Self::Node(NodeQueue::open(stage, 5, queue).await),
             Client::Node6 => Self::Node(NodeQueue::open(stage, 6, queue).await),
             Client::Python => {
-                let (agent, handle) = (python().await, handle("queue"));
+                let (driver, handle) = (python().await, handle("queue"));
                 let opts = json!({ "prefix": stage.prefix });
                 let request = json!({ "as": handle, "name": queue, "opts": opts });
-                agent.ask("queue", request).await;
-                Self::Python(agent, handle)
+                driver.ask("queue", request).await;
+                Self::Python(driver, handle)
             }
             Client::Rust => {
                 let options = bullmq::QueueOptions::new()
@@ -118,9 +118,14 @@ impl Producer {
     pub(crate) async fn add(&self, data: Value, opts: Value) -> String {
         match self {
             Self::Node(queue) => queue.add(data, opts).await,
-            Self::Python(agent, on) => {
+            Self::Python(driver, on) => {
                 let request = json!({ "on": on, "name": ACT, "data": data, "opts": opts });
-                agent.ask("add", request).await.as_str().unwrap().to_owned()
+                driver
+                    .ask("add", request)
+                    .await
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
             }
             Self::Rust(queue) => {
                 let options = serde_json::from_value(opts).unwrap();
@@ -143,9 +148,9 @@ impl Producer {
         };
         match self {
             Self::Node(queue) => queue.add_bulk(entries()).await,
-            Self::Python(agent, on) => {
+            Self::Python(driver, on) => {
                 let request = json!({ "on": on, "jobs": entries() });
-                let ids = agent.ask("addBulk", request).await;
+                let ids = driver.ask("addBulk", request).await;
                 serde_json::from_value(ids).unwrap()
             }
             Self::Rust(queue) => {
@@ -200,7 +205,7 @@ fn rust_connection(stage: &Stage) -> bullmq::options::RedisConnectionOptions {
 /// Somebody who runs the jobs of a queue.
 pub(crate) enum Running {
     Node(NodeWorker),
-    Python(Arc<Agent>, String),
+    Python(Arc<Driver>, String),
     Rust(Box<bullmq::Worker>),
     Bullwark(CancellationToken, JoinHandle<()>),
     Forward(Box<Forwarder>, Receiver),
@@ -223,11 +228,11 @@ impl Running {
                 Self::Node(NodeWorker::start(node(6).await, &stage.prefix, queue, opts).await)
             }
             Client::Python => {
-                let (agent, handle) = (python().await, handle("worker"));
+                let (driver, handle) = (python().await, handle("worker"));
                 let opts = json!({ "prefix": stage.prefix, "concurrency": slots });
                 let request = json!({ "as": handle, "name": queue, "opts": opts, "who": "python" });
-                agent.ask("worker", request).await;
-                Self::Python(agent, handle)
+                driver.ask("worker", request).await;
+                Self::Python(driver, handle)
             }
             Client::Rust => {
                 let options = bullmq::WorkerOptions::new()
@@ -276,9 +281,9 @@ impl Running {
     pub(crate) async fn stop(self) {
         match self {
             Self::Node(worker) => worker.close().await,
-            Self::Python(agent, on) => {
+            Self::Python(driver, on) => {
                 let request = json!({ "on": on, "force": false });
-                agent.ask("close", request).await;
+                driver.ask("close", request).await;
             }
             Self::Rust(worker) => worker.close(10_000).await.unwrap(),
             Self::Bullwark(stop, running) => {

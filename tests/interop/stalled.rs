@@ -19,8 +19,8 @@ async fn bullwark_rescues_the_job_of_a_node_worker() {
         let queue = NodeQueue::open(&stage, version, &name).await;
         let events = NodeEvents::open(&stage, version, &name).await;
         let opts = json!({ "lockDuration": 500, "skipStalledCheck": true });
-        let agent = node(version).await;
-        let doomed = NodeWorker::start(agent, &stage.prefix, &name, opts).await;
+        let driver = node(version).await;
+        let doomed = NodeWorker::start(driver, &stage.prefix, &name, opts).await;
         let id = queue
             .add(steps(&[json!({ "sleep": 60_000 })]), json!({}))
             .await;
@@ -54,8 +54,8 @@ async fn node_rescues_the_job_of_a_bullwark_worker() {
         doomed.kill().await.unwrap();
 
         let opts = json!({ "stalledInterval": 300, "drainDelay": 1 });
-        let agent = node(version).await;
-        let rescuer = NodeWorker::start(agent, &stage.prefix, &name, opts).await;
+        let driver = node(version).await;
+        let rescuer = NodeWorker::start(driver, &stage.prefix, &name, opts).await;
         queue.until_state("long", "completed").await;
         let job = queue.get("long").await;
         assert_eq!(job["stalledCounter"], 1, "{job}");

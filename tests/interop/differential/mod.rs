@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 
-use crate::agent::Agent;
+use crate::driver::Driver;
 use crate::stage::{redis_connection, redis_port, redis_url};
 use differences::Version;
 use history::{History, NOW_MS, Step, parse};
@@ -44,12 +44,12 @@ async fn version_5_leaves_the_same_keys_behind() {
 }
 
 async fn compare_all(version: Version) {
-    let agent = Agent::node(version.number(), redis_port().await, Some(NOW_MS));
+    let driver = Driver::node(version.number(), redis_port().await, Some(NOW_MS));
     let mut failed = Vec::new();
     let mut used = Vec::new();
     let histories: Vec<History> = FILES.iter().flat_map(|file| parse(file)).collect();
     for (number, history) in histories.iter().enumerate() {
-        let mut pair = Pair::new(&agent, version, number).await;
+        let mut pair = Pair::new(&driver, version, number).await;
         if let Err(why) = pair.live(history, &mut used).await {
             failed.push(format!("# {}\n{why}", history.name));
         }
@@ -76,7 +76,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn new(agent: &Arc<Agent>, version: Version, number: usize) -> Self {
+    async fn new(driver: &Arc<Driver>, version: Version, number: usize) -> Self {
         let (npm_prefix, our_prefix) = (
             format!("n{}x{number}", version.number()),
             format!("b{}x{number}", version.number()),
@@ -84,7 +84,7 @@ impl Pair {
         let redis = redis_connection().await;
         Self {
             version,
-            npm: Npm::new(agent.clone(), &npm_prefix).await,
+            npm: Npm::new(driver.clone(), &npm_prefix).await,
             npm_prefix,
             ours: Ours::new(
                 &redis_url().await,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::history::{NOW_MS, Step, TOKEN};
-use crate::agent::{Agent, Thrown};
+use crate::driver::{Driver, Thrown};
 use crate::node::{NodeQueue, handle};
 use crate::steps::ACT;
 
 /// The objects that an application would hold, for one prefix.
 pub(crate) struct Npm {
-    agent: Arc<Agent>,
+    driver: Arc<Driver>,
     prefix: String,
     queue: String,
     worker: Value,
@@ -23,9 +23,9 @@ pub(crate) struct Npm {
 }
 
 impl Npm {
-    pub(crate) async fn new(agent: Arc<Agent>, prefix: &str) -> Self {
+    pub(crate) async fn new(driver: Arc<Driver>, prefix: &str) -> Self {
         let npm = Self {
-            agent,
+            driver,
             prefix: prefix.to_owned(),
             queue: "q".to_owned(),
             worker: json!({}),
@@ -34,7 +34,7 @@ impl Npm {
             flows: None,
             now_ms: NOW_MS,
         };
-        npm.agent.ask("clock", json!({ "ms": NOW_MS })).await;
+        npm.driver.ask("clock", json!({ "ms": NOW_MS })).await;
         npm
     }
 
@@ -42,7 +42,7 @@ impl Npm {
         match step.op.as_str() {
             "at" => {
                 self.now_ms = NOW_MS + step.number(0);
-                self.agent.ask("clock", json!({ "ms": self.now_ms })).await;
+                self.driver.ask("clock", json!({ "ms": self.now_ms })).await;
             }
             "queue" => self.queue = step.text(0).to_owned(),
             "worker" => self.worker = step.json(0),
@@ -68,7 +68,7 @@ impl Npm {
                 let on = self.hand().await;
                 for _ in 0..count {
                     let request = json!({ "on": on, "token": TOKEN });
-                    self.agent.try_ask("take", request).await?;
+                    self.driver.try_ask("take", request).await?;
                 }
             }
             // A worker of the package takes its next job in the same step.
@@ -109,7 +109,7 @@ impl Npm {
             "stalled" => {
                 let on = self.hand().await;
                 let request = json!({ "on": on, "method": "moveStalledJobsToWait", "args": [] });
-                self.agent.try_ask("call", request).await?;
+                self.driver.try_ask("call", request).await?;
             }
             "promote" => self.job(step, "promote", json!([])).await?,
             "remove" => self.job(step, "remove", json!([])).await?,
@@ -176,17 +176,17 @@ impl Npm {
             let as_ = handle("flows");
             let opts = json!({ "prefix": self.prefix });
             let request = json!({ "as": as_, "opts": opts });
-            self.agent.ask("flows", request).await;
+            self.driver.ask("flows", request).await;
             self.flows = Some(as_);
         }
         let request = json!({ "on": self.flows, "method": "add", "args": [tree] });
-        self.agent.try_ask("call", request).await?;
+        self.driver.try_ask("call", request).await?;
         Ok(())
     }
 
     async fn queue(&mut self) -> NodeQueue {
         if !self.queues.contains_key(&self.queue) {
-            let opened = NodeQueue::on(self.agent.clone(), &self.prefix, &self.queue).await;
+            let opened = NodeQueue::on(self.driver.clone(), &self.prefix, &self.queue).await;
             self.queues.insert(self.queue.clone(), opened);
         }
         self.queues[&self.queue].clone()
@@ -195,7 +195,7 @@ impl Npm {
     async fn call(&mut self, method: &str, args: Value) -> Result<(), Thrown> {
         let queue = self.queue().await;
         let request = json!({ "on": queue.handle, "method": method, "args": args });
-        self.agent.try_ask("call", request).await?;
+        self.driver.try_ask("call", request).await?;
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Npm {
         let on = self.hand().await;
         let id = step.text(0);
         let request = json!({ "on": on, "jobId": id, "method": method, "args": args });
-        self.agent.try_ask("job", request).await?;
+        self.driver.try_ask("job", request).await?;
         Ok(())
     }
 
@@ -226,7 +226,7 @@ impl Npm {
         let mut opts = self.worker.clone();
         opts["prefix"] = json!(self.prefix);
         let request = json!({ "as": hand, "name": self.queue, "opts": opts });
-        self.agent.ask("hand", request).await;
+        self.driver.ask("hand", request).await;
         self.hands.insert(self.queue.clone(), hand.clone());
         hand
     }
@@ -236,7 +236,7 @@ impl Npm {
         let all = queues.chain(self.hands.values().cloned()).chain(self.flows);
         for thing in all {
             let request = json!({ "on": thing, "args": [] });
-            self.agent.ask("close", request).await;
+            self.driver.ask("close", request).await;
         }
     }
 }

@@ -1,6 +1,6 @@
 """Drives the Python client for a test: JSON lines on standard input and output.
 
-    python agent.py REDIS_PORT
+    python driver.py REDIS_PORT
 
 request  {id, op, ...}      answer  {id, value} | {id, error: {name, message, code}}
 

@@ -1,7 +1,7 @@
 // Drives one version of the npm package for a test: one JSON request per line on standard input,
 // one JSON line per answer and per event on standard output. Ends when its input ends.
 //
-//   node agent.mjs MODULES VERSION REDIS_PORT [NOW_MS]
+//   node driver.mjs MODULES VERSION REDIS_PORT [NOW_MS]
 //
 // MODULES is the folder that holds node_modules; VERSION is 5 or 6. With NOW_MS the clock stands.
 //

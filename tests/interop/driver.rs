@@ -1,7 +1,7 @@
 //! Programs that drive other clients for the tests: a JSON request per line, a JSON line per answer
 //! and per event.
 //!
-//! An agent belongs to no runtime: threads move its lines, so that tests share it. It ends when its
+//! A driver belongs to no runtime: threads move its lines, so that tests share it. It ends when its
 //! input does, which is at the latest when this process ends, however that ends.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub(crate) struct Thrown {
 
 type Answer = Result<Value, Thrown>;
 
-/// Something that a worker or an event reader of an agent told.
+/// Something that a worker or an event reader of a driver told.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Heard {
     pub(crate) event: String,
@@ -40,7 +40,7 @@ impl Heard {
     }
 }
 
-pub(crate) struct Agent {
+pub(crate) struct Driver {
     name: String,
     child: Mutex<Child>,
     input: Mutex<Option<ChildStdin>>,
@@ -51,12 +51,12 @@ pub(crate) struct Agent {
     lines: watch::Sender<u64>,
 }
 
-impl Agent {
+impl Driver {
     /// A Node process with version 5 or 6 of the package; with `now_ms` its clock stands.
     pub(crate) fn node(version: u8, redis_port: u16, now_ms: Option<i64>) -> Arc<Self> {
         let mut command = Command::new("node");
         command
-            .arg(sources().join("node/agent.mjs"))
+            .arg(sources().join("node/driver.mjs"))
             .arg(clients().join("node"))
             .args([version.to_string(), redis_port.to_string()])
             .args(now_ms.map(|now| now.to_string()));
@@ -66,7 +66,7 @@ impl Agent {
     pub(crate) fn python(redis_port: u16) -> Arc<Self> {
         let mut command = Command::new(clients().join("python/bin/python"));
         command
-            .arg(sources().join("python/agent.py"))
+            .arg(sources().join("python/driver.py"))
             .arg(redis_port.to_string());
         Self::start("python", command)
     }
@@ -81,7 +81,7 @@ impl Agent {
             panic!("{name} does not start ({error}): `make clients` installs what is needed")
         });
         let output = BufReader::new(child.stdout.take().unwrap());
-        let agent = Arc::new(Self {
+        let driver = Arc::new(Self {
             name: name.to_owned(),
             input: Mutex::new(child.stdin.take()),
             child: Mutex::new(child),
@@ -90,20 +90,20 @@ impl Agent {
             heard: Mutex::default(),
             lines: watch::Sender::new(0),
         });
-        let reader = Arc::downgrade(&agent);
+        let reader = Arc::downgrade(&driver);
         std::thread::spawn(move || {
             for line in output.lines() {
-                let (Ok(line), Some(agent)) = (line, reader.upgrade()) else {
+                let (Ok(line), Some(driver)) = (line, reader.upgrade()) else {
                     return;
                 };
-                agent.receive(&line);
+                driver.receive(&line);
             }
             // Nobody will answer any more: whoever waits sees it at once.
-            if let Some(agent) = reader.upgrade() {
-                agent.open.lock().unwrap().clear();
+            if let Some(driver) = reader.upgrade() {
+                driver.open.lock().unwrap().clear();
             }
         });
-        agent
+        driver
     }
 
     fn receive(&self, line: &str) {
@@ -204,7 +204,7 @@ impl Agent {
     }
 }
 
-impl Drop for Agent {
+impl Drop for Driver {
     fn drop(&mut self) {
         drop(self.input.lock().unwrap().take());
         let _ = self.child.lock().unwrap().wait();
