@@ -92,7 +92,7 @@ mod tests {
             ("a:b", InvalidQueueName::Character(':')),
             ("a\nb", InvalidQueueName::Character('\n')),
             (" a", InvalidQueueName::Blank),
-            (&"x".repeat(51), InvalidQueueName::TooLong(51)),
+            (&"x".repeat(256), InvalidQueueName::TooLong(256)),
         ] {
             assert_eq!(text.parse::<QueueName>(), Err(why));
         }

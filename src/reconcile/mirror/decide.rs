@@ -245,7 +245,10 @@ fn waiting(
         }),
         Status::Pending | Status::Failed => {
             let has_counted = known.attempts > 0 && failures >= known.attempts;
-            let is_promoted = hints.is_promoted || (known.status == Status::Failed && has_counted);
+            let was_never_started = known.attempt == 0 && seen.attempts_started == 0;
+            let is_promoted = hints.is_promoted
+                || was_never_started
+                || (known.status == Status::Failed && has_counted);
             let is_due_changed = match (known.due_ms, due_ms) {
                 (Some(known), Some(seen)) => known.abs_diff(seen) > SAME_DUE_MS.unsigned_abs(),
                 // Available before it is due: somebody promoted it, or Redis was not told that it

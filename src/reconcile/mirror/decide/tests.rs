@@ -259,6 +259,28 @@ fn a_row_follows_what_redis_shows() {
             hints(),
             Some((S::Pending, 0, 0)),
         ),
+        // It failed and is put off, of which Redis was not told: the record is right.
+        (
+            KnownJob {
+                attempts: 1,
+                due_ms: Some(NOW + 60_000),
+                ..known(S::Failed, 1)
+            },
+            Some(seen(B::Wait, 1, 0)),
+            hints(),
+            None,
+        ),
+        // Redis was told, so somebody has promoted it.
+        (
+            KnownJob {
+                attempts: 1,
+                due_ms: Some(NOW + 60_000),
+                ..known(S::Failed, 1)
+            },
+            Some(seen(B::Wait, 1, 1)),
+            hints(),
+            Some((S::Failed, 1, 1)),
+        ),
         (
             known(S::Pending, 0),
             Some(seen(B::Wait, 0, 0)),
@@ -302,13 +324,8 @@ fn a_row_follows_what_redis_shows() {
             retried(),
             None,
         ),
-        (
-            known(S::Completed, 0),
-            Some(own.clone()),
-            retried(),
-            Some((S::Pending, 0, 0)),
-        ),
-        // Settled, and Redis not told yet: that is no new run.
+        // Held by a worker of ours: it finds out by itself whether that is a new run.
+        (known(S::Completed, 0), Some(own.clone()), retried(), None),
         (known(S::Completed, 1), Some(own), retried(), None),
         (
             known(S::Completed, 2),
