@@ -116,11 +116,12 @@ impl Rig {
             .await
     }
 
-    /// When which job was completed, by which attempt.
+    /// When which job was completed, by a run that began when. (Its number grows with each start
+    /// that Redis counts, also of a job that is over and not run.)
     pub(crate) async fn endings(&self) -> BTreeSet<String> {
         let mut tx = self.app.record.begin().await.unwrap();
         let endings: Vec<String> = sqlx::query_scalar(
-            "SELECT concat_ws(' ', id, attempt, completed_at) FROM jobs
+            "SELECT concat_ws(' ', id, started_at, completed_at) FROM jobs
              WHERE status = 'completed'",
         )
         .fetch_all(tx.connection())

@@ -100,6 +100,11 @@ fn ended() -> Hints {
 
 #[test]
 fn a_row_follows_what_redis_shows() {
+    let put_off = KnownJob {
+        attempts: 1,
+        due_ms: Some(NOW + 60_000),
+        ..known(S::Failed, 1)
+    };
     use BrokerState as B;
     use Status as S;
     let own = active(&format!("{}w:1", crate::broker::OWN_TOKEN), 1);
@@ -260,23 +265,10 @@ fn a_row_follows_what_redis_shows() {
             Some((S::Pending, 0, 0)),
         ),
         // It failed and is put off, of which Redis was not told: the record is right.
-        (
-            KnownJob {
-                attempts: 1,
-                due_ms: Some(NOW + 60_000),
-                ..known(S::Failed, 1)
-            },
-            Some(seen(B::Wait, 1, 0)),
-            hints(),
-            None,
-        ),
+        (put_off.clone(), Some(seen(B::Wait, 1, 0)), hints(), None),
         // Redis was told, so somebody has promoted it.
         (
-            KnownJob {
-                attempts: 1,
-                due_ms: Some(NOW + 60_000),
-                ..known(S::Failed, 1)
-            },
+            put_off,
             Some(seen(B::Wait, 1, 1)),
             hints(),
             Some((S::Failed, 1, 1)),
