@@ -9,22 +9,27 @@
 -- KEYS[7] active       LIST    only measured, for the global concurrency
 -- KEYS[8] meta         HASH    queue settings
 -- KEYS[9] events       STREAM
+-- KEYS[10] epoch       STRING  the name of this memory of Redis
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] test_now_ms  empty in production: server time is used
--- ARGV[3…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
+-- ARGV[3] epoch        empty: whatever memory it is
+-- ARGV[4…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
 --          lifo '1' or '', attempts_started or '', attempts_made or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`.
 --
--- Returns  the positions (from 1) of jobs that existed already and were left as they are
+-- Returns  the positions (from 1) of jobs that existed already and were left as they are; {-1}:
+--          nothing was done, it is another memory
 -- Moves    nothing -> wait | prioritized | delayed
 -- Repeat   safe: a job whose hash exists is not added again.
 
 local id_key, events, meta_key = KEYS[1], KEYS[9], KEYS[8]
 local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], pc = KEYS[5],
   marker = KEYS[6], active = KEYS[7] }
-local prefix, test_now_ms = ARGV[1], ARGV[2]
-local FIRST, STRIDE = 3, 10
+local prefix, test_now_ms, epoch = ARGV[1], ARGV[2], ARGV[3]
+local FIRST, STRIDE, OTHER_MEMORY = 4, 10, -1
+
+if epoch ~= '' and call('GET', KEYS[10]) ~= epoch then return { OTHER_MEMORY } end
 
 local now = clock_ms(test_now_ms)
 local meta = read_meta(meta_key)

@@ -10,16 +10,19 @@
 -- KEYS[8] meta         HASH    queue settings
 -- KEYS[9] events       STREAM
 -- KEYS[10] limiter     STRING  activations in this window
+-- KEYS[11] epoch       STRING  the name of this memory of Redis
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] options      msgpack map: token, max (jobs), lease_ms, promote_max (jobs),
 --                      worker_name (optional), limit (optional: {max, window_ms} of this worker),
---                      whole (true: the hash of each job comes, too)
+--                      whole (true: the hash of each job comes, too), epoch and server (optional:
+--                      nothing is claimed from another memory of Redis)
 -- ARGV[3] test_now_ms  empty in production: server time is used
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
 --
--- Returns  {now_ms, next_due_ms or 0, rate_wait_ms or 0, 1 if held, ids,
---          JOB_FIELDS of each, whole hash of each}; held: paused, or at the global concurrency
+-- Returns  {now_ms, next_due_ms or 0, rate_wait_ms or 0, held, ids,
+--          JOB_FIELDS of each, whole hash of each}; held: 1 paused, or at the global
+--          concurrency; 2 another memory of Redis
 -- Moves    delayed -> wait | prioritized; wait | paused | prioritized -> active
 -- Repeat   not safe: it claims further jobs. Those of a lost reply are rescued.
 
@@ -34,6 +37,9 @@ local JOB_FIELDS = { 'name', 'data', 'opts', 'timestamp', 'delay', 'priority', '
   'defa', 'parentKey', 'parent', 'rjk', 'deid', 'stacktrace', 'processedOn' }
 local NAME, DATA, ATS, DEFA = 1, 2, 7, 10
 
+if options.epoch and not is_memory(KEYS[11], options.epoch, options.server) then
+  return { now, 0, 0, OTHER_MEMORY, {}, {}, {} }
+end
 promote_due(prefix, key, meta, now, options.promote_max)
 local rate = read_rate(meta, options.limit)
 local count, rate_wait_ms, held = room(key, meta, rate, options.max)

@@ -25,7 +25,7 @@ local function code_of(id, token, completes)
   if completes and call('ZCARD', job_key .. ':unsuccessful') > 0 then return FAILED_CHILDREN end
   local owner = call('GET', job_key .. ':lock')
   if not owner then return LOCK_MISSING end
-  if owner ~= token then return LOCK_MISMATCH end
+  if not is_holder(owner, token) then return LOCK_MISMATCH end
   if not call('LPOS', active, id, 'RANK', -1) then return NOT_ACTIVE end
 end
 

@@ -7,7 +7,8 @@
 --
 -- Undeclared keys: the locks, `job_prefix .. id .. ':lock'`.
 --
--- Returns  the positions (from 1) of jobs whose lock is gone or another attempt's
+-- Returns  the positions (from 1) of jobs whose lock is gone or another attempt's. The lock of a
+--          job that was put back while it ran becomes its worker's again.
 -- Moves    nothing
 -- Repeat   safe: the lease is counted from now.
 
@@ -21,8 +22,12 @@ local owners = call('MGET', unpack(locks))
 local lost, alive = {}, {}
 for i = 1, #locks do
   local at = FIRST + (i - 1) * STRIDE
-  if owners[i] == ARGV[at + 1] then
+  local token = ARGV[at + 1]
+  if owners[i] == token then
     call('PEXPIRE', locks[i], lease_ms)
+    alive[#alive + 1] = ARGV[at]
+  elseif owners[i] and is_holder(owners[i], token) then
+    call('SET', locks[i], token, 'PX', lease_ms)
     alive[#alive + 1] = ARGV[at]
   else
     lost[#lost + 1] = i

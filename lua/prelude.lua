@@ -59,6 +59,13 @@ local function read_meta(meta_key)
   }
 end
 
+-- Whether `owner` of a lock is the attempt of `token`. A job that runs while Redis loses its memory
+-- is put back under a lease that its worker may take over: `bullwark:WORKER:rebuilt` for its tokens
+-- `bullwark:WORKER:number`.
+local function is_holder(owner, token)
+  return owner == token or owner == token:gsub('^(bullwark:.*:)%d+$', '%1rebuilt')
+end
+
 -- Where jobs without priority wait. BullMQ 5 renames the list while its queue is paused; with such
 -- peers we put jobs where they look for them. The key is that of `wait` with another last word.
 local function waiting_list(wait, meta)

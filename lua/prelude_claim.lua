@@ -1,5 +1,16 @@
 -- prelude_claim: how many jobs may be claimed, and which are next. Joined after `prelude_place`.
 
+local OTHER_MEMORY = 2
+
+-- Whether this is the memory of Redis that was compared with the record. The key says that it was
+-- not emptied; the replication id, which every start and every promotion of a server changes, that
+-- it was not put back. INFO also shows the id before, under another name.
+local function is_memory(epoch_key, epoch, server)
+  return call('GET', epoch_key) == epoch
+    and (server == ''
+      or call('INFO', 'replication'):find('master_replid:' .. server, 1, true) ~= nil)
+end
+
 -- More than one only where old markers or ids without a hash are dropped.
 local ROUNDS_MAX = 10
 

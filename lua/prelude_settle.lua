@@ -20,7 +20,7 @@ local function take_active(prefix, active, stalled, ids, tokens, needs_lock)
   for i = 1, #ids do
     if not all_exist and call('EXISTS', keys[i]) == 0 then
       codes[i] = JOB_MISSING
-    elseif owners[i] and owners[i] ~= tokens[i] then
+    elseif owners[i] and not is_holder(owners[i], tokens[i]) then
       codes[i] = LOCK_MISMATCH
     elseif needs_lock and not owners[i] then
       codes[i] = LOCK_MISSING

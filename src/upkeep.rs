@@ -27,6 +27,7 @@ const STALLS_MAX: u32 = 1_000_000;
 
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
+    readmit(record, broker, tasks);
     relay(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
@@ -58,6 +59,18 @@ pub async fn declared_types(record: &Record, builtin: JobTypes) -> Result<JobTyp
         }
     }
     Ok(all)
+}
+
+/// Notices that Redis has lost its memory, also where no worker claims.
+fn readmit(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    every(tasks, "readmit", Duration::from_millis(500), move || {
+        let (record, broker) = (record.clone(), broker.clone());
+        async move {
+            reconcile::readmit(&record, &broker).await?;
+            Ok::<_, ReconcileError>(Next::Rest)
+        }
+    });
 }
 
 fn relay(record: &Record, broker: &Broker, tasks: &Tasks) {

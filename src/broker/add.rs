@@ -2,11 +2,15 @@
 
 use super::batch::{batches, mark};
 use super::connection::ScriptCall;
+use super::epoch::EPOCH;
 use super::error::Refusal;
 use super::keys::check_job_id;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, PRIORITY_MAX, Repeat};
 use crate::job::QueueName;
+
+/// What `add.lua` answers instead of positions.
+const OTHER_MEMORY: i64 = -1;
 
 /// A job as it goes on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,10 +75,14 @@ impl Broker {
     ///
     /// Atomic per batch of [`BATCH_MAX`](super::BATCH_MAX). Run again after a failure, it adds
     /// what is missing; jobs that the lost call added are then reported as duplicates.
+    ///
+    /// Into another memory of Redis than the one that is served nothing is put: what that lacks
+    /// comes before, in its order.
     pub async fn add(&self, queue: &QueueName, jobs: &[NewJob]) -> Result<Vec<Added>, BrokerError> {
         let keys = self.keys(queue);
         jobs.iter().try_for_each(NewJob::check)?;
         self.note_v5_peers(queue).await?;
+        let served = self.served();
         let mut answers = Vec::with_capacity(jobs.len());
         for batch in batches(jobs, NewJob::bytes) {
             let mut call = ScriptCall::new(
@@ -89,10 +97,12 @@ impl Broker {
                     &keys.active(),
                     &keys.meta(),
                     &keys.events(),
+                    &self.own_key(EPOCH),
                 ],
             );
             call.arg(keys.job_prefix())
-                .number_or_empty(self.test_now_ms);
+                .number_or_empty(self.test_now_ms)
+                .arg(served.as_deref().unwrap_or_default());
             batch.iter().for_each(|job| job.write(&mut call));
             answers.extend(self.run_marking("add", &call, batch.len()).await?);
         }
@@ -196,7 +206,13 @@ impl Broker {
         call: &ScriptCall,
         jobs: usize,
     ) -> Result<Vec<Added>, BrokerError> {
-        let untouched: Vec<usize> = self.connections.run(call, Repeat::Safe).await?;
+        let untouched: Vec<i64> = self.connections.run(call, Repeat::Safe).await?;
+        if untouched == [OTHER_MEMORY] {
+            return Err(BrokerError::OtherMemory { doing });
+        }
+        let untouched = untouched
+            .into_iter()
+            .map(|at| usize::try_from(at).unwrap_or(0));
         let mut answers = vec![Added::Created; jobs];
         mark(&mut answers, untouched, &Added::Duplicate)
             .ok_or_else(|| BrokerError::corrupt(doing, "a position outside the batch"))?;

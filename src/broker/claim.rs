@@ -6,12 +6,16 @@ use serde::Serialize;
 
 use super::batch::BATCH_MAX;
 use super::connection::ScriptCall;
+use super::epoch::{EPOCH, server_of};
 use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat};
 use crate::job::QueueName;
 
 /// Due jobs that one claim promotes at most; `BullMQ`'s bound.
 const PROMOTE_MAX: u32 = 1000;
+/// What `claim.lua` answers beside no jobs.
+const HELD: i64 = 1;
+const OTHER_MEMORY: i64 = 2;
 
 /// Who claims, how much, and for how long.
 #[derive(Debug, Clone, Default)]
@@ -92,6 +96,8 @@ struct Options<'a> {
     worker_name: Option<&'a str>,
     limit: Option<Limit>,
     whole: bool,
+    epoch: Option<&'a str>,
+    server: &'a str,
 }
 
 #[derive(Serialize)]
@@ -107,6 +113,8 @@ type Row = Vec<Option<Vec<u8>>>;
 impl Broker {
     /// Takes the next jobs of a queue: due ones are promoted first.
     ///
+    /// From another memory of Redis than the one that is served nothing is taken.
+    ///
     /// If the reply is lost, the jobs stay active without an owner until `rescue` finds them; the
     /// call is not sent again, because it would take further jobs.
     pub async fn claim(
@@ -115,6 +123,7 @@ impl Broker {
         options: &ClaimOptions,
     ) -> Result<Claimed, BrokerError> {
         let keys = self.keys(queue);
+        let served = self.served();
         let packed = rmp_serde::to_vec_named(&Options {
             token: &options.token,
             max: options.max.min(BATCH_MAX),
@@ -126,6 +135,8 @@ impl Broker {
                 window_ms: millis(limit.window),
             }),
             whole: options.whole,
+            epoch: served.as_deref(),
+            server: served.as_deref().map_or("", server_of),
         })
         .map_err(|error| BrokerError::corrupt("claim", error.to_string()))?;
         let mut call = ScriptCall::new(
@@ -141,6 +152,7 @@ impl Broker {
                 &keys.meta(),
                 &keys.events(),
                 &keys.limiter(),
+                &self.own_key(EPOCH),
             ],
         );
         call.arg(keys.job_prefix())
@@ -148,6 +160,9 @@ impl Broker {
             .number_or_empty(self.test_now_ms);
         let reply: Reply = self.connections.run(&call, Repeat::OnlyIfNotRun).await?;
         let (now_ms, next_due_ms, wait_ms, held, ids, rows, hashes) = reply;
+        if held == OTHER_MEMORY {
+            return Err(BrokerError::OtherMemory { doing: "claim" });
+        }
         if ids.len() != rows.len() || (options.whole && hashes.len() != rows.len()) {
             return Err(BrokerError::corrupt(
                 "claim",
@@ -164,7 +179,7 @@ impl Broker {
             next_due_ms: (next_due_ms > 0).then_some(next_due_ms),
             now_ms,
             wait_ms: (wait_ms > 0).then_some(wait_ms),
-            is_held: held == 1,
+            is_held: held == HELD,
         })
     }
 }

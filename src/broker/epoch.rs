@@ -3,6 +3,7 @@
 //! They lie under `bullwark:PREFIX:`, outside `BullMQ`'s names, so that its tools do not take them
 //! for queues.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::InfoDict;
@@ -11,24 +12,79 @@ use super::claim::millis;
 use super::{Broker, BrokerError};
 
 const DOING: &str = "epoch";
+/// The key of the name of this memory of Redis.
+pub(super) const EPOCH: &str = "epoch";
+
+/// The memory of Redis that was compared with the record, if any was yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served(Arc<RwLock<Option<Arc<str>>>>);
+
+impl Served {
+    pub(super) fn get(&self) -> Option<Arc<str>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, epoch: Option<Arc<str>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+    }
+}
+
+/// The part of an epoch that names the server; empty if it does not say who it is.
+pub(super) fn server_of(epoch: &str) -> &str {
+    match epoch.rsplit_once('@') {
+        Some((_, server)) if server != NAMELESS => server,
+        _ => "",
+    }
+}
+
+/// Not every server that speaks Redis's protocol names itself.
+const NAMELESS: &str = "unknown";
 
 impl Broker {
+    /// The memory of Redis that may be worked with: it was compared with the record.
+    pub fn served(&self) -> Option<Arc<str>> {
+        self.served.get()
+    }
+
+    /// From here on `add` and `claim` of this broker and its clones refuse every memory but this.
+    /// Before the first call they take any.
+    pub fn serve(&self, epoch: &str) {
+        self.served.set(Some(epoch.into()));
+    }
+
+    /// Whoever claims must have the memory compared again.
+    pub fn stop_serving(&self) {
+        self.served.set(None);
+    }
+
+    /// A clone that works with whatever memory there is: for repairs.
+    pub fn for_repair(&self) -> Self {
+        Self {
+            served: Served::default(),
+            ..self.clone()
+        }
+    }
+
     /// The memory of Redis that answers: another text whenever it may have forgotten something.
     ///
     /// A key tells it, so an emptied Redis gets another epoch. Redis may also come back with the
-    /// key but without its newest writes: from a snapshot, or as a replica that lagged. That is
-    /// another server process, which the epoch names as well. A restart that lost nothing is taken
-    /// for one that did: the safe side.
+    /// key but without its newest writes: from a snapshot, or as a replica that lagged. Then the
+    /// server has another replication id, which every start and every promotion changes, and which
+    /// the epoch names as well. A restart that lost nothing is taken for one that did: the safe
+    /// side.
     ///
     /// When two processes notice a new memory at once, one of their names stays.
     pub async fn epoch(&self) -> Result<String, BrokerError> {
-        let key = self.own_key("epoch");
+        let key = self.own_key(EPOCH);
         let mut look = redis::pipe();
-        look.cmd("INFO").arg("server").cmd("GET").arg(&key);
+        look.cmd("INFO").arg("replication").cmd("GET").arg(&key);
         let (info, known): (InfoDict, Option<String>) =
             self.connections.pipeline(DOING, &look).await?;
-        // Not every server that speaks Redis's protocol names its process.
-        let server: String = info.get("run_id").unwrap_or_else(|| "unknown".to_owned());
+        let server: Option<String> = info.get("master_replid");
+        let server = server.unwrap_or_else(|| NAMELESS.to_owned());
         let server = format!("@{server}");
         if let Some(known) = known.as_ref().filter(|known| known.ends_with(&server)) {
             return Ok(known.clone());
@@ -89,7 +145,7 @@ impl Broker {
         Ok(())
     }
 
-    fn own_key(&self, name: &str) -> String {
+    pub(super) fn own_key(&self, name: &str) -> String {
         format!("bullwark:{}:{name}", self.prefix())
     }
 }

@@ -11,6 +11,10 @@ pub enum BrokerError {
     /// Redis can't answer now: try again later. Nothing is known about what was done.
     #[error("{doing}: redis is unavailable: {reason}")]
     Unavailable { doing: &'static str, reason: String },
+    /// Redis came back with another memory, which has not been compared with the record yet.
+    /// Nothing was done.
+    #[error("{doing}: redis has another memory, which is being compared with the record")]
+    OtherMemory { doing: &'static str },
     /// A rule says no; trying again changes nothing.
     #[error("{0}")]
     Refused(Refusal),
@@ -84,7 +88,7 @@ impl Refusal {
 impl BrokerError {
     /// Whether the same call may work later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::OtherMemory { .. })
     }
 
     pub(super) fn corrupt(doing: &'static str, reason: impl Into<String>) -> Self {

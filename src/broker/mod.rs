@@ -39,6 +39,7 @@ mod parents;
 mod range;
 mod read_job;
 mod read_jobs;
+mod readmit;
 mod remove;
 mod remove_tree;
 mod reprocess;
@@ -82,6 +83,7 @@ pub use parents::{ChildEnding, EndedChild};
 pub use range::Order;
 pub use read_job::{JobEnd, JobHash};
 pub use read_jobs::{WireContent, WireJob};
+pub use readmit::{Readmit, rebuilt_token};
 pub use remove::Cancelled;
 pub use remove_tree::{Detached, Removed};
 pub use reprocess::{FinishedState, Reprocess};
@@ -169,6 +171,7 @@ impl Default for BrokerOptions {
 pub struct Broker {
     connections: Connections,
     options: Arc<BrokerOptions>,
+    served: epoch::Served,
     test_now_ms: Option<i64>,
 }
 
@@ -199,6 +202,7 @@ impl Broker {
         Ok(Self {
             connections,
             options: Arc::new(options),
+            served: epoch::Served::default(),
             test_now_ms: None,
         })
     }

@@ -43,7 +43,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Add = "add", keys 9, after "prelude" "prelude_place";
+    Add = "add", keys 10, after "prelude" "prelude_place";
     AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
         "prelude_dedup" "prelude_dedup_add" "prelude_store";
     AddLog = "add_log", keys 2, after "prelude";
@@ -51,7 +51,7 @@ scripts! {
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_place";
     ChangePriority = "change_priority", keys 7, after "prelude" "prelude_place";
-    Claim = "claim", keys 10, after "prelude" "prelude_place" "prelude_promote" "prelude_claim";
+    Claim = "claim", keys 11, after "prelude" "prelude_place" "prelude_promote" "prelude_claim";
     Clean = "clean", keys 6,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Confirm = "confirm", keys 1, after "prelude";
@@ -69,6 +69,7 @@ scripts! {
     Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 8, after "prelude" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
+    Readmit = "readmit", keys 7, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"

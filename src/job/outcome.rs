@@ -135,6 +135,26 @@ impl Outcome {
             .next(self.event)
             .unwrap_or(Status::DeadLetter)
     }
+
+    /// What Redis must be told of a job that is over by the record.
+    pub fn recorded(status: Status, result: Option<String>, error: Option<String>) -> Self {
+        let event = match status {
+            Status::Completed => Event::Succeeded,
+            Status::Cancelled => Event::Cancelled,
+            Status::DeadLetter | Status::Failed | Status::Pending | Status::Processing => {
+                Event::Discarded
+            }
+        };
+        Self {
+            event,
+            result,
+            error,
+            delay: Duration::ZERO,
+            attempts: 0,
+            stack: None,
+            telling: Telling::Event,
+        }
+    }
 }
 
 impl Ending {

@@ -7,6 +7,8 @@
 //! * [`deliver_recent`]: jobs committed to the record whose way to Redis was cut short;
 //! * [`sweep_open`]: open jobs that Redis has forgotten;
 //! * [`reset_silent`]: running jobs whose worker gives no sign: the specification's rule;
+//! * [`readmit`]: a memory of Redis that was emptied or put back is made to agree, before a job is
+//!   claimed from it;
 //! * [`seal`]: keeps finding the open jobs cheap;
 //! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
@@ -14,6 +16,7 @@
 mod flows;
 mod mirror;
 mod passes;
+mod rebuild;
 mod relay;
 mod verify;
 
@@ -22,6 +25,7 @@ use crate::record::RecordError;
 
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
+pub use rebuild::readmit;
 pub use relay::{relay, relay_outbox};
 pub use verify::{Difference, Verdict, verify};
 

@@ -193,7 +193,10 @@ async fn settle_foreign(
 
 /// A client's own numbers come from a counter, which was lost with the jobs: it must not give them
 /// again.
-async fn keep_counters(broker: &Broker, jobs: &[StoredJob]) -> Result<(), ReconcileError> {
+pub(super) async fn keep_counters(
+    broker: &Broker,
+    jobs: &[StoredJob],
+) -> Result<(), ReconcileError> {
     let mut highest: HashMap<&QueueName, u64> = HashMap::new();
     for stored in jobs {
         if let Ok(number) = stored.wire_id.parse::<u64>() {
@@ -208,7 +211,7 @@ async fn keep_counters(broker: &Broker, jobs: &[StoredJob]) -> Result<(), Reconc
 }
 
 /// Reads again: what ended since is not added, and what is too young is left out.
-async fn load_settled(
+pub(super) async fn load_settled(
     record: &Record,
     ids: &[Uuid],
     is_complete: &mut bool,
@@ -220,7 +223,11 @@ async fn load_settled(
     Ok(jobs)
 }
 
-async fn note(record: &Record, jobs: &[StoredJob], why: &str) -> Result<(), ReconcileError> {
+pub(super) async fn note(
+    record: &Record,
+    jobs: &[StoredJob],
+    why: &str,
+) -> Result<(), ReconcileError> {
     if jobs.is_empty() {
         return Ok(());
     }

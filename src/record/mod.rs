@@ -20,6 +20,7 @@ pub mod merge;
 pub mod mirror;
 pub mod open;
 pub mod outbox;
+pub mod rebuild;
 pub mod restart;
 pub mod server;
 pub mod settle;

@@ -19,6 +19,7 @@ use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, OWN_TOKEN, Waker};
 use crate::job::{QueueName, wire};
+use crate::reconcile;
 use crate::record::adopt;
 
 /// The most jobs of one claim.
@@ -31,6 +32,8 @@ const HELD_DELAY: Duration = Duration::from_secs(1);
 const NUMBER_MAX: u32 = 1_000_000_000;
 /// The pause after a failed claim.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The pause while another process compares the memory of Redis with the record.
+const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Claims until `stop`. Jobs go to tasks of their own. Calls `ready` when it is connected.
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: impl FnOnce()) {
@@ -52,6 +55,12 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
         if shared.steering.is_surplus() {
             first.forget();
             continue;
+        }
+        if let Some(pause) = await_memory(&shared, &stop).await {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => continue,
+                () = stop.cancelled() => return,
+            }
         }
         let (pause, next_due) = match take_turn(&shared, first).await {
             Turn::Paused => {
@@ -78,6 +87,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
             }
             Turn::Claimed(_) => {
                 is_drained = false;
+                continue;
+            }
+            Turn::Failed(BrokerError::OtherMemory { .. }) => {
+                shared.broker.stop_serving();
                 continue;
             }
             Turn::Failed(error) => {
@@ -110,6 +123,29 @@ async fn connect(shared: &Shared, waker: &mut Waker, names: &[QueueName]) {
     }
     if let Some(events) = shared.events() {
         events.tell(WorkerEvent::Ready);
+    }
+}
+
+/// Has the memory of Redis compared with the record, if that was not done yet. Some: not done, try
+/// again after this pause.
+async fn await_memory(shared: &Shared, stop: &CancellationToken) -> Option<Duration> {
+    if shared.broker.served().is_some() {
+        return None;
+    }
+    let compared = tokio::select! {
+        compared = reconcile::readmit(&shared.record, &shared.broker) => compared,
+        () = stop.cancelled() => return Some(Duration::ZERO),
+    };
+    match compared {
+        Ok(true) => None,
+        Ok(false) => Some(TURN_PAUSE),
+        Err(error) => {
+            tracing::warn!(%error, "redis and the record were not compared: nothing is claimed");
+            if let Some(events) = shared.events() {
+                events.error(error.to_string());
+            }
+            Some(PAUSE)
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
 use crate::job::wire::{self, Envelope};
-use crate::job::{Event, Outcome, QueueName, RetryRule, Status, Telling};
+use crate::job::{Outcome, QueueName, RetryRule, Status};
 use crate::record::restart::{self, Restart, Restarted};
 use crate::record::start::START_MAX;
 use crate::settle::{Ended, tell};
@@ -147,7 +147,7 @@ async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, ans
             if let Err(error) = counted {
                 tracing::warn!(%error, job.id = %held.id, "a start is not counted");
             }
-            end_in_redis(shared, held, over(status, result, error)).await;
+            end_in_redis(shared, held, Outcome::recorded(status, result, error)).await;
         }
         Answer::Unrecordable(why) => {
             tracing::error!(
@@ -155,7 +155,7 @@ async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, ans
                 why,
                 "a foreign job can not be adopted"
             );
-            let outcome = over(Status::DeadLetter, None, Some(why));
+            let outcome = Outcome::recorded(Status::DeadLetter, None, Some(why));
             end_in_redis(shared, held, outcome).await;
         }
         Answer::Record(Restart::Later { delay_ms }) => {
@@ -290,25 +290,5 @@ async fn make_next_iteration(shared: &Shared, queue: &QueueName, job: &ClaimedJo
         if let Some(events) = shared.events() {
             events.error(error.to_string());
         }
-    }
-}
-
-/// What Redis must be told of a job that is over.
-fn over(status: Status, result: Option<String>, error: Option<String>) -> Outcome {
-    let event = match status {
-        Status::Completed => Event::Succeeded,
-        Status::Cancelled => Event::Cancelled,
-        Status::DeadLetter | Status::Failed | Status::Pending | Status::Processing => {
-            Event::Discarded
-        }
-    };
-    Outcome {
-        event,
-        result,
-        error,
-        delay: Duration::ZERO,
-        attempts: 0,
-        stack: None,
-        telling: Telling::Event,
     }
 }

@@ -25,6 +25,7 @@ mod progress;
 mod promote;
 mod read_job;
 mod read_jobs;
+mod readmit;
 mod release;
 mod remove_tree;
 mod reprocess;

@@ -214,6 +214,34 @@ pub(super) async fn give_back(record: &Record, ids: &[Uuid]) -> Result<u64, Reco
     repair(record, Findings::of(changes)).await
 }
 
+/// Jobs that only Redis knows are adopted. Returns how many.
+pub(super) async fn adopt_unknown(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    wire_ids: Vec<String>,
+) -> Result<u64, ReconcileError> {
+    let doubtful = Doubtful {
+        unknown: wire_ids,
+        ..Doubtful::default()
+    };
+    let findings = compare(broker, queue, doubtful).await?;
+    repair(record, findings).await
+}
+
+/// Walks through all jobs of these queues in Redis: those that the record does not know are
+/// adopted.
+pub(super) async fn scan_all(
+    record: &Record,
+    broker: &Broker,
+    queues: &[QueueName],
+) -> Result<(), ReconcileError> {
+    let mut scan = scan::Scan::default();
+    queues.iter().for_each(|queue| scan.request(queue));
+    while scan.step(record, broker).await? {}
+    Ok(())
+}
+
 async fn repair(record: &Record, mut findings: Findings) -> Result<u64, ReconcileError> {
     if findings.is_nothing() {
         return Ok(0);

@@ -1,0 +1,295 @@
+//! Redis came back with another memory: emptied, put back to an earlier state, or that of another
+//! server. It is made to agree with the record before a job is claimed from it.
+//!
+//! First nothing that is over may run again: what Redis shows as waiting and the record as over is
+//! ended in Redis, too, and what only Redis knows is adopted. Then every open job of the record is
+//! put back that Redis lacks, in the order in which the jobs came. A job whose worker may be alive
+//! is put back as active: the worker takes its lease over, or it ends and the job is rescued.
+//!
+//! Dying anywhere means that the memory is not noted as compared, and whoever comes next begins
+//! again. Every step may be repeated, and two rebuilds at once do the same. If Redis loses its
+//! memory again meanwhile, it has another name by then, and is compared again.
+//!
+//! A client's retry of a job that is over, with its counts reset, looks like an earlier state of
+//! Redis. If it came so shortly before the loss that the record had not heard of it, it is undone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::time::Instant;
+
+use super::{ReconcileError, flows, mirror, passes};
+use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob, rebuilt_token};
+use crate::clock;
+use crate::job::{Outcome, QueueName};
+use crate::record::open::{LOAD_MAX, StoredJob};
+use crate::record::rebuild::{self, OpenInOrder, OverJob};
+use crate::record::{Record, adopt};
+use crate::settle::{Ended, tell};
+
+/// Where jobs wait. Those that are active are asked about when their lease ends.
+const WAITING: [BrokerState; 5] = [
+    BrokerState::Wait,
+    BrokerState::Paused,
+    BrokerState::Prioritized,
+    BrokerState::Delayed,
+    BrokerState::WaitingChildren,
+];
+/// How long a worker that runs a job has time to renew its lease in the new memory: several
+/// renewals at defaults.
+const LEASE: Duration = Duration::from_secs(30);
+const WHY: &str = "Redis had lost its memory";
+
+/// Makes sure that jobs are claimed from a memory of Redis that agrees with the record. Cheap when
+/// it does. False: another process is making it agree; ask again.
+pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
+    let epoch = broker.epoch().await?;
+    if broker.served().as_deref() == Some(epoch.as_str()) {
+        return Ok(true);
+    }
+    let is_compared = async || {
+        let compared = rebuild::compared(record, broker.prefix()).await?;
+        Ok::<_, ReconcileError>(compared.as_ref() == Some(&epoch))
+    };
+    if !is_compared().await? {
+        let Some(turn) = rebuild::take_turn(record, broker.prefix()).await? else {
+            return Ok(false);
+        };
+        // Whoever had the turn before may have just done it.
+        if !is_compared().await? {
+            compare(record, &broker.for_repair(), &epoch).await?;
+            rebuild::set_compared(record, broker.prefix(), &epoch).await?;
+        }
+        drop(turn);
+    }
+    broker.serve(&epoch);
+    Ok(true)
+}
+
+async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), ReconcileError> {
+    let started = Instant::now();
+    let queues = broker.queues().await?;
+    mirror::scan_all(record, broker, &queues).await?;
+    let mut ended = 0;
+    for queue in &queues {
+        for state in WAITING {
+            ended += end_what_is_over(record, broker, queue, state).await?;
+        }
+    }
+    let (open, added) = put_back(record, broker, epoch).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    metrics::counter!("bullwark_rebuilds_total").increment(1);
+    metrics::histogram!("bullwark_rebuild_seconds").record(seconds);
+    tracing::info!(
+        open,
+        added,
+        ended,
+        seconds,
+        "this memory of Redis was compared with the record"
+    );
+    Ok(())
+}
+
+/// Ends in Redis what waits there and is over by the record. Returns how many.
+async fn end_what_is_over(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    state: BrokerState,
+) -> Result<u64, ReconcileError> {
+    let (mut offset, mut ended) = (0, 0);
+    loop {
+        let page = broker.list(queue, state, offset, LIST_MAX).await?;
+        let over = rebuild::over_among(record, queue, &page.ids).await?;
+        let gone = end_in_redis(record, broker, queue, over).await?;
+        ended += gone;
+        match page.next {
+            // What left the page makes room for others, which were not looked at.
+            _ if gone > 0 => {}
+            Some(next) => offset = next,
+            None => return Ok(ended),
+        }
+    }
+}
+
+async fn end_in_redis(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    over: Vec<OverJob>,
+) -> Result<u64, ReconcileError> {
+    if over.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<String> = over.iter().map(|job| job.wire_id.clone()).collect();
+    let seen = broker.read_jobs(queue, &ids, false).await?;
+    let (mut later, mut ending) = (Vec::new(), Vec::new());
+    for (job, seen) in over.into_iter().zip(seen) {
+        match seen {
+            Some(seen) if is_another(&job, &seen) => later.push(job.wire_id),
+            Some(seen) if was_run_again(&job, &seen) => {}
+            Some(_) => ending.push(job),
+            None => {}
+        }
+    }
+    let adopted = mirror::adopt_unknown(record, broker, queue, later).await?;
+    tracing::debug!(%queue, adopted, ended = ending.len(), "jobs that are over were waiting");
+    let token = format!("{}rebuild", crate::broker::OWN_TOKEN);
+    let active: Vec<Readmit> = ending
+        .iter()
+        .map(|job| Readmit {
+            id: job.wire_id.clone(),
+            starts: job.attempt.unsigned_abs(),
+            token: Some(token.clone()),
+        })
+        .collect();
+    broker.readmit(queue, &active, LEASE).await?;
+    let ended: Vec<Ended> = ending
+        .into_iter()
+        .map(|job| ended(queue, &token, job))
+        .collect();
+    tell(broker, &ended.iter().collect::<Vec<_>>()).await?;
+    Ok(ended.len() as u64)
+}
+
+fn ended(queue: &QueueName, token: &str, job: OverJob) -> Ended {
+    Ended {
+        id: job.id,
+        wire_id: job.wire_id,
+        queue: queue.clone(),
+        token: token.to_owned(),
+        attempt: job.attempt,
+        max_attempts: job.max_attempts.unsigned_abs(),
+        started_at: clock::now(),
+        outcome: Outcome::recorded(job.status, job.result, job.error),
+        manner: None,
+        kept_result: None,
+    }
+}
+
+/// Whether the hash is that of a later job with the same id.
+fn is_another(job: &OverJob, seen: &WireJob) -> bool {
+    job.wire_id != job.id.to_string() && seen.timestamp_ms != job.created_ms
+}
+
+/// Whether a client has run the job again after it was over: that takes away when it was started,
+/// and leaves how often. An earlier state of Redis knows of fewer starts.
+fn was_run_again(job: &OverJob, seen: &WireJob) -> bool {
+    let starts = i32::try_from(seen.attempts_started).unwrap_or(i32::MAX);
+    seen.processed_ms.is_none() && starts > 0 && starts == job.attempt
+}
+
+/// Jobs of a page that Redis lacks, loaded.
+#[derive(Default)]
+struct Absent {
+    jobs: Vec<StoredJob>,
+    running: Vec<(QueueName, Readmit)>,
+}
+
+/// Puts back every open job that Redis lacks. Returns how many are open and how many were added.
+///
+/// While one page goes to Redis, the next one is looked up and the last one noted.
+async fn put_back(
+    record: &Record,
+    broker: &Broker,
+    epoch: &str,
+) -> Result<(u64, u64), ReconcileError> {
+    let (mut open, mut added) = (0, 0);
+    let pages = rebuild::open_in_order(record).try_chunks(LOAD_MAX);
+    let mut pages = std::pin::pin!(pages);
+    let (mut next, mut last) = (Absent::default(), Vec::new());
+    loop {
+        let page = pages.next().await.transpose();
+        let page = page.map_err(|error| ReconcileError::Record(error.1))?;
+        let is_end = page.is_none();
+        let page = page.unwrap_or_default();
+        open += page.len() as u64;
+        let current = std::mem::take(&mut next);
+        let (looked_up, delivered, noted) = tokio::join!(
+            look_up(record, broker, epoch, &page),
+            deliver(record, broker, &current),
+            passes::note(record, &last, WHY),
+        );
+        next = looked_up?;
+        delivered?;
+        noted?;
+        added += current.jobs.len() as u64;
+        last = current.jobs;
+        if is_end && next.jobs.is_empty() && last.is_empty() {
+            return Ok((open, added));
+        }
+    }
+}
+
+/// Corrects what Redis has of a page, and loads what it lacks.
+async fn look_up(
+    record: &Record,
+    broker: &Broker,
+    epoch: &str,
+    page: &[OpenInOrder],
+) -> Result<Absent, ReconcileError> {
+    let mut queues: HashMap<&str, Vec<&OpenInOrder>> = HashMap::new();
+    for job in page {
+        queues.entry(&job.job_queue).or_default().push(job);
+    }
+    let (mut absent, mut present, mut running, mut elsewhere) = (vec![], vec![], vec![], vec![]);
+    for (name, jobs) in queues {
+        let Ok(queue) = name.parse::<QueueName>() else {
+            tracing::error!(queue = name, "jobs of a queue that Redis can't have");
+            continue;
+        };
+        let wanted: Vec<Readmit> = jobs.iter().map(|job| wanted(job)).collect();
+        let known = broker.readmit(&queue, &wanted, LEASE).await?;
+        for ((job, wanted), is_known) in jobs.iter().zip(wanted).zip(known) {
+            if job.is_foreign {
+                present.push(job.id);
+            }
+            if is_known {
+                continue;
+            }
+            absent.push(job.id);
+            if job.is_run_elsewhere {
+                elsewhere.push(job.id);
+            } else if wanted.token.is_some() {
+                running.push((queue.clone(), wanted));
+            }
+        }
+    }
+    // From here on, absent means removed by a client.
+    adopt::seen_in(record, &present, epoch).await?;
+    mirror::give_back(record, &elsewhere).await?;
+    let mut jobs = Vec::new();
+    if !absent.is_empty() {
+        // What is too young to be touched comes by its own delivery, or by `deliver_recent`.
+        jobs = passes::load_settled(record, &absent, &mut true).await?;
+        let place: HashMap<_, _> = page.iter().enumerate().map(|(at, j)| (j.id, at)).collect();
+        jobs.sort_by_key(|stored| place.get(&stored.job.id).copied());
+    }
+    Ok(Absent { jobs, running })
+}
+
+fn wanted(job: &OpenInOrder) -> Readmit {
+    let worker = job.worker_id.as_deref().filter(|_| job.is_run_here);
+    Readmit {
+        id: job.wire_id.clone(),
+        starts: job.attempt.unsigned_abs(),
+        token: worker.map(rebuilt_token),
+    }
+}
+
+async fn deliver(record: &Record, broker: &Broker, absent: &Absent) -> Result<(), ReconcileError> {
+    if absent.jobs.is_empty() {
+        return Ok(());
+    }
+    passes::keep_counters(broker, &absent.jobs).await?;
+    flows::deliver(record, broker, &absent.jobs).await?;
+    let mut running: HashMap<&QueueName, Vec<Readmit>> = HashMap::new();
+    for (queue, job) in &absent.running {
+        running.entry(queue).or_default().push(job.clone());
+    }
+    for (queue, jobs) in running {
+        broker.readmit(queue, &jobs, LEASE).await?;
+    }
+    Ok(())
+}
