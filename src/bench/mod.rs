@@ -7,6 +7,7 @@
 
 mod cost;
 mod load;
+mod rebuild;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::reconcile;
 use crate::record::server;
 
 pub use load::Load;
+pub use rebuild::{RebuildReport, run_rebuild};
 
 /// What to measure.
 #[derive(Debug, Clone)]

@@ -68,6 +68,14 @@ impl Broker {
         }
     }
 
+    /// Empties this Redis, all databases of it: for measurements and tests on private servers.
+    #[doc(hidden)]
+    pub async fn lose_memory(&self) -> Result<(), BrokerError> {
+        self.connections
+            .command("lose_memory", &redis::cmd("FLUSHALL"))
+            .await
+    }
+
     /// The memory of Redis that answers: another text whenever it may have forgotten something.
     ///
     /// A key tells it, so an emptied Redis gets another epoch. Redis may also come back with the

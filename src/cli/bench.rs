@@ -36,6 +36,9 @@ pub(crate) struct Bench {
     /// Longest time in seconds
     #[arg(long, default_value_t = 600)]
     limit: u64,
+    /// Measure instead how long an emptied Redis takes to hold all of these jobs again
+    #[arg(long, conflicts_with_all = ["producers", "batch", "slots", "rate", "limit"])]
+    rebuild: bool,
 }
 
 pub(crate) async fn run(global: &Global, bench: Bench) -> Done {
@@ -59,6 +62,9 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
     record.migrate().await?;
     record.close().await;
 
+    if bench.rebuild {
+        return measure_rebuild(global, config, bench.jobs as usize).await;
+    }
     let options = BenchOptions {
         jobs: bench.jobs as usize,
         producers: bench.producers as usize,
@@ -119,6 +125,31 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
         true => Ok(()),
         false => Err(Failure::Failed(anyhow::anyhow!(
             "not every job completed exactly once"
+        ))),
+    }
+}
+
+async fn measure_rebuild(global: &Global, config: Config, jobs: usize) -> Done {
+    let report = bench::run_rebuild(config, jobs).await?;
+    if global.json {
+        output::json(&report);
+    } else {
+        let seconds: Vec<String> = report.seconds.iter().map(f64::to_string).collect();
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        output::table(
+            &["measured", "value"],
+            vec![
+                row("open jobs", report.jobs.to_string()),
+                row("of these delayed", report.delayed.to_string()),
+                row("seconds of each rebuild", seconds.join(" · ")),
+                row("both stores agree", report.agree.to_string()),
+            ],
+        );
+    }
+    match report.agree {
+        true => Ok(()),
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "Redis did not get every job back"
         ))),
     }
 }
