@@ -1,4 +1,5 @@
-//! Control: the door for what people do to jobs: cancel, and retry by hand.
+//! Control: the door for what people do to jobs: cancel, and retry by hand; and to queues as a
+//! whole: pause, limits, schedules.
 //!
 //! Decided in the record, in one transaction with an outbox row; Redis is told right after, or by
 //! the relay when that fails. So a process that dies in between leaves nothing undone.
@@ -6,9 +7,13 @@
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::reconcile;
+use crate::job::schedule::StoredSchedule;
+use crate::job::schedule::check_schedule_id;
+use crate::job::{InvalidSchedule, QueueChange, QueueName, QueueSettings, Schedule, Template};
+use crate::reconcile::{self, ReconcileError};
 use crate::record::jobs::{self, CONTROL_MAX};
-use crate::record::{Record, RecordError};
+use crate::record::schedules::{self, KnownSchedule};
+use crate::record::{Record, RecordError, queues};
 
 /// Cancels jobs that are not over; returns the ids that were cancelled.
 ///
@@ -48,5 +53,91 @@ pub async fn retry(
 async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) {
     if let Err(error) = reconcile::relay(record, broker, ids).await {
         tracing::warn!(%error, jobs = ids.len(), "redis not told; the relay will");
+    }
+}
+
+/// Changes settings of a queue: it is paused, resumed or limited, for all workers of any kind.
+/// Returns what holds now. Doing it again changes nothing.
+///
+/// It holds when the record has it: if Redis is away, it is told when it is back.
+pub async fn change_queue(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    change: &QueueChange,
+) -> Result<QueueSettings, RecordError> {
+    // Only for a queue that the record does not know yet: what clients have set stays.
+    let base = broker.queue_meta(queue).await;
+    let base = base.map(|meta| meta.settings()).unwrap_or_default();
+    let known = queues::change(record, broker.prefix(), queue, &base, change).await?;
+    if let Err(error) = reconcile::tell_settings(record, broker, &known).await {
+        tracing::warn!(%error, %queue, "redis not told of a queue's settings; upkeep will");
+    }
+    Ok(known.settings)
+}
+
+/// Makes a schedule, or changes the one with this id.
+///
+/// It holds when the record has it: if Redis is away, its first iteration is made when it is back.
+pub async fn upsert_schedule(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    id: &str,
+    schedule: &Schedule,
+    template: &Template,
+) -> Result<(), ScheduleError> {
+    check_schedule_id(id)?;
+    schedule.check()?;
+    let stored = StoredSchedule::new(id, schedule, template);
+    let version = schedules::change(record, broker.prefix(), queue, &stored).await?;
+    tell_schedule(record, broker, queue, stored, version, false).await;
+    Ok(())
+}
+
+/// Ends a schedule; doing it again changes nothing. An iteration that waits or runs stays.
+pub async fn remove_schedule(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    id: &str,
+) -> Result<(), ScheduleError> {
+    check_schedule_id(id)?;
+    let version = schedules::remove(record, broker.prefix(), queue, id).await?;
+    let stored = StoredSchedule {
+        id: id.to_owned(),
+        ..StoredSchedule::default()
+    };
+    tell_schedule(record, broker, queue, stored, version, true).await;
+    Ok(())
+}
+
+/// Why a schedule was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidSchedule),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+async fn tell_schedule(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    schedule: StoredSchedule,
+    version: i64,
+    is_removed: bool,
+) {
+    let known = KnownSchedule {
+        queue: queue.clone(),
+        schedule,
+        version,
+        is_told: false,
+        is_removed,
+    };
+    let told: Result<(), ReconcileError> = reconcile::tell_schedule(record, broker, &known).await;
+    if let Err(error) = told {
+        tracing::warn!(%error, %queue, "redis not told of a schedule; upkeep will");
     }
 }

@@ -21,6 +21,8 @@ pub use schedules::start_schedules;
 /// Between two looks at stalled jobs. With leases of ten seconds a killed worker's jobs are back
 /// within lease + two looks: below 15 seconds.
 const RESCUE_EVERY: Duration = Duration::from_millis(1800);
+/// Between two looks at the settings and schedules of queues.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Stalls that Redis tolerates before it marks a job as failing. The record judges crash loops, by
 /// what the job achieved in between, so this is out of the way.
 const STALLS_MAX: u32 = 1_000_000;
@@ -28,6 +30,7 @@ const STALLS_MAX: u32 = 1_000_000;
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     readmit(record, broker, tasks);
+    keep_queues(record, broker, tasks);
     relay(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
@@ -68,6 +71,21 @@ fn readmit(record: &Record, broker: &Broker, tasks: &Tasks) {
         let (record, broker) = (record.clone(), broker.clone());
         async move {
             reconcile::readmit(&record, &broker).await?;
+            Ok::<_, ReconcileError>(Next::Rest)
+        }
+    });
+}
+
+/// One process does it at a time; which one does not matter.
+fn keep_queues(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    let token = Uuid::new_v4().to_string();
+    every(tasks, "queues", KEEP_EVERY, move || {
+        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+        async move {
+            if broker.take_duty("queues", &token, KEEP_EVERY * 2).await? {
+                reconcile::keep_queues(&record, &broker).await?;
+            }
             Ok::<_, ReconcileError>(Next::Rest)
         }
     });

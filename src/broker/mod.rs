@@ -48,6 +48,7 @@ mod scan;
 mod schedule;
 mod schedule_list;
 mod schedule_repair;
+mod schedule_restore;
 mod script;
 mod sentinel;
 mod settings;

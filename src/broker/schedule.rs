@@ -12,9 +12,7 @@ use super::keys::Keys;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, ClaimedJob, Repeat};
 use crate::job::QueueName;
-use crate::job::schedule::{
-    Iteration, Repeatable, Rhythm, Schedule, Template, When, may_be_repeatable,
-};
+use crate::job::schedule::{Iteration, Repeatable, Schedule, Template, When, may_be_repeatable};
 
 /// The current iteration of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +106,7 @@ impl Broker {
             name: &template.name,
             data: &template.data,
             start_ms: schedule.start_ms,
-            fields: fields(schedule, template),
+            fields: flat(schedule.fields(template)),
             ..Options::new(id, &iteration)
         };
         let call = self.schedule_call(ScriptId::ScheduleUpsert, queue, &options.pack(doing)?);
@@ -240,26 +238,9 @@ impl Broker {
     }
 }
 
-/// What the hash of a schedule says, but for its offset and its count.
-fn fields(schedule: &Schedule, template: &Template) -> Vec<String> {
-    let mut fields = vec!["name".to_owned(), template.name.clone()];
-    let mut put = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            fields.extend([name.to_owned(), value]);
-        }
-    };
-    match &schedule.rhythm {
-        Rhythm::Every { every_ms, .. } => put("every", Some(every_ms.to_string())),
-        Rhythm::Cron { pattern, zone } => {
-            put("pattern", Some(pattern.clone()));
-            put("tz", zone.clone());
-        }
-    }
-    put("limit", schedule.limit.map(|limit| limit.to_string()));
-    put("startDate", schedule.start_ms.map(|ms| ms.to_string()));
-    put("endDate", schedule.end_ms.map(|ms| ms.to_string()));
-    for (name, json) in [("opts", &template.opts), ("data", &template.data)] {
-        put(name, (json != "{}").then(|| json.clone()));
-    }
+fn flat(fields: Vec<(String, String)>) -> Vec<String> {
     fields
+        .into_iter()
+        .flat_map(|(name, value)| [name, value])
+        .collect()
 }

@@ -95,6 +95,7 @@ scripts! {
     ScheduleRemove = "schedule_remove", keys 3, after "prelude";
     ScheduleRepair = "schedule_repair", keys 10,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+    ScheduleRestore = "schedule_restore", keys 1, after "prelude";
     ScheduleUpsert = "schedule_upsert", keys 10,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::claim::millis;
 use super::{Broker, BrokerError};
-use crate::job::QueueName;
+use crate::job::{QueueName, QueueSettings};
 
 /// What the `meta` hash of a queue says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +24,53 @@ pub struct QueueMeta {
     pub has_v5_peers: bool,
 }
 
+impl QueueMeta {
+    /// What holds for the queue; not which library made it known.
+    pub fn settings(&self) -> QueueSettings {
+        QueueSettings {
+            is_paused: self.is_paused,
+            concurrency: self.concurrency,
+            rate_max: self.rate_max,
+            rate_duration_ms: self.rate_duration_ms,
+            events_max: self.events_max,
+            has_v5_peers: self.has_v5_peers,
+        }
+    }
+}
+
 impl Broker {
+    /// Makes all settings of a queue what they are here. Not atomic: repeat it after a failure.
+    pub async fn apply_settings(
+        &self,
+        queue: &QueueName,
+        settings: &QueueSettings,
+    ) -> Result<(), BrokerError> {
+        let meta = self.keys(queue).meta();
+        let mut pipeline = redis::pipe();
+        let mut put = |field: &str, value: Option<u64>| {
+            match value {
+                Some(value) => pipeline.hset(&meta, field, value),
+                None => pipeline.hdel(&meta, field),
+            }
+            .ignore();
+        };
+        put("concurrency", settings.concurrency);
+        put("max", settings.rate_max);
+        put("duration", settings.rate_duration_ms);
+        put("bullwark.v5Peers", settings.has_v5_peers.then_some(1));
+        if let Some(events_max) = settings.events_max {
+            put("opts.maxLenEvents", Some(events_max));
+        }
+        let _: () = self
+            .connections
+            .pipeline("apply_settings", &pipeline)
+            .await?;
+        match settings.is_paused {
+            true => self.pause(queue).await.map(drop),
+            false => self.resume(queue).await.map(drop),
+        }
+    }
+
     /// The settings of a queue; those of a queue that does not exist are empty.
     pub async fn queue_meta(&self, queue: &QueueName) -> Result<QueueMeta, BrokerError> {
         let mut cmd = redis::cmd("HGETALL");

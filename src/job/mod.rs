@@ -11,6 +11,7 @@ mod outcome;
 mod priority;
 mod progress;
 mod queue_name;
+mod queue_settings;
 pub mod request;
 pub mod schedule;
 mod status;
@@ -26,6 +27,7 @@ pub use outcome::{
 pub use priority::{Priority, PriorityOutOfRange};
 pub use progress::Progress;
 pub use queue_name::{InvalidQueueName, QUEUE_NAME_MAX, QueueName};
+pub use queue_settings::{QueueChange, QueueSettings};
 pub use request::{Due, JobRequest, NewJob};
 pub use schedule::{InvalidSchedule, Rhythm, Schedule, Template};
 pub use status::{Event, IllegalTransition, Status, UnknownStatus};

@@ -12,6 +12,7 @@ mod kept;
 mod legacy;
 mod occurrence;
 mod pattern;
+mod stored;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use iteration::{Iteration, When};
 pub use kept::Kept;
 pub use legacy::{Repeatable, may_be_repeatable};
 pub use pattern::{InvalidPattern, Pattern};
+pub use stored::StoredSchedule;
 pub use zone::{UnknownZone, Zone};
 
 /// The longest interval, in ms: a hundred years.

@@ -9,6 +9,7 @@
 //! * [`reset_silent`]: running jobs whose worker gives no sign: the specification's rule;
 //! * [`readmit`]: a memory of Redis that was emptied or put back is made to agree, before a job is
 //!   claimed from it;
+//! * [`keep_queues`]: the settings and schedules of queues are kept in the record, too;
 //! * [`seal`]: keeps finding the open jobs cheap;
 //! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
@@ -16,6 +17,7 @@
 mod flows;
 mod mirror;
 mod passes;
+mod queues;
 mod rebuild;
 mod relay;
 mod verify;
@@ -25,6 +27,8 @@ use crate::record::RecordError;
 
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
+pub use queues::keep_queues;
+pub(crate) use queues::{tell_schedule, tell_settings};
 pub use rebuild::readmit;
 pub use relay::{relay, relay_outbox};
 pub use verify::{Difference, Verdict, verify};

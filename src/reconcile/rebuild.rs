@@ -1,10 +1,11 @@
 //! Redis came back with another memory: emptied, put back to an earlier state, or that of another
 //! server. It is made to agree with the record before a job is claimed from it.
 //!
-//! First nothing that is over may run again: what Redis shows as waiting and the record as over is
-//! ended in Redis, too, and what only Redis knows is adopted. Then every open job of the record is
-//! put back that Redis lacks, in the order in which the jobs came. A job whose worker may be alive
-//! is put back as active: the worker takes its lease over, or it ends and the job is rescued.
+//! First come the settings and schedules of queues: a paused queue must not run. Then nothing that
+//! is over may run again: what Redis shows as waiting and the record as over is ended in Redis, too,
+//! and what only Redis knows is adopted. Then every open job of the record is put back that Redis
+//! lacks, in the order in which the jobs came. A job whose worker may be alive is put back as
+//! active: the worker takes its lease over, or it ends and the job is rescued.
 //!
 //! Dying anywhere means that the memory is not noted as compared, and whoever comes next begins
 //! again. Every step may be repeated, and two rebuilds at once do the same. If Redis loses its
@@ -19,7 +20,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{ReconcileError, flows, mirror, passes};
+use super::{ReconcileError, flows, mirror, passes, queues};
 use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob, rebuilt_token};
 use crate::clock;
 use crate::job::{Outcome, QueueName};
@@ -69,6 +70,7 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
 
 async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), ReconcileError> {
     let started = Instant::now();
+    queues::restore(record, broker).await?;
     let queues = broker.queues().await?;
     mirror::scan_all(record, broker, &queues).await?;
     let mut ended = 0;
@@ -78,6 +80,7 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
         }
     }
     let (open, added) = put_back(record, broker, epoch).await?;
+    queues::repair_schedules(broker, &broker.queues().await?).await?;
     let seconds = started.elapsed().as_secs_f64();
     metrics::counter!("bullwark_rebuilds_total").increment(1);
     metrics::histogram!("bullwark_rebuild_seconds").record(seconds);

@@ -13,6 +13,7 @@ mod http_enqueue;
 mod http_outage;
 mod http_uploads;
 mod mirror;
+mod queues;
 mod rebuild;
 mod reconcile;
 mod record_enqueue;

@@ -1,0 +1,197 @@
+//! The settings of queues, as the record keeps them for the day when Redis forgets.
+
+use super::{Record, RecordError};
+use crate::job::{QueueChange, QueueName, QueueSettings};
+
+/// The most queues of one read.
+pub const QUEUES_PAGE: i64 = 1000;
+
+/// A queue with what the record says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownQueue {
+    pub queue: QueueName,
+    pub settings: QueueSettings,
+    /// Grows with every change that Bullwark makes.
+    pub version: i64,
+    /// False: Redis has not been told of this version.
+    pub is_told: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    job_queue: String,
+    is_paused: bool,
+    concurrency: Option<i64>,
+    rate_max: Option<i64>,
+    rate_duration_ms: Option<i64>,
+    events_max: Option<i64>,
+    has_v5_peers: bool,
+    version: i64,
+    is_told: bool,
+}
+
+const COLUMNS: &str = "SELECT job_queue, is_paused, concurrency, rate_max, rate_duration_ms,
+  events_max, has_v5_peers, version, is_told FROM bullwark.queues";
+
+impl Row {
+    /// None: a name that no queue can have, which a person wrote.
+    fn known(self) -> Option<KnownQueue> {
+        let number = |value: Option<i64>| value.map(i64::unsigned_abs);
+        Some(KnownQueue {
+            queue: self.job_queue.parse().ok()?,
+            settings: QueueSettings {
+                is_paused: self.is_paused,
+                concurrency: number(self.concurrency),
+                rate_max: number(self.rate_max),
+                rate_duration_ms: number(self.rate_duration_ms),
+                events_max: number(self.events_max),
+                has_v5_peers: self.has_v5_peers,
+            },
+            version: self.version,
+            is_told: self.is_told,
+        })
+    }
+}
+
+/// A page of the known queues after this name, by name. A short page is the last one.
+pub async fn page(
+    record: &Record,
+    prefix: &str,
+    after: &str,
+) -> Result<Vec<KnownQueue>, RecordError> {
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue > $2 ORDER BY job_queue LIMIT $3"
+    )))
+    .bind(prefix)
+    .bind(after)
+    .bind(QUEUES_PAGE)
+    .fetch_all(&record.pool)
+    .await?;
+    Ok(rows.into_iter().filter_map(Row::known).collect())
+}
+
+/// One queue.
+pub async fn get(
+    record: &Record,
+    prefix: &str,
+    queue: &QueueName,
+) -> Result<Option<KnownQueue>, RecordError> {
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2"
+    )))
+    .bind(prefix)
+    .bind(queue.as_str())
+    .fetch_optional(&record.pool)
+    .await?;
+    Ok(row.and_then(Row::known))
+}
+
+/// Writes what Bullwark wants of a queue; Redis is to be told. `base` is what holds for a queue
+/// that the record does not know yet. Two that change different things at once both have their way.
+/// Returns what holds now.
+pub async fn change(
+    record: &Record,
+    prefix: &str,
+    queue: &QueueName,
+    base: &QueueSettings,
+    change: &QueueChange,
+) -> Result<KnownQueue, RecordError> {
+    let settings = change.apply(base.clone());
+    let row: Row = bind(
+        sqlx::query_as(
+            "INSERT INTO bullwark.queues AS q (prefix, job_queue, is_paused, concurrency,
+               rate_max, rate_duration_ms, events_max, has_v5_peers, version, is_told)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, false)
+             ON CONFLICT (prefix, job_queue) DO UPDATE
+               SET is_paused = CASE WHEN $9 THEN excluded.is_paused ELSE q.is_paused END,
+                 concurrency = CASE WHEN $10 THEN excluded.concurrency ELSE q.concurrency END,
+                 rate_max = CASE WHEN $11 THEN excluded.rate_max ELSE q.rate_max END,
+                 rate_duration_ms = CASE WHEN $11 THEN excluded.rate_duration_ms
+                                         ELSE q.rate_duration_ms END,
+                 version = q.version + 1, is_told = false, changed_at = now()
+             RETURNING job_queue, is_paused, concurrency, rate_max, rate_duration_ms, events_max,
+               has_v5_peers, version, is_told",
+        ),
+        prefix,
+        queue,
+        &settings,
+    )
+    .bind(change.is_paused.is_some())
+    .bind(change.concurrency.is_some())
+    .bind(change.rate_limit.is_some())
+    .fetch_one(&record.pool)
+    .await?;
+    row.known()
+        .ok_or_else(|| RecordError::Corrupt(format!("queue {queue}: its name was not kept")))
+}
+
+/// Redis has been told of this version; false: there is a newer one.
+pub async fn set_told(
+    record: &Record,
+    prefix: &str,
+    queue: &QueueName,
+    version: i64,
+) -> Result<bool, RecordError> {
+    let done = sqlx::query(
+        "UPDATE bullwark.queues SET is_told = true
+         WHERE prefix = $1 AND job_queue = $2 AND version = $3",
+    )
+    .bind(prefix)
+    .bind(queue.as_str())
+    .bind(version)
+    .execute(&record.pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Copies what Redis shows of a queue, unless Bullwark has changed it since `version` was read; 0
+/// for a queue that was not known.
+pub async fn copy(
+    record: &Record,
+    prefix: &str,
+    queue: &QueueName,
+    settings: &QueueSettings,
+    version: i64,
+) -> Result<bool, RecordError> {
+    let copied: Option<(i64,)> = bind(
+        sqlx::query_as(
+            "INSERT INTO bullwark.queues AS q (prefix, job_queue, is_paused, concurrency,
+               rate_max, rate_duration_ms, events_max, has_v5_peers)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (prefix, job_queue) DO UPDATE
+               SET is_paused = excluded.is_paused, concurrency = excluded.concurrency,
+                 rate_max = excluded.rate_max, rate_duration_ms = excluded.rate_duration_ms,
+                 events_max = excluded.events_max, has_v5_peers = excluded.has_v5_peers,
+                 changed_at = now()
+               WHERE q.version = $9 AND q.is_told
+             RETURNING version",
+        ),
+        prefix,
+        queue,
+        settings,
+    )
+    .bind(version)
+    .fetch_optional(&record.pool)
+    .await?;
+    Ok(copied.is_some())
+}
+
+type Query<'q, T> = sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>;
+
+fn bind<'q, T>(
+    query: Query<'q, T>,
+    prefix: &str,
+    queue: &QueueName,
+    settings: &QueueSettings,
+) -> Query<'q, T> {
+    let number = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+    query
+        .bind(prefix.to_owned())
+        .bind(queue.as_str().to_owned())
+        .bind(settings.is_paused)
+        .bind(number(settings.concurrency))
+        .bind(number(settings.rate_max))
+        .bind(number(settings.rate_duration_ms))
+        .bind(number(settings.events_max))
+        .bind(settings.has_v5_peers)
+}
