@@ -2,7 +2,7 @@
 //! server. It is made to agree with the record before a job is claimed from it.
 //!
 //! First come the settings and schedules of queues: a paused queue must not run. Then nothing that
-//! is over may run again: what Redis shows as waiting and the record as over is ended in Redis, too,
+//! is over may run again: what Redis shows as waiting and the record as over is ended there, too,
 //! and what only Redis knows is adopted. Then every open job of the record is put back that Redis
 //! lacks, in the order in which the jobs came. A job whose worker may be alive is put back as
 //! active: the worker takes its lease over, or it ends and the job is rescued.
