@@ -23,6 +23,8 @@ pub use schedules::start_schedules;
 const RESCUE_EVERY: Duration = Duration::from_millis(1800);
 /// Between two looks at the settings and schedules of queues.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
+/// Between two marks of the record.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Stalls that Redis tolerates before it marks a job as failing. The record judges crash loops, by
 /// what the job achieved in between, so this is out of the way.
 const STALLS_MAX: u32 = 1_000_000;
@@ -30,6 +32,7 @@ const STALLS_MAX: u32 = 1_000_000;
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     readmit(record, broker, tasks);
+    beat(record, broker, tasks);
     keep_queues(record, broker, tasks);
     relay(record, broker, tasks);
     start_schedules(broker, tasks);
@@ -85,6 +88,21 @@ fn keep_queues(record: &Record, broker: &Broker, tasks: &Tasks) {
         async move {
             if broker.take_duty("queues", &token, KEEP_EVERY * 2).await? {
                 reconcile::keep_queues(&record, &broker).await?;
+            }
+            Ok::<_, ReconcileError>(Next::Rest)
+        }
+    });
+}
+
+/// One process does it at a time; which one does not matter.
+fn beat(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    let token = Uuid::new_v4().to_string();
+    every(tasks, "beat", BEAT_EVERY, move || {
+        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+        async move {
+            if broker.take_duty("beat", &token, BEAT_EVERY * 2).await? {
+                reconcile::beat(&record, &broker).await?;
             }
             Ok::<_, ReconcileError>(Next::Rest)
         }

@@ -14,6 +14,8 @@ use super::{Broker, BrokerError};
 const DOING: &str = "epoch";
 /// The key of the name of this memory of Redis.
 pub(super) const EPOCH: &str = "epoch";
+/// The key of what the record says of its own life.
+const MARK: &str = "record";
 
 /// The memory of Redis that was compared with the record, if any was yet.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +108,27 @@ impl Broker {
         name.ignore().cmd("GET").arg(&key);
         let (epoch,): (Option<String>,) = self.connections.pipeline(DOING, &name).await?;
         epoch.ok_or_else(|| BrokerError::corrupt(DOING, "the key vanished"))
+    }
+
+    /// Takes the name away from this memory of Redis: everybody must have it compared again.
+    pub async fn forget_epoch(&self) -> Result<(), BrokerError> {
+        let mut cmd = redis::cmd("DEL");
+        cmd.arg(self.own_key(EPOCH));
+        self.connections.command("forget_epoch", &cmd).await
+    }
+
+    /// What was last said of the record's own life with [`Broker::set_record_mark`].
+    pub async fn record_mark(&self) -> Result<Option<String>, BrokerError> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.own_key(MARK));
+        self.connections.command("record_mark", &cmd).await
+    }
+
+    /// Remembers how far the record has come.
+    pub async fn set_record_mark(&self, mark: &str) -> Result<(), BrokerError> {
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(self.own_key(MARK)).arg(mark);
+        self.connections.command("set_record_mark", &cmd).await
     }
 
     /// Takes or keeps a duty for `time`; false: somebody else has it.

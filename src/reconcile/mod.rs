@@ -9,6 +9,7 @@
 //! * [`reset_silent`]: running jobs whose worker gives no sign: the specification's rule;
 //! * [`readmit`]: a memory of Redis that was emptied or put back is made to agree, before a job is
 //!   claimed from it;
+//! * [`beat`]: notices a record that lost its tail, which then gets back what Redis knows;
 //! * [`keep_queues`]: the settings and schedules of queues are kept in the record, too;
 //! * [`seal`]: keeps finding the open jobs cheap;
 //! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
@@ -19,6 +20,7 @@ mod mirror;
 mod passes;
 mod queues;
 mod rebuild;
+mod recover;
 mod relay;
 mod verify;
 
@@ -30,6 +32,7 @@ pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use queues::keep_queues;
 pub(crate) use queues::{tell_schedule, tell_settings};
 pub use rebuild::readmit;
+pub use recover::beat;
 pub use relay::{relay, relay_outbox};
 pub use verify::{Difference, Verdict, verify};
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{ReconcileError, flows, mirror, passes, queues};
+use super::{ReconcileError, flows, mirror, passes, queues, recover};
 use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob, rebuilt_token};
 use crate::clock;
 use crate::job::{Outcome, QueueName};
@@ -45,9 +45,23 @@ const WHY: &str = "Redis had lost its memory";
 /// Makes sure that jobs are claimed from a memory of Redis that agrees with the record. Cheap when
 /// it does. False: another process is making it agree; ask again.
 pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
+    let connection = record.unchecked();
     let epoch = broker.epoch().await?;
-    if broker.served().as_deref() == Some(epoch.as_str()) {
+    if connection.is_none() && broker.served().as_deref() == Some(epoch.as_str()) {
         return Ok(true);
+    }
+    if recover::lost_tail(record, broker).await?.is_some() {
+        let Some(turn) = rebuild::take_turn(record, broker.prefix()).await? else {
+            return Ok(false);
+        };
+        // Whoever had the turn before may have just done it.
+        if let Some(told) = recover::lost_tail(record, broker).await? {
+            // Others that claim must notice it, too.
+            broker.forget_epoch().await?;
+            recover::recover(record, &broker.for_repair(), &told).await?;
+        }
+        drop(turn);
+        return Ok(false);
     }
     let is_compared = async || {
         let compared = rebuild::compared(record, broker.prefix()).await?;
@@ -63,6 +77,9 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
         }
         drop(turn);
+    }
+    if let Some(connection) = connection {
+        record.set_checked(connection);
     }
     broker.serve(&epoch);
     Ok(true)

@@ -108,6 +108,11 @@ impl ForeignJob {
         }
     }
 
+    /// What its client wrote, JSON text; none: it is not known.
+    pub fn opts(&self) -> Option<&str> {
+        self.wire.as_ref().map(|wire| wire.opts.as_str())
+    }
+
     /// All that is left of a job that came and went: it is recorded only if nobody has seen more
     /// of it, that is if the record knows no job of this queue and id.
     pub fn as_trace(mut self) -> Self {

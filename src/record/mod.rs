@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod adopt;
+pub mod alerts;
 pub mod api_keys;
 pub mod contacts;
 pub mod enqueue;
@@ -16,6 +17,7 @@ pub mod import_chunk;
 pub mod imports;
 pub mod jobs;
 pub mod logs;
+pub mod mark;
 pub mod merge;
 pub mod mirror;
 pub mod open;
@@ -33,6 +35,8 @@ pub mod types;
 pub mod workspaces;
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -74,6 +78,14 @@ pub struct Record {
     writers: PgPool,
     pool: PgPool,
     connect: PgConnectOptions,
+    connected: Connected,
+}
+
+/// Counts connections, so that it is noticed when another server may answer.
+#[derive(Debug, Clone, Default)]
+struct Connected {
+    made: Arc<AtomicU64>,
+    checked: Arc<AtomicU64>,
 }
 
 impl Record {
@@ -97,7 +109,10 @@ impl Record {
         // planner may prefer to hash the whole table; taking the alternatives away leaves one plan.
         // A statement that waits for a lock for long, or a transaction whose owner vanished in the
         // middle, must not hold up the batch behind it for ever.
-        let writers = pool_options(options.writers).after_connect(|connection, _| {
+        let connected = Connected::default();
+        let made = connected.made.clone();
+        let writers = pool_options(options.writers).after_connect(move |connection, _| {
+            made.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 let settings = "SET search_path = public; SET synchronous_commit = on;
                     SET enable_hashjoin = off; SET enable_mergejoin = off;
@@ -106,7 +121,9 @@ impl Record {
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
             })
         });
-        let pool = pool_options(options.connections).after_connect(|connection, _| {
+        let made = connected.made.clone();
+        let pool = pool_options(options.connections).after_connect(move |connection, _| {
+            made.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 let settings = "SET search_path = public; SET jit = off;
                     SET idle_in_transaction_session_timeout = '120s'";
@@ -117,7 +134,21 @@ impl Record {
             writers: writers.connect_lazy_with(connect.clone()),
             pool: pool.connect_lazy_with(connect.clone()),
             connect,
+            connected,
         })
+    }
+
+    /// The number of the newest connection, if any was made since [`Record::set_checked`]: another
+    /// server may answer, or an earlier state of this one.
+    pub fn unchecked(&self) -> Option<u64> {
+        let made = self.connected.made.load(Ordering::Relaxed);
+        let checked = self.connected.checked.load(Ordering::Relaxed);
+        (made != checked).then_some(made)
+    }
+
+    /// What answers was looked at after this connection was made.
+    pub fn set_checked(&self, connection: u64) {
+        self.connected.checked.store(connection, Ordering::Relaxed);
     }
 
     /// Brings the schema up to this version. Safe to repeat and to run from several processes at

@@ -1,4 +1,7 @@
-//! What a rebuild of Redis reads from the record, and how far it came.
+//! What a rebuild of Redis reads from the record, and how far it came; and what a record that lost
+//! its tail gets back.
+
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt};
@@ -157,4 +160,50 @@ impl OverRow {
             error: self.error,
         })
     }
+}
+
+/// Of jobs that Redis shows, those that the record knows, by their id on the wire.
+pub async fn known_on_wire(
+    record: &Record,
+    queue: &QueueName,
+    wire_ids: &[String],
+) -> Result<HashMap<String, (Uuid, Status)>, RecordError> {
+    let own: Vec<Uuid> = wire_ids.iter().filter_map(|id| id.parse().ok()).collect();
+    let rows: Vec<(String, Uuid, String)> = sqlx::query_as(
+        "SELECT j.id::text, j.id, j.status FROM jobs j WHERE j.id = ANY($1)
+         UNION ALL
+         SELECT f.redis_id, j.id, j.status FROM bullwark.foreign_jobs f JOIN jobs j
+           ON j.id = f.job_id
+         WHERE f.job_queue = $2 AND f.redis_id = ANY($3)",
+    )
+    .bind(own)
+    .bind(queue.as_str())
+    .bind(wire_ids)
+    .fetch_all(&record.pool)
+    .await?;
+    let parse = |(wire_id, id, status): (String, Uuid, String)| match status.parse() {
+        Ok(status) => Ok((wire_id, (id, status))),
+        Err(error) => Err(RecordError::Corrupt(format!("job {id}: {error}"))),
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+/// Gives jobs that were written back to the workspaces that they say they are of, (job, workspace);
+/// where the record knows that workspace.
+pub async fn give_to_workspaces(record: &Record, jobs: &[(Uuid, Uuid)]) -> Result<(), RecordError> {
+    sqlx::query(
+        "UPDATE jobs j SET workspace_id = w.id
+         FROM unnest($1::uuid[], $2::uuid[]) AS u (id, workspace_id)
+         JOIN workspaces w ON w.id = u.workspace_id
+         WHERE j.id = u.id AND j.workspace_id IS NULL",
+    )
+    .bind(jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(
+        jobs.iter()
+            .map(|(_, workspace)| *workspace)
+            .collect::<Vec<_>>(),
+    )
+    .execute(&record.pool)
+    .await?;
+    Ok(())
 }

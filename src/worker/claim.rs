@@ -126,10 +126,10 @@ async fn connect(shared: &Shared, waker: &mut Waker, names: &[QueueName]) {
     }
 }
 
-/// Has the memory of Redis compared with the record, if that was not done yet. Some: not done, try
-/// again after this pause.
+/// Has Redis and the record compared, if that was not done yet or if either may be another one by
+/// now. Some: not done, try again after this pause.
 async fn await_memory(shared: &Shared, stop: &CancellationToken) -> Option<Duration> {
-    if shared.broker.served().is_some() {
+    if shared.broker.served().is_some() && shared.record.unchecked().is_none() {
         return None;
     }
     let compared = tokio::select! {

@@ -22,6 +22,7 @@ mod record_open;
 mod record_rules;
 mod record_settle;
 mod record_start;
+mod recover;
 mod stage;
 mod stores;
 mod stores_orphans;

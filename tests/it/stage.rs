@@ -30,6 +30,7 @@ pub(crate) struct Stage {
     pub(crate) pool: PgPool,
     pub(crate) prefix: String,
     redis_url: String,
+    database_url: String,
     /// Kept until the end of the test: it owns the database.
     _sandbox: Option<Sandbox>,
 }
@@ -75,8 +76,23 @@ impl Stage {
                 .unwrap(),
             prefix,
             redis_url,
+            database_url: database_url.to_owned(),
             _sandbox: sandbox,
         }
+    }
+
+    pub(crate) fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// As another process has one.
+    pub(crate) async fn another_broker(&self) -> Broker {
+        let options = BrokerOptions {
+            url: self.redis_url.clone(),
+            prefix: self.prefix.clone(),
+            ..BrokerOptions::default()
+        };
+        Broker::connect(options).await.unwrap()
     }
 
     /// The way in, accepting `noop` with any payload.

@@ -31,9 +31,11 @@ pub use follow::{Mirror, start};
 use super::ReconcileError;
 use crate::broker::Broker;
 use crate::broker::event::Entry;
-use crate::job::QueueName;
+use crate::job::{QueueName, wire};
+use crate::record::adopt::ForeignJob;
+use crate::record::logs::{self, LOG_BATCH_MAX, LogLevel, NewLog};
 use crate::record::mirror::{self, Mirrored, Position, Question};
-use crate::record::{Record, jobs};
+use crate::record::{Record, jobs, rebuild};
 use came::Came;
 use compare::{Doubtful, Findings, compare, write};
 
@@ -227,6 +229,62 @@ pub(super) async fn adopt_unknown(
     };
     let findings = compare(broker, queue, doubtful).await?;
     repair(record, findings).await
+}
+
+/// The same for a record that lost its tail: each job is marked, and one of ours goes back to its
+/// workspace.
+pub(super) async fn recover_unknown(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    wire_ids: Vec<String>,
+) -> Result<u64, ReconcileError> {
+    let doubtful = Doubtful {
+        unknown: wire_ids,
+        ..Doubtful::default()
+    };
+    let findings = compare(broker, queue, doubtful).await?;
+    let adopted = write(record, &findings, None).await?.adopted;
+    let of_workspaces = findings.adopted.iter().filter_map(|job| {
+        let options = wire::read_options(job.opts()?);
+        Some((job.id(), options.envelope?.workspace_id?))
+    });
+    rebuild::give_to_workspaces(record, &of_workspaces.collect::<Vec<_>>()).await?;
+    let line = |job: &ForeignJob| NewLog {
+        job_id: job.id(),
+        attempt: 0,
+        level: LogLevel::Warn,
+        message: "recovered: only Redis knew it, because the record had lost its tail".to_owned(),
+        metadata: None,
+    };
+    for jobs in findings.adopted.chunks(LOG_BATCH_MAX) {
+        let lines: Vec<NewLog> = jobs.iter().map(line).collect();
+        logs::insert_many(record, &lines).await?;
+    }
+    Ok(adopted)
+}
+
+/// Writes the outcomes of open jobs that are over in Redis into a record that lost its tail.
+pub(super) async fn recover_outcomes(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    ids: &[Uuid],
+) -> Result<u64, ReconcileError> {
+    let known = mirror::known_by_id(record, ids).await?;
+    let doubtful = Doubtful {
+        known: known
+            .into_iter()
+            .filter(|job| !job.status.is_final())
+            .collect(),
+        ..Doubtful::default()
+    };
+    let mut findings = compare(broker, queue, doubtful).await?;
+    for change in &mut findings.changes {
+        let note = "recovered: the outcome was only in Redis, because the record had lost its tail";
+        change.note = Some(note.to_owned());
+    }
+    Ok(write(record, &findings, None).await?.changed)
 }
 
 /// Walks through all jobs of these queues in Redis: those that the record does not know are

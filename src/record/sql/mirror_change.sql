@@ -66,6 +66,7 @@ WITH input AS (
   ON CONFLICT DO NOTHING
 ), audit AS (
   INSERT INTO job_logs (job_id, log_level, message)
-  SELECT id, 'info', note FROM changed WHERE note IS NOT NULL
+  SELECT id, CASE WHEN note LIKE 'recovered:%' THEN 'warn' ELSE 'info' END, note
+  FROM changed WHERE note IS NOT NULL
 )
 SELECT count(*) FROM changed
