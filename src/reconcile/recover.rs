@@ -6,8 +6,9 @@
 //! the mark in Redis lost its tail. The mark is looked at whenever connections to the record are
 //! made anew, which a failover and a restore cause, and now and then.
 //!
-//! What Redis has let go of is not recovered: jobs that were over and are kept no longer there. They
-//! are open again in the record, or absent, and their effects in its database are undone with them.
+//! What Redis has let go of is not recovered: jobs that were over and are kept no longer there.
+//! They are open again in the record, or absent, and their effects in its database are undone with
+//! them.
 
 use super::{ReconcileError, mirror};
 use crate::broker::{Broker, BrokerState, LIST_MAX};

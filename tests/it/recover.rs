@@ -111,10 +111,10 @@ async fn every_process_notices_when_its_connections_are_new_or_another_has_notic
     record.ping().await.unwrap();
     assert!(record.unchecked().is_some());
     let other = stage.another_broker().await;
-    while !reconcile::readmit(&record, &other).await.unwrap() {
+    // Comparing may need a connection more, which is looked at in turn.
+    while !reconcile::readmit(&record, &other).await.unwrap() || record.unchecked().is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(record.unchecked().is_none());
     let jobs = [job()];
     stage.insert(&jobs).await;
     let refused = stage

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bullwark::job::JobRequest;
 use bullwark::settle::OUTCOME_KIB_MAX;
 use bullwark::stores::{Kill, Stores, StoresOptions};
 use serde_json::{Value, json};
@@ -243,4 +244,89 @@ async fn a_job_that_redis_forgot_while_it_ran_is_settled_all_the_same() {
     worker.stop().await;
     rig.close().await;
     stores.stop().await.unwrap();
+}
+
+/// The record is restored from a backup while jobs go on: what was done since is known to Redis
+/// alone, and nothing of it runs again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_restored_from_a_backup_gets_back_what_redis_knows() {
+    let mut stores = own_stores().await;
+    let rig = Rig::on_stores(&stores).await.with_upkeep();
+    let _worker = rig.work(|options| options.slots = 4);
+    let job = |n: usize| scripted(&format!("{n}"), &[&[succeed(json!(n))]]);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(rig.enqueue(job(n)).await);
+    }
+    for id in &ids {
+        rig.until(*id, "completed").await;
+    }
+    let beats = async |least: i64| {
+        let found = async || {
+            let newest = "SELECT coalesce(max(beat), 0)::bigint FROM bullwark.beats";
+            rig.number(newest).await.filter(|beat| *beat >= least)
+        };
+        eventually("the record to go on", found).await
+    };
+    let before = beats(1).await;
+    stores.kill_postgres(Kill::Cleanly).await;
+    let backup = stores.dir().join("backup");
+    copy(stores.postgres_dir(), &backup);
+    stores.start_postgres().await.unwrap();
+
+    // The first calls may meet connections to the server before.
+    let accepted = async |job: &JobRequest| {
+        let accept = async || rig.app.enqueue.enqueue(job.clone()).await.ok();
+        eventually("the record to take jobs", accept).await.id
+    };
+    for n in 5..15 {
+        ids.push(accepted(&job(n)).await);
+    }
+    for id in &ids {
+        rig.until(*id, "completed").await;
+    }
+    let later = JobRequest {
+        delay_ms: Some(3_600_000),
+        ..job(15)
+    };
+    let later = accepted(&later).await;
+    beats(before + 2).await;
+    let mut redis = rig.redis().await;
+    eventually("Redis to have the last job", async || {
+        let key = format!("bull:default:{later}");
+        let there: i64 = redis::cmd("EXISTS")
+            .arg(key)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        (there == 1).then_some(())
+    })
+    .await;
+    stores.kill_postgres(Kill::Immediately).await;
+    std::fs::remove_dir_all(stores.postgres_dir()).unwrap();
+    copy(&backup, stores.postgres_dir());
+    stores.start_postgres().await.unwrap();
+
+    for id in &ids {
+        rig.until(*id, "completed").await;
+    }
+    rig.until(later, "pending").await;
+    let alerts = async || {
+        let alerts = rig.number("SELECT count(*) FROM bullwark.alerts").await;
+        alerts.filter(|alerts| *alerts > 0)
+    };
+    assert_eq!(eventually("an alert", alerts).await, 1);
+    let after = accepted(&job(16)).await;
+    rig.until(after, "completed").await;
+    assert_eq!(rig.probe.started().len(), 16, "nothing ran twice");
+    assert!(rig.verify().await.agree);
+}
+
+/// With the owner of each file, as PostgreSQL wants.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let done = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status();
+    assert!(done.unwrap().success());
 }

@@ -211,6 +211,13 @@ impl Rig {
     }
 
     /// How often a job of this name took effect.
+    /// One number, by a statement of the test's own; none: the record is away.
+    pub(crate) async fn number(&self, statement: &'static str) -> Option<i64> {
+        let mut tx = self.app.record.begin().await.ok()?;
+        let found = sqlx::query_scalar(statement).fetch_one(tx.connection());
+        found.await.ok()
+    }
+
     pub(crate) async fn effects(&self, name: &str) -> i64 {
         let mut tx = self.app.record.begin().await.unwrap();
         sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1")
