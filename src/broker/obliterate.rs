@@ -191,7 +191,7 @@ fn obliterated(code: i64) -> Result<Obliterated, BrokerError> {
 }
 
 /// The id of the job that a key may belong to; none for keys of the queue itself.
-fn job_of(suffix: &str) -> Option<String> {
+pub(super) fn job_of(suffix: &str) -> Option<String> {
     let is_of_queue = ["de:", "dn:", "metrics:"]
         .iter()
         .any(|start| suffix.starts_with(start));

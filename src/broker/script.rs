@@ -60,6 +60,7 @@ scripts! {
     Extend = "extend", keys 1, after "prelude";
     Fail = "fail", keys 11,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+    FindOrphans = "find_orphans", keys 8, after "prelude" "prelude_states";
     Finish = "finish", keys 11,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
     MoveToWaitingChildren = "move_to_waiting_children", keys 6,

@@ -1,4 +1,4 @@
-//! `bullwark jobs`, `bullwark stats` and `bullwark verify`
+//! `bullwark jobs` and `bullwark stats`
 
 use anyhow::anyhow;
 use chrono::SubsecRound;
@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::{Done, Failure, Global, connect, output};
 use crate::control;
 use crate::job::Status;
-use crate::reconcile;
 use crate::record::jobs::{self, JobFilter, JobRow};
 use crate::record::logs;
 
@@ -235,30 +234,4 @@ pub(crate) async fn stats(global: &Global) -> Done {
         statuses.into_iter().map(cells).collect(),
     );
     Ok(())
-}
-
-/// `bullwark verify`
-pub(crate) async fn verify(global: &Global) -> Done {
-    let app = connect::app(global).await?;
-    let verdict = reconcile::verify(&app.record, &app.broker).await?;
-    app.close().await;
-    if global.json {
-        output::json(&verdict);
-    } else if verdict.agree {
-        output::line(&format!(
-            "Both stores agree; {} jobs are open.",
-            verdict.open
-        ));
-    } else {
-        let cells = |d: &reconcile::Difference| {
-            let texts = [&d.job_id, &d.queue, &d.record, &d.redis, &d.problem];
-            texts.iter().map(|text| (*text).clone()).collect()
-        };
-        let rows = verdict.differences.iter().map(cells).collect();
-        output::table(&["job", "queue", "record", "redis", "problem"], rows);
-    }
-    match verdict.agree {
-        true => Ok(()),
-        false => Err(Failure::Silent),
-    }
 }

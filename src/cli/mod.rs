@@ -17,6 +17,7 @@ mod forward;
 mod import;
 mod jobs;
 mod output;
+mod reconcile;
 mod serve;
 mod stores;
 mod types;
@@ -188,7 +189,7 @@ async fn run(cli: Cli) -> Done {
         Command::Jobs(jobs) => jobs::run(&global, jobs).await,
         Command::Types(types) => types::run(&global, types).await,
         Command::Stats => jobs::stats(&global).await,
-        Command::Verify => jobs::verify(&global).await,
+        Command::Verify => reconcile::verify(&global).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
     }
 }

@@ -17,6 +17,7 @@
 
 mod flows;
 mod mirror;
+mod orphans;
 mod passes;
 mod queues;
 mod rebuild;

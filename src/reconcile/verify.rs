@@ -1,4 +1,5 @@
-//! Do both stores agree? Looks at every open job of the record and at every live job of Redis.
+//! Do both stores agree? Looks at every open job of the record, at every live job of Redis, and at
+//! every key of a job there.
 //!
 //! Changes nothing. Jobs move while it looks, so whatever seems to differ is looked at again a
 //! little later, several times; what then still differs in the same way is reported.
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ReconcileError;
+use super::{ReconcileError, orphans};
 use crate::broker::{Broker, BrokerState};
 use crate::job::{QueueName, Status};
 use crate::record::{Record, adopt, jobs, open};
@@ -40,6 +41,8 @@ pub struct Difference {
     /// State in Redis; `absent` when it does not know the job.
     pub redis: String,
     pub problem: String,
+    /// What reconciling does about it.
+    pub repair: String,
 }
 
 /// The answer of [`verify`].
@@ -77,6 +80,12 @@ pub async fn verify(record: &Record, broker: &Broker) -> Result<Verdict, Reconci
             })
             .collect();
         differences = self::differences(record, broker, &still).await?;
+    }
+    for orphan in orphans::find(broker, LOOKS, PAUSE).await? {
+        let is_same = |d: &Difference| d.job_id == orphan.job_id && d.queue == orphan.queue;
+        if !differences.iter().any(is_same) {
+            differences.push(orphan);
+        }
     }
     differences.truncate(DIFFERENCES_MAX);
     Ok(Verdict {
@@ -177,13 +186,14 @@ async fn differences(
         for ((wire_id, id), state) in jobs.into_iter().zip(states) {
             let by_id = id.and_then(|id| known.get(&id)).copied();
             let status = by_id.or_else(|| foreign.get(wire_id).copied());
-            if let Some(problem) = problem(status, state) {
+            if let Some((problem, repair)) = problem(status, state) {
                 found.push(Difference {
                     job_id: wire_id.to_owned(),
                     queue: name.to_owned(),
                     record: status.map_or("absent", Status::as_str).to_owned(),
                     redis: state.map_or("absent", state_name).to_owned(),
                     problem: problem.to_owned(),
+                    repair: repair.to_owned(),
                 });
             }
         }
@@ -191,17 +201,22 @@ async fn differences(
     Ok(found)
 }
 
-/// What is wrong with a pair of states, if anything.
-fn problem(record: Option<Status>, redis: Option<BrokerState>) -> Option<&'static str> {
+/// What is wrong with a pair of states, if anything, and what is done about it.
+fn problem(
+    record: Option<Status>,
+    redis: Option<BrokerState>,
+) -> Option<(&'static str, &'static str)> {
     let is_live = redis.is_some_and(|state| LIVE.contains(&state));
     match (record, redis) {
         (Some(status), _) if !status.is_final() && is_live => None,
         (Some(status), None | Some(BrokerState::Orphan)) if !status.is_final() => {
-            Some("open in the record, not in Redis")
+            Some(("open in the record, not in Redis", "added to Redis again"))
         }
-        (Some(status), Some(_)) if !status.is_final() => Some("open in the record, over in Redis"),
-        (Some(_), _) if is_live => Some("over in the record, live in Redis"),
-        (None, _) if is_live => Some("in Redis only"),
+        (Some(status), Some(_)) if !status.is_final() => {
+            Some(("open in the record, over in Redis", "the outcome is copied"))
+        }
+        (Some(_), _) if is_live => Some(("over in the record, live in Redis", "ended in Redis")),
+        (None, _) if is_live => Some(("in Redis only", "adopted")),
         (Some(_) | None, _) => None,
     }
 }

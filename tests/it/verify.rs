@@ -135,3 +135,67 @@ async fn each_kind_of_difference_is_reported_and_nothing_else() {
     assert!(!verdict.agree);
     assert_eq!(verdict.open, 5);
 }
+
+#[tokio::test]
+async fn what_no_job_needs_in_redis_is_reported() {
+    let stage = Stage::new().await;
+    let jobs = some_jobs(3);
+    stage.insert(&jobs).await;
+    deliver(&stage, &jobs).await;
+    let verdict = verify(&stage).await;
+    assert!(verdict.agree, "{:?}", verdict.differences);
+    let all = ids(&jobs);
+    let mut redis = stage.redis().await;
+    let key = |suffix: String| format!("{}:default:{suffix}", stage.prefix);
+    let mut pipe = redis::pipe();
+    pipe.cmd("SET")
+        .arg(key(format!("{}:lock", all[0])))
+        .arg("t")
+        .ignore();
+    pipe.cmd("RPUSH")
+        .arg(key("gone:logs".into()))
+        .arg("x")
+        .ignore();
+    pipe.cmd("RPUSH")
+        .arg(key("wait".into()))
+        .arg("ghost")
+        .ignore();
+    pipe.cmd("HSET")
+        .arg(key("lost".into()))
+        .arg("timestamp")
+        .arg(1)
+        .ignore();
+    // These are the queue's own.
+    pipe.cmd("HSET")
+        .arg(key("metrics:completed".into()))
+        .arg("count")
+        .arg(1)
+        .ignore();
+    pipe.cmd("LPUSH")
+        .arg(key("metrics:completed:data".into()))
+        .arg(1)
+        .ignore();
+    pipe.cmd("SET")
+        .arg(key("de:x".into()))
+        .arg(all[1].to_string())
+        .ignore();
+    pipe.exec_async(&mut redis).await.unwrap();
+    let mut found: Vec<_> = verify(&stage)
+        .await
+        .differences
+        .into_iter()
+        .map(|d| (d.job_id, d.problem))
+        .collect();
+    found.sort();
+    let mut expected = vec![
+        (all[0].to_string(), "a lock of a job that is not active"),
+        ("gone".to_owned(), "keys of a job that is gone"),
+        ("ghost".to_owned(), "in Redis only"),
+        ("lost".to_owned(), "a job in no state"),
+    ]
+    .into_iter()
+    .map(|(id, problem)| (id, problem.to_owned()))
+    .collect::<Vec<_>>();
+    expected.sort();
+    assert_eq!(found, expected);
+}
