@@ -13,13 +13,14 @@
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] test_now_ms  empty in production: server time is used
 -- ARGV[3] epoch        empty: whatever memory it is
--- ARGV[4…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
+-- ARGV[4] not_after_ms empty: at any time
+-- ARGV[5…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
 --          lifo '1' or '', attempts_started or '', attempts_made or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`.
 --
 -- Returns  the positions (from 1) of jobs that existed already and were left as they are; {-1}:
---          nothing was done, it is another memory
+--          nothing was done, it is another memory; {-2}: nothing was done, it is too late
 -- Moves    nothing -> wait | prioritized | delayed
 -- Repeat   safe: a job whose hash exists is not added again.
 
@@ -27,11 +28,12 @@ local id_key, events, meta_key = KEYS[1], KEYS[9], KEYS[8]
 local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], pc = KEYS[5],
   marker = KEYS[6], active = KEYS[7] }
 local prefix, test_now_ms, epoch = ARGV[1], ARGV[2], ARGV[3]
-local FIRST, STRIDE, OTHER_MEMORY = 4, 10, -1
+local FIRST, STRIDE, OTHER_MEMORY, TOO_LATE = 5, 10, -1, -2
 
 if epoch ~= '' and call('GET', KEYS[10]) ~= epoch then return { OTHER_MEMORY } end
 
 local now = clock_ms(test_now_ms)
+if ARGV[4] ~= '' and now > tonumber(ARGV[4]) then return { TOO_LATE } end
 local meta = read_meta(meta_key)
 if not meta.events_known then call('HSET', meta_key, 'opts.maxLenEvents', meta.events_max) end
 

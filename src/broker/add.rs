@@ -11,6 +11,7 @@ use crate::job::QueueName;
 
 /// What `add.lua` answers instead of positions.
 const OTHER_MEMORY: i64 = -1;
+const TOO_LATE: i64 = -2;
 
 /// A job as it goes on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,6 +80,17 @@ impl Broker {
     /// Into another memory of Redis than the one that is served nothing is put: what that lacks
     /// comes before, in its order.
     pub async fn add(&self, queue: &QueueName, jobs: &[NewJob]) -> Result<Vec<Added>, BrokerError> {
+        self.add_until(queue, jobs, None).await
+    }
+
+    /// The same, but not later than this by the server's clock, however long the call is under way:
+    /// by then somebody else may have added the jobs, and they may have run and gone.
+    pub async fn add_until(
+        &self,
+        queue: &QueueName,
+        jobs: &[NewJob],
+        not_after_ms: Option<i64>,
+    ) -> Result<Vec<Added>, BrokerError> {
         let keys = self.keys(queue);
         jobs.iter().try_for_each(NewJob::check)?;
         self.note_v5_peers(queue).await?;
@@ -102,7 +114,8 @@ impl Broker {
             );
             call.arg(keys.job_prefix())
                 .number_or_empty(self.test_now_ms)
-                .arg(served.as_deref().unwrap_or_default());
+                .arg(served.as_deref().unwrap_or_default())
+                .number_or_empty(not_after_ms);
             batch.iter().for_each(|job| job.write(&mut call));
             answers.extend(self.run_marking("add", &call, batch.len()).await?);
         }
@@ -207,8 +220,10 @@ impl Broker {
         jobs: usize,
     ) -> Result<Vec<Added>, BrokerError> {
         let untouched: Vec<i64> = self.connections.run(call, Repeat::Safe).await?;
-        if untouched == [OTHER_MEMORY] {
-            return Err(BrokerError::OtherMemory { doing });
+        match untouched[..] {
+            [OTHER_MEMORY] => return Err(BrokerError::OtherMemory { doing }),
+            [TOO_LATE] => return Err(BrokerError::TooLate { doing }),
+            _ => {}
         }
         let untouched = untouched
             .into_iter()

@@ -15,6 +15,9 @@ pub enum BrokerError {
     /// Nothing was done.
     #[error("{doing}: redis has another memory, which is being compared with the record")]
     OtherMemory { doing: &'static str },
+    /// It took too long to reach Redis, and somebody else may have done it. Nothing was done.
+    #[error("{doing}: redis was reached too late")]
+    TooLate { doing: &'static str },
     /// A rule says no; trying again changes nothing.
     #[error("{0}")]
     Refused(Refusal),
@@ -88,7 +91,10 @@ impl Refusal {
 impl BrokerError {
     /// Whether the same call may work later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::OtherMemory { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::OtherMemory { .. } | Self::TooLate { .. }
+        )
     }
 
     pub(super) fn corrupt(doing: &'static str, reason: impl Into<String>) -> Self {

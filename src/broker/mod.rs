@@ -52,6 +52,7 @@ mod schedule_repair;
 mod schedule_restore;
 mod script;
 mod sentinel;
+mod server_clock;
 mod settings;
 mod settle;
 mod single;
@@ -175,6 +176,7 @@ pub struct Broker {
     connections: Connections,
     options: Arc<BrokerOptions>,
     served: epoch::Served,
+    server_clock: server_clock::ServerClock,
     test_now_ms: Option<i64>,
 }
 
@@ -206,6 +208,7 @@ impl Broker {
             connections,
             options: Arc::new(options),
             served: epoch::Served::default(),
+            server_clock: server_clock::ServerClock::default(),
             test_now_ms: None,
         })
     }

@@ -92,6 +92,8 @@ enum Command {
     Stats,
     /// Check that both stores agree; exit code 0 only if they do
     Verify,
+    /// Repair now whatever differs between the stores, or print it
+    Reconcile(reconcile::Reconcile),
     /// Measure jobs per second on private stores
     Bench(bench::Bench),
 }
@@ -190,6 +192,7 @@ async fn run(cli: Cli) -> Done {
         Command::Types(types) => types::run(&global, types).await,
         Command::Stats => jobs::stats(&global).await,
         Command::Verify => reconcile::verify(&global).await,
+        Command::Reconcile(args) => reconcile::run(&global, args).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
     }
 }

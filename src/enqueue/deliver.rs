@@ -23,6 +23,9 @@ pub(super) const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
 /// A delivery older than this is dropped: `reconcile`, which looks at jobs older than two seconds,
 /// may have added them, and they may have run and gone since. A late add would run them again.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
+/// How long such a delivery may be under way: a connection that hangs, a process that is stopped.
+/// The server refuses it after that, by its own clock.
+pub(super) const UNDER_WAY: Duration = Duration::from_millis(500);
 /// After a failure nothing is sent for so long.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Jobs of one call to Redis, before the next queue has its turn.
@@ -98,7 +101,7 @@ async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
             metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
             continue;
         }
-        match add_all(&broker, batch).await {
+        match add_fresh(&broker, batch, oldest).await {
             Ok(()) => pause_until = None,
             Err(error) => {
                 metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
@@ -109,17 +112,28 @@ async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
     }
 }
 
+/// Adds jobs whose commit was at that moment, if Redis is reached soon enough.
+async fn add_fresh(
+    broker: &Broker,
+    jobs: Vec<(QueueName, broker::NewJob)>,
+    committed: Instant,
+) -> Result<(), BrokerError> {
+    let not_after = broker.server_ms_at(committed + FRESH + UNDER_WAY).await?;
+    add_all(broker, jobs, Some(not_after)).await
+}
+
 /// Adds jobs of several queues, keeping the order within each queue.
 async fn add_all(
     broker: &Broker,
     jobs: Vec<(QueueName, broker::NewJob)>,
+    not_after_ms: Option<i64>,
 ) -> Result<(), BrokerError> {
     let mut queues: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
     for (queue, job) in jobs {
         queues.entry(queue).or_default().push(job);
     }
     for (queue, jobs) in queues {
-        broker.add(&queue, &jobs).await?;
+        broker.add_until(&queue, &jobs, not_after_ms).await?;
     }
     Ok(())
 }
@@ -130,7 +144,7 @@ pub(crate) async fn deliver_stored(broker: &Broker, jobs: &[StoredJob]) -> Resul
     let entries = jobs
         .iter()
         .map(|stored| (stored.job.queue.clone(), stored_entry(stored)));
-    add_all(broker, entries.collect()).await
+    add_all(broker, entries.collect(), None).await
 }
 
 /// A stored job as it goes on the wire, with the history that the record has of it.

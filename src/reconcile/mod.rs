@@ -15,6 +15,7 @@
 //! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
 
+mod all;
 mod flows;
 mod mirror;
 mod orphans;
@@ -28,6 +29,7 @@ mod verify;
 use crate::broker::BrokerError;
 use crate::record::RecordError;
 
+pub use all::{Reconciled, reconcile_all};
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use queues::keep_queues;

@@ -26,8 +26,8 @@ pub async fn deliver_recent(record: &Record, broker: &Broker) -> Result<bool, Re
     let Some(step) = open::next_step(record, "delivered", DELIVER_LAG).await? else {
         return Ok(false);
     };
-    let is_complete = add_absent(record, broker, &step.open, "its way to Redis was cut short");
-    if !is_complete.await? {
+    let pass = add_absent(record, broker, &step.open, "its way to Redis was cut short");
+    if !pass.await?.is_complete {
         return Ok(false);
     }
     open::advance(record, "delivered", &step).await?;
@@ -51,6 +51,16 @@ pub async fn sweep_open(
     broker: &Broker,
     after: Uuid,
 ) -> Result<Option<Uuid>, ReconcileError> {
+    sweep_page(record, broker, after, &mut 0).await
+}
+
+/// The same; counts what was repaired.
+pub(super) async fn sweep_page(
+    record: &Record,
+    broker: &Broker,
+    after: Uuid,
+    repaired: &mut u64,
+) -> Result<Option<Uuid>, ReconcileError> {
     let page = open::page(record, after).await?;
     let Some(last) = page.last().map(|job| job.id) else {
         return Ok(None);
@@ -59,7 +69,8 @@ pub async fn sweep_open(
         .into_iter()
         .filter(|job| is_older(job, DELIVER_LAG))
         .collect();
-    add_absent(record, broker, &old, "Redis had forgotten it").await?;
+    let pass = add_absent(record, broker, &old, "Redis had forgotten it").await?;
+    *repaired += pass.repaired;
     Ok(Some(last))
 }
 
@@ -98,10 +109,17 @@ struct Lacking {
     seen: Vec<Uuid>,
 }
 
+/// What became of the jobs that were looked at.
+struct Pass {
+    /// None was too young to be touched.
+    is_complete: bool,
+    repaired: u64,
+}
+
 /// Adds waiting jobs that are not in Redis, or only half: a hash that no list names. Running ones
 /// are left to their worker: it may be alive and only Redis have lost its memory; if it is not, its
 /// silence is noticed. Jobs that are over in Redis have their outcome copied, and adopted ones that
-/// a client removed are cancelled. False when some were committed so recently that their own
+/// a client removed are cancelled. Not complete when some were committed so recently that their own
 /// delivery may still be on its way: a job that waited long for its commit has an old id all the
 /// same.
 async fn add_absent(
@@ -109,7 +127,7 @@ async fn add_absent(
     broker: &Broker,
     open: &[OpenJob],
     why: &str,
-) -> Result<bool, ReconcileError> {
+) -> Result<Pass, ReconcileError> {
     let mut queues: HashMap<QueueName, Vec<&OpenJob>> = HashMap::new();
     for job in open {
         if let Ok(queue) = job.job_queue.parse() {
@@ -119,7 +137,7 @@ async fn add_absent(
     // Asked before Redis is looked at: if it loses its memory in between, nothing is cancelled.
     let epoch = broker.epoch().await?;
     let mut lacking = Lacking::default();
-    let mut parents = Vec::new();
+    let (mut parents, mut repaired) = (Vec::new(), 0);
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         let mut doubtful = Vec::new();
@@ -141,7 +159,7 @@ async fn add_absent(
             }
         }
         for ids in doubtful.chunks(LOAD_MAX) {
-            mirror::follow_up(record, broker, &queue, ids).await?;
+            repaired += mirror::follow_up(record, broker, &queue, ids).await?;
         }
     }
     flows::tell_waiting(record, broker, &parents).await?;
@@ -153,13 +171,18 @@ async fn add_absent(
         keep_counters(broker, &jobs).await?;
         flows::deliver(record, broker, &jobs).await?;
         note(record, &jobs, why).await?;
+        repaired += jobs.len() as u64;
     }
     for ids in lacking.orphans.chunks(LOAD_MAX) {
         let jobs = load_settled(record, ids, &mut is_complete).await?;
         requeue_stored(broker, &jobs).await?;
         note(record, &jobs, why).await?;
+        repaired += jobs.len() as u64;
     }
-    Ok(is_complete)
+    Ok(Pass {
+        is_complete,
+        repaired,
+    })
 }
 
 /// Adopted jobs: those absent from the memory of Redis in which they were last seen were removed by

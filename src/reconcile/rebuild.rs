@@ -92,9 +92,7 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
     mirror::scan_all(record, broker, &queues).await?;
     let mut ended = 0;
     for queue in &queues {
-        for state in WAITING {
-            ended += end_what_is_over(record, broker, queue, state).await?;
-        }
+        ended += end_all_that_is_over(record, broker, queue).await?;
     }
     let (open, added) = put_back(record, broker, epoch).await?;
     queues::repair_schedules(broker, &broker.queues().await?).await?;
@@ -111,7 +109,19 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
     Ok(())
 }
 
-/// Ends in Redis what waits there and is over by the record. Returns how many.
+/// Ends in Redis whatever waits in a queue and is over by the record. Returns how many.
+pub(super) async fn end_all_that_is_over(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+) -> Result<u64, ReconcileError> {
+    let mut ended = 0;
+    for state in WAITING {
+        ended += end_what_is_over(record, broker, queue, state).await?;
+    }
+    Ok(ended)
+}
+
 async fn end_what_is_over(
     record: &Record,
     broker: &Broker,

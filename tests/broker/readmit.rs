@@ -126,6 +126,32 @@ async fn a_lease_that_is_held_stays_and_only_its_worker_takes_over_one_that_was_
 }
 
 #[tokio::test]
+async fn what_reaches_redis_too_late_is_not_added() {
+    let t = Bench::new().await;
+    let add = async |id: &str, not_after_ms| {
+        let jobs = [job(id)];
+        t.broker.add_until(&t.queue, &jobs, not_after_ms).await
+    };
+    assert!(add("a", Some(NOW)).await.is_ok());
+    let before = t.dump().await;
+    let late = add("b", Some(NOW - 1)).await;
+    assert!(matches!(late, Err(BrokerError::TooLate { .. })), "{late:?}");
+    assert_eq!(t.dump().await, before);
+
+    // A moment of this process on the server's clock: never later than it was.
+    let broker = t.broker_with_server_clock().await;
+    let moment = tokio::time::Instant::now();
+    let told = broker.server_ms_at(moment).await.unwrap();
+    let second = Duration::from_secs(1);
+    let later = broker.server_ms_at(moment + second).await.unwrap();
+    assert!(
+        (told + 999..=told + 1001).contains(&later),
+        "{told} {later}"
+    );
+    assert!(told <= broker.server_time_ms().await.unwrap());
+}
+
+#[tokio::test]
 async fn only_the_memory_that_is_served_is_worked_with() {
     let t = Bench::new().await;
     let epoch = t.broker.epoch().await.unwrap();

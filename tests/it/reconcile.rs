@@ -277,3 +277,83 @@ async fn a_silent_worker_s_job_runs_again_with_a_higher_number() {
         "it is checked against the record"
     );
 }
+
+#[tokio::test]
+async fn a_whole_round_mends_each_kind_of_difference_at_once() {
+    let stage = Stage::new().await;
+    let first = reconcile::reconcile_all(&stage.record, &stage.broker)
+        .await
+        .unwrap();
+    assert!(first.compared);
+    let jobs: Vec<NewJob> = (0..4)
+        .map(|n| old_job(HOUR - Duration::from_secs(n)))
+        .collect();
+    old_jobs(&stage, &jobs).await;
+    deliver(&stage, &jobs[1..]).await;
+    let all = ids(&jobs);
+    // 0 is in the record only, 1 is over there and waits in Redis, 2 is over in Redis, 3 agrees.
+    settle_many(&stage.record, &[settled(all[1], 1, "a", completed())])
+        .await
+        .unwrap();
+    let mut redis = stage.redis().await;
+    let key = |suffix: String| format!("{}:default:{suffix}", stage.prefix);
+    let mut pipe = redis::pipe();
+    pipe.zrem(key("prioritized".into()), all[2].to_string())
+        .ignore();
+    pipe.zadd(key("failed".into()), all[2].to_string(), 1)
+        .ignore();
+    pipe.hset(key(all[2].to_string()), "failedReason", "x")
+        .ignore();
+    pipe.hset(key(all[2].to_string()), "finishedOn", 1).ignore();
+    // One that only Redis knows.
+    pipe.hset_multiple(
+        key("17".into()),
+        &[
+            ("name", "n"),
+            ("data", "{}"),
+            ("opts", "{}"),
+            ("timestamp", "5"),
+        ],
+    )
+    .ignore();
+    pipe.lpush(key("wait".into()), "17").ignore();
+    pipe.exec_async(&mut redis).await.unwrap();
+    let differ = reconcile::verify(&stage.record, &stage.broker)
+        .await
+        .unwrap();
+    let mut repairs: Vec<&str> = differ
+        .differences
+        .iter()
+        .map(|d| d.repair.as_str())
+        .collect();
+    repairs.sort_unstable();
+    let expected = [
+        "added to Redis again",
+        "adopted",
+        "ended in Redis",
+        "the outcome is copied",
+    ];
+    assert_eq!(repairs, expected);
+
+    let done = reconcile::reconcile_all(&stage.record, &stage.broker)
+        .await
+        .unwrap();
+    assert_eq!(
+        (done.relayed, done.added, done.copied, done.ended),
+        (0, 2, 1, 1)
+    );
+    assert_eq!(stage.status(all[2]).await, "dead_letter");
+    assert_eq!(stage.state(all[1]).await, Some(BrokerState::Completed));
+    let verdict = reconcile::verify(&stage.record, &stage.broker)
+        .await
+        .unwrap();
+    assert!(verdict.agree, "{:?}", verdict.differences);
+    let again = reconcile::reconcile_all(&stage.record, &stage.broker)
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        reconcile::Reconciled::default(),
+        "nothing is left to do"
+    );
+}

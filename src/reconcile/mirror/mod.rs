@@ -288,16 +288,16 @@ pub(super) async fn recover_outcomes(
 }
 
 /// Walks through all jobs of these queues in Redis: those that the record does not know are
-/// adopted.
+/// adopted. Returns how many.
 pub(super) async fn scan_all(
     record: &Record,
     broker: &Broker,
     queues: &[QueueName],
-) -> Result<(), ReconcileError> {
+) -> Result<u64, ReconcileError> {
     let mut scan = scan::Scan::default();
     queues.iter().for_each(|queue| scan.request(queue));
     while scan.step(record, broker).await? {}
-    Ok(())
+    Ok(scan.repaired)
 }
 
 async fn repair(record: &Record, mut findings: Findings) -> Result<u64, ReconcileError> {

@@ -47,6 +47,8 @@ pub(super) struct Scan {
     /// Where the last batch of each queue began.
     read_after: HashMap<QueueName, EventId>,
     round: Option<Instant>,
+    /// Jobs that the record had missed.
+    pub(super) repaired: u64,
 }
 
 impl Scan {
@@ -109,7 +111,8 @@ impl Scan {
             let Some((queue, nth, offset)) = self.at.clone() else {
                 return Ok(false);
             };
-            let next = page(record, broker, &queue, STATES[nth], offset).await?;
+            let (next, repaired) = page(record, broker, &queue, STATES[nth], offset).await?;
+            self.repaired += repaired;
             self.at = match next {
                 Some(offset) => Some((queue, nth, offset)),
                 None if nth + 1 < STATES.len() => Some((queue, nth + 1, 0)),
@@ -120,14 +123,15 @@ impl Scan {
     }
 }
 
-/// Compares one page of a state with the record; returns the offset of the next page.
+/// Compares one page of a state with the record; returns the offset of the next page, and how many
+/// jobs the record had missed.
 async fn page(
     record: &Record,
     broker: &Broker,
     queue: &QueueName,
     state: BrokerState,
     offset: usize,
-) -> Result<Option<usize>, ReconcileError> {
+) -> Result<(Option<usize>, u64), ReconcileError> {
     let is_over = matches!(state, BrokerState::Completed | BrokerState::Failed);
     let (ids, next) = match is_over {
         true => (broker.newest_finished(queue, state).await?, None),
@@ -168,6 +172,6 @@ async fn page(
             .adopted
             .retain(|job| job.ended_ms().is_none_or(|at| at >= recent));
     }
-    repair(record, findings).await?;
-    Ok(next)
+    let repaired = repair(record, findings).await?;
+    Ok((next, repaired))
 }
