@@ -13,8 +13,8 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// What a round did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciled {
-    /// Redis had another memory, which was compared with the record as a whole; the other numbers are
-    /// of what was left to do after that.
+    /// Redis had another memory, which was compared with the record as a whole; the other numbers
+    /// are of what was left to do after that.
     pub compared: bool,
     /// Entries of the outbox that Redis was told.
     pub relayed: u64,
