@@ -15,6 +15,9 @@ pub struct LogPage {
     pub total: u64,
 }
 
+/// Begin of a row that one of Bullwark's own workers shows in a job's log: the record has it.
+pub const OWN_LOG_ROW: &str = "bullwark: ";
+
 impl Broker {
     /// A job gets other data, JSON text; false: Redis knows no such job.
     pub async fn update_data(
@@ -50,6 +53,23 @@ impl Broker {
             .number_or_empty((keep > 0).then(|| i64::from(keep)));
         let rows: i64 = self.connections.run(&call, Repeat::OnlyIfNotRun).await?;
         Ok(u64::try_from(rows).ok())
+    }
+
+    /// How many rows the logs of jobs have.
+    pub async fn log_lengths(
+        &self,
+        queue: &QueueName,
+        ids: &[String],
+    ) -> Result<Vec<u64>, BrokerError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys(queue);
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            pipeline.cmd("LLEN").arg(keys.part(id, "logs"));
+        }
+        self.connections.pipeline("log_lengths", &pipeline).await
     }
 
     /// Deletes the rows of a job's log but the newest `keep`.

@@ -77,7 +77,7 @@ pub use flow::{AddedNode, FLOW_BYTES_MAX, FLOW_NODES_MAX, FlowNode};
 pub use flow_tree::{FLOW_CHILDREN_MAX, FlowPart, FlowTree, Standing};
 pub use from_active::ChildrenAwaited;
 pub use inspect::{BrokerState, Counts, IdPage, KeyPage, LIST_MAX, QUEUES_MAX};
-pub use job_data::LogPage;
+pub use job_data::{LogPage, OWN_LOG_ROW};
 pub use lease::RESCUE_MAX;
 pub use linked::{AddedLinked, LinkedJob, ParentLink, StoredChildren};
 pub use metrics::Metrics;

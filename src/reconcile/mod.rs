@@ -17,6 +17,7 @@
 
 mod all;
 mod flows;
+mod job_logs;
 mod mirror;
 mod orphans;
 mod passes;
@@ -30,6 +31,7 @@ use crate::broker::BrokerError;
 use crate::record::RecordError;
 
 pub use all::{Reconciled, reconcile_all};
+pub use job_logs::copy_logs;
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use queues::keep_queues;

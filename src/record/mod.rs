@@ -16,6 +16,7 @@ mod foreign_job;
 pub mod import_chunk;
 pub mod imports;
 pub mod jobs;
+pub mod log_copies;
 pub mod logs;
 pub mod mark;
 pub mod merge;
