@@ -12,6 +12,7 @@
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
 
 mod flows;
+mod links;
 mod mirror;
 mod passes;
 mod relay;
