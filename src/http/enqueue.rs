@@ -140,7 +140,7 @@ fn is_away(answer: &Result<Enqueued, EnqueueError>) -> bool {
 }
 
 /// Who calls, and the body, not yet read; a refusal reads some of it first.
-async fn open(
+pub(super) async fn open(
     state: &State,
     request: Request,
     expect: fn(&HeaderMap) -> Result<(), Problem>,
@@ -162,7 +162,7 @@ fn job(bytes: &[u8], caller: Caller) -> Result<JobRequest, Problem> {
 const KEY_HEADER: &str = "idempotency-key";
 
 /// The header goes before the field; two different keys are a mistake.
-fn take_key(headers: &HeaderMap, request: &mut JobRequest) -> Result<(), Problem> {
+pub(super) fn take_key(headers: &HeaderMap, request: &mut JobRequest) -> Result<(), Problem> {
     let Some(value) = headers.get(KEY_HEADER) else {
         return Ok(());
     };

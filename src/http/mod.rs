@@ -15,6 +15,7 @@ mod body;
 mod connection;
 mod control;
 mod enqueue;
+mod flows;
 mod health;
 mod jobs;
 mod observe;
@@ -139,6 +140,7 @@ fn routes(state: State) -> Router {
         .route("/readyz", get(health::ready))
         .route("/api/jobs", get(jobs::list).post(enqueue::one))
         .route("/api/jobs/bulk", post(enqueue::many))
+        .route("/api/flows", post(flows::one))
         .route("/api/jobs/stats", get(stats::stats))
         .route("/api/jobs/{id}", get(jobs::show).patch(control::patch))
         .route("/api/jobs/{id}/logs", get(jobs::logs))

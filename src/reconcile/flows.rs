@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::ReconcileError;
+use super::{ReconcileError, links};
 use crate::broker::{
     AddedLinked, Broker, ChildEnding, EndedChild, LinkedJob, ParentLink, StoredChildren,
 };
-use crate::enqueue::{deliver_stored, stored_entry};
+use crate::enqueue::stored_entry;
 use crate::job::Status;
 use crate::job::flow::{FlowWire, OnFailure};
 use crate::record::open::{LOAD_MAX, StoredJob};
@@ -30,20 +30,20 @@ pub(super) async fn deliver(
     jobs: &[StoredJob],
 ) -> Result<(), ReconcileError> {
     let ids: Vec<Uuid> = jobs.iter().map(|stored| stored.job.id).collect();
-    let links: HashMap<Uuid, FlowWire> = flow::links(record, &ids).await?.into_iter().collect();
-    if links.is_empty() {
-        return Ok(deliver_stored(broker, jobs).await?);
+    let wires: HashMap<Uuid, FlowWire> = flow::links(record, &ids).await?.into_iter().collect();
+    if wires.is_empty() {
+        return links::deliver(record, broker, jobs).await;
     }
-    let is_linked = |stored: &&StoredJob| links.contains_key(&stored.job.id);
+    let is_linked = |stored: &&StoredJob| wires.contains_key(&stored.job.id);
     let (mut linked, plain): (Vec<_>, Vec<_>) = jobs.iter().partition(is_linked);
     let plain: Vec<StoredJob> = plain.into_iter().cloned().collect();
-    deliver_stored(broker, &plain).await?;
+    links::deliver(record, broker, &plain).await?;
     // Ids ascend from parents to children.
     linked.sort_by_key(|stored| stored.job.id);
-    for part in parts(&linked, |stored| &links[&stored.job.id]) {
-        let wires = part.iter().map(|stored| &links[&stored.job.id]);
-        let relatives = relatives(record, wires).await?;
-        add_linked(broker, part, &links, &relatives).await?;
+    for part in parts(&linked, |stored| &wires[&stored.job.id]) {
+        let of_part = part.iter().map(|stored| &wires[&stored.job.id]);
+        let relatives = relatives(record, of_part).await?;
+        add_linked(broker, part, &wires, &relatives).await?;
     }
     Ok(())
 }
@@ -118,11 +118,17 @@ fn entry(broker: &Broker, stored: &StoredJob, wire: &FlowWire, relatives: &Relat
         return linked;
     }
     let children = wire.children.iter().filter_map(|id| relatives.get(id));
-    let (children, may_run) = stand(broker.prefix(), children);
+    let mut stood = StoredChildren::default();
+    let mut may_run = false;
+    for child in children {
+        let (result, error) = (child.result.clone(), child.error.clone());
+        let (key, rule) = (key(broker.prefix(), child), child.wire.on_failure());
+        may_run |= stand(&mut stood, key, child.status, rule, result, error);
+    }
     // It has run before: whatever its children do now, it waits for them no longer.
     let is_first = stored.attempts == 0 && stored.attempt == 0;
-    linked.waits_for_children = is_first && !may_run && !children.pending.is_empty();
-    linked.children = children;
+    linked.waits_for_children = is_first && !may_run && !stood.pending.is_empty();
+    linked.children = stood;
     linked
 }
 
@@ -168,43 +174,40 @@ fn key(prefix: &str, child: &flow::Relative) -> String {
     format!("{prefix}:{}:{}", child.queue, child.id)
 }
 
-fn is_over(status: Status) -> bool {
+pub(super) fn is_over(status: Status) -> bool {
     matches!(
         status,
         Status::Completed | Status::DeadLetter | Status::Cancelled
     )
 }
 
-/// How the children stand to their parent, and whether one of them has set it free.
-fn stand<'a>(
-    prefix: &str,
-    children: impl Iterator<Item = &'a flow::Relative>,
-) -> (StoredChildren, bool) {
-    let mut stood = StoredChildren::default();
-    let mut may_run = false;
-    for child in children {
-        let key = key(prefix, child);
-        let error = child.error.clone().unwrap_or_default();
-        match (child.status, child.wire.on_failure()) {
-            (Status::Completed, _) => {
-                let result = child.result.clone().unwrap_or_else(|| "null".to_owned());
-                stood.processed.push((key, result));
-            }
-            (Status::DeadLetter, OnFailure::FailParent) => {
-                may_run = true; // to fail at its claim
-                stood.failed.push(key);
-            }
-            (Status::DeadLetter, OnFailure::ContinueParent) => {
-                may_run = true;
-                stood.ignored.push((key, error));
-            }
-            (Status::DeadLetter, OnFailure::IgnoreDependency) => stood.ignored.push((key, error)),
-            (Status::DeadLetter, OnFailure::RemoveDependency) | (Status::Cancelled, _) => {}
-            (Status::DeadLetter, OnFailure::Wait)
-            | (Status::Pending | Status::Processing | Status::Failed, _) => {
-                stood.pending.push(key);
-            }
+/// Notes how a child stands to its parent; true: it has set the parent free.
+pub(super) fn stand(
+    stood: &mut StoredChildren,
+    key: String,
+    status: Status,
+    rule: OnFailure,
+    result: Option<String>,
+    error: Option<String>,
+) -> bool {
+    let error = error.unwrap_or_default();
+    match (status, rule) {
+        (Status::Completed, _) => {
+            let result = result.unwrap_or_else(|| "null".to_owned());
+            stood.processed.push((key, result));
         }
+        (Status::DeadLetter, OnFailure::FailParent) => {
+            stood.failed.push(key);
+            return true; // to fail at its claim
+        }
+        (Status::DeadLetter, OnFailure::ContinueParent) => {
+            stood.ignored.push((key, error));
+            return true;
+        }
+        (Status::DeadLetter, OnFailure::IgnoreDependency) => stood.ignored.push((key, error)),
+        (Status::DeadLetter, OnFailure::RemoveDependency) | (Status::Cancelled, _) => {}
+        (Status::DeadLetter, OnFailure::Wait)
+        | (Status::Pending | Status::Processing | Status::Failed, _) => stood.pending.push(key),
     }
-    (stood, may_run)
+    false
 }

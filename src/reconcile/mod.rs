@@ -18,6 +18,7 @@
 mod all;
 mod flows;
 mod job_logs;
+mod links;
 mod mirror;
 mod orphans;
 mod passes;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::relay::requeue_stored;
-use super::{ReconcileError, flows, mirror};
+use super::{ReconcileError, flows, links, mirror};
 use crate::broker::{Broker, BrokerState};
 use crate::job::QueueName;
 use crate::record::adopt;
@@ -137,7 +137,7 @@ async fn add_absent(
     // Asked before Redis is looked at: if it loses its memory in between, nothing is cancelled.
     let epoch = broker.epoch().await?;
     let mut lacking = Lacking::default();
-    let (mut parents, mut repaired) = (Vec::new(), 0);
+    let (mut parents, mut parent_keys, mut repaired) = (Vec::new(), Vec::new(), 0);
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         let mut doubtful = Vec::new();
@@ -151,7 +151,10 @@ async fn add_absent(
                 Some(BrokerState::Orphan) => lacking.orphans.push(job.id),
                 Some(BrokerState::Active) => {}
                 Some(_) if is_running => doubtful.push(job.id),
-                Some(BrokerState::WaitingChildren) => parents.push(job.id),
+                Some(BrokerState::WaitingChildren) => {
+                    parents.push(job.id);
+                    parent_keys.push(format!("{}:{queue}:{}", broker.prefix(), job.wire_id));
+                }
                 Some(_) => {}
             }
             if state.is_some() && job.wire_id != job.id.to_string() {
@@ -163,6 +166,7 @@ async fn add_absent(
         }
     }
     flows::tell_waiting(record, broker, &parents).await?;
+    links::tell_waiting(record, broker, &parent_keys).await?;
     settle_foreign(record, broker, &mut lacking, &epoch).await?;
     let mut is_complete = true;
     lacking.absent.sort();

@@ -63,6 +63,11 @@ pub(super) async fn adopt_on(
            ORDER BY a.job_queue, a.redis_id, u.timestamp_ms DESC
            ON CONFLICT (job_queue, redis_id) DO UPDATE
              SET job_id = excluded.job_id, epoch = excluded.epoch
+         ), family AS (
+           INSERT INTO bullwark.foreign_children (parent_key, job_id)
+           SELECT u.wire::json ->> 'parentKey', a.id FROM adopted a JOIN input u ON u.id = a.id
+           WHERE octet_length(u.wire::json ->> 'parentKey') <= 2000
+           ON CONFLICT DO NOTHING
          ), dead AS (
            INSERT INTO bullwark.dead_letters (job_id, job_type, job_queue)
            SELECT id, job_type, job_queue FROM adopted WHERE status = 'dead_letter'

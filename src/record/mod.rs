@@ -11,6 +11,7 @@ pub mod api_keys;
 pub mod contacts;
 pub mod enqueue;
 mod error;
+pub mod family;
 pub mod flow;
 mod foreign_job;
 pub mod import_chunk;

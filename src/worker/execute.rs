@@ -14,6 +14,7 @@ use super::events::WorkerEvent;
 use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
+use crate::reconcile;
 use crate::record::start;
 use crate::settle::Ended;
 use crate::tasks::panic_text;
@@ -111,6 +112,9 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
             .and_then(|wire| wire.manner(shared.manners.as_ref())),
         kept_result: None,
     };
+    if shared.handlers.forwards() {
+        copy_logs(shared, held).await;
+    }
     let told = shared.manners.is_some().then(|| ended.outcome.clone());
     if let Err(error) = shared.settle.hand_over(ended).await {
         tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
@@ -120,6 +124,15 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     if let Some(outcome) = told {
         held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
+    }
+}
+
+/// What the receiver logged through a BullMQ library stands in Redis, and may go with the job.
+async fn copy_logs(shared: &Shared, held: &Held) {
+    let job = [(held.id, held.wire_id.clone())];
+    let copied = reconcile::copy_logs(&shared.record, &shared.broker, &held.queue, &job);
+    if let Err(error) = copied.await {
+        tracing::warn!(%error, job.id = %held.id, "the log that Redis has is not copied yet");
     }
 }
 

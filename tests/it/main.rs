@@ -10,6 +10,7 @@ mod flow;
 mod http;
 mod http_control;
 mod http_enqueue;
+mod http_flows;
 mod http_outage;
 mod http_uploads;
 mod mirror;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::adoption::adoption;
 use super::decide::{self, End, Hints};
 use crate::broker::{Broker, BrokerError, WireJob};
-use crate::job::{QueueName, WireForm};
+use crate::job::{QueueName, Status, WireForm};
 use crate::reconcile::ReconcileError;
 use crate::record::adopt::{ForeignJob, Standing, record_id};
 use crate::record::mirror::{self, Change, KnownJob, Mirrored, Position};
@@ -35,6 +35,10 @@ pub(super) struct Findings {
     pub(super) changes: Vec<Change>,
     /// Unknown jobs that are gone, and how they ended is not known yet.
     pub(super) vanished: Vec<String>,
+    /// Jobs of which a run by foreign code is over: their logs may have grown. The first ones are
+    /// rows that exist, the others are adopted here.
+    pub(super) ended: Vec<(Uuid, String)>,
+    pub(super) ended_adopted: Vec<(Uuid, String)>,
     /// Lost jobs whose id belongs to a later one, with the number of their newest start.
     pub(super) renamed: Vec<(Uuid, i32)>,
 }
@@ -99,12 +103,23 @@ pub(super) async fn compare(
                 }
             }
         };
+        if let (Some(change), Some(_), false) = (&change, seen, is_another)
+            && change.to != Status::Processing
+        {
+            findings.ended.push((known.id, known.wire_id.clone()));
+        }
         findings.changes.extend(change);
     }
     let seen = broker.read_jobs(queue, &unknown, true).await?;
     for (wire_id, seen) in unknown.iter().zip(seen) {
         let adopted = match seen {
-            Some(seen) => adoption(broker.prefix(), queue, wire_id, &seen, &epoch),
+            Some(seen) => {
+                let adopted = adoption(broker.prefix(), queue, wire_id, &seen, &epoch);
+                if let Some(job) = adopted.as_ref().filter(|_| seen.attempts_started > 0) {
+                    findings.ended_adopted.push((job.id(), wire_id.clone()));
+                }
+                adopted
+            }
             None => trace(broker.prefix(), queue, wire_id, &hints, &added),
         };
         if adopted.is_none() {
@@ -165,6 +180,8 @@ pub(super) async fn write(
         changes,
         renamed,
         vanished: _,
+        ended: _,
+        ended_adopted: _,
     } = findings;
     if !renamed.is_empty() {
         mirror::rename_many(record, renamed).await?;

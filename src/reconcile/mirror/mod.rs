@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 pub use follow::{Mirror, start};
 
-use super::ReconcileError;
+use super::{ReconcileError, copy_logs};
 use crate::broker::Broker;
 use crate::broker::event::Entry;
 use crate::job::{QueueName, wire};
@@ -117,7 +117,15 @@ async fn mirror_entries(
     if findings.is_nothing() && !is_due {
         return Ok(Mirrored::default());
     }
-    write(record, &findings, position).await
+    // Before the ends are written: whoever dies in between reads these events again.
+    copy_logs(record, broker, queue, &findings.ended).await?;
+    if findings.ended_adopted.is_empty() {
+        return write(record, &findings, position).await;
+    }
+    let mirrored = write(record, &findings, None).await?;
+    copy_logs(record, broker, queue, &findings.ended_adopted).await?;
+    mirror::commit(record, &[], &[], position).await?;
+    Ok(mirrored)
 }
 
 /// Tells the record what clients did to these jobs a moment ago.
@@ -198,6 +206,7 @@ pub(super) async fn follow_up(
         ..Doubtful::default()
     };
     let findings = compare(broker, queue, doubtful).await?;
+    copy_logs(record, broker, queue, &findings.ended).await?;
     repair(record, findings).await
 }
 

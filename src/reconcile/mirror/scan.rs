@@ -14,7 +14,7 @@ use super::repair;
 use crate::broker::event::EventId;
 use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
-use crate::reconcile::ReconcileError;
+use crate::reconcile::{ReconcileError, copy_logs};
 use crate::record::{Record, jobs, mirror};
 
 /// Where jobs are looked for. A job that moves on while it is looked for is found further down, or
@@ -172,6 +172,9 @@ async fn page(
             .adopted
             .retain(|job| job.ended_ms().is_none_or(|at| at >= recent));
     }
+    copy_logs(record, broker, queue, &findings.ended).await?;
+    let adopted = std::mem::take(&mut findings.ended_adopted);
     let repaired = repair(record, findings).await?;
+    copy_logs(record, broker, queue, &adopted).await?;
     Ok((next, repaired))
 }

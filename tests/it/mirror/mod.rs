@@ -1,6 +1,7 @@
 //! The record follows what `BullMQ` clients do in Redis.
 
 mod follow;
+mod links;
 mod losses;
 mod people;
 

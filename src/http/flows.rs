@@ -1,0 +1,118 @@
+//! `POST /api/flows`: a tree of jobs, accepted whole or not at all.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, extract};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::body;
+use super::enqueue::{open, take_key};
+use super::problem::{Code, Problem};
+use super::state::State;
+use crate::job::flow::FlowRequest;
+use crate::job::{self, JobRequest};
+
+/// The largest body of a flow.
+const FLOW_BODY_MAX: usize = 32 * 1024 * 1024;
+/// Faults that are named at once.
+const FAULTS_MAX: usize = 100;
+
+/// Accepts a flow: 201, or 202 while Redis is away, or 200 when the root's idempotency key gave a
+/// flow that was there before; of that only the root's id is told.
+pub(super) async fn one(
+    extract::State(state): extract::State<State>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (caller, headers, body) = open(&state, request, body::expect_json).await?;
+    let whole = body::read(&state, &headers, body, FLOW_BODY_MAX).await?;
+    let mut flow = read(&whole.bytes)?;
+    drop(whole);
+    take_key(&headers, &mut flow.job)?;
+    let mut waiting = vec![&mut flow];
+    while let Some(node) = waiting.pop() {
+        node.job.workspace_id = Some(caller.workspace_id);
+        waiting.extend(node.children.iter_mut());
+    }
+    let accepted = state.services.enqueue.enqueue_flow(flow).await?;
+    let status = match (accepted.root.is_new, state.is_redis_away()) {
+        (false, _) => StatusCode::OK,
+        (true, true) => StatusCode::ACCEPTED,
+        (true, false) => StatusCode::CREATED,
+    };
+    let root = accepted.root.id;
+    let location = (LOCATION, format!("/api/jobs/{root}"));
+    let flow = json!({ "root": root, "ids": accepted.ids, "created": accepted.root.is_new });
+    Ok((status, [location], Json(json!({ "flow": flow }))).into_response())
+}
+
+fn read(bytes: &[u8]) -> Result<FlowRequest, Problem> {
+    let problem = match body::object(bytes, &json!({ "job": { "jobType": "" } })) {
+        Ok(flow) => return Ok(flow),
+        Err(problem) => problem,
+    };
+    let mut faults = Vec::new();
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        find_faults(&value, "", &mut faults);
+    }
+    if faults.is_empty() {
+        return Err(problem);
+    }
+    faults.truncate(FAULTS_MAX);
+    let texts: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("{}: {}", fault.pointer, fault.message))
+        .collect();
+    let detail = format!("the flow is invalid: {}", texts.join("; "));
+    Err(Problem::new(Code::InvalidRequest, detail).with_errors(faults))
+}
+
+/// The wrong fields of each job, with the job's place in the tree. No deeper than JSON is read.
+fn find_faults(node: &Value, place: &str, faults: &mut Vec<job::Problem>) {
+    // Each part of the node alone: then all that is wrong is found, and not only the first.
+    let mut alone = node.clone();
+    if let Some(parts) = alone.as_object_mut() {
+        parts.remove("children");
+        if parts.contains_key("job") {
+            parts.insert("job".to_owned(), json!({ "jobType": "" }));
+        }
+    }
+    let minimal = json!({ "jobType": "" });
+    note::<FlowRequest>(&alone, &json!({ "job": minimal }), place, faults);
+    if let Some(job) = node.get("job") {
+        note::<JobRequest>(job, &minimal, &format!("{place}/job"), faults);
+    }
+    match node.get("children") {
+        None => {}
+        Some(Value::Array(children)) => {
+            for (nth, child) in children.iter().enumerate() {
+                find_faults(child, &format!("{place}/children/{nth}"), faults);
+            }
+        }
+        Some(_) => faults.push(job::Problem {
+            pointer: format!("{place}/children"),
+            message: "expected an array".to_owned(),
+        }),
+    }
+}
+
+/// Notes what is wrong with one part of the tree.
+fn note<T: DeserializeOwned>(
+    part: &Value,
+    minimal: &Value,
+    place: &str,
+    faults: &mut Vec<job::Problem>,
+) {
+    let Err(problem) = body::object::<T>(part.to_string().as_bytes(), minimal) else {
+        return;
+    };
+    let document = problem.document();
+    let errors = document["errors"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    faults.extend(errors.map(|error| job::Problem {
+        pointer: format!("{place}{}", text(&error["pointer"])),
+        message: text(&error["message"]),
+    }));
+}

@@ -1,0 +1,85 @@
+//! Flows over HTTP: accepted whole, or refused with the place of each fault.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::http::{count, server};
+use crate::support::server::send;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_is_accepted_whole_and_once_per_key() {
+    let (_sandbox, server) = server().await;
+    let far = 3_600_000;
+    let flow = json!({
+        "job": { "jobType": "noop", "payload": { "n": 1 } },
+        "children": [
+            { "job": { "jobType": "noop", "delayMs": far }, "onFailure": "fail_parent" },
+            { "job": { "jobType": "noop", "queue": "mails", "delayMs": far } },
+        ],
+    });
+    let post = || {
+        let request = server.request(Method::POST, "/api/flows");
+        send(request.header("idempotency-key", "tree").json(&flow))
+    };
+    let answer = post().await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let ids = answer.body["flow"]["ids"].as_array().unwrap();
+    assert_eq!(ids.len(), 3);
+    let root = answer.body["flow"]["root"].as_str().unwrap();
+    assert_eq!(ids[0], root);
+    assert_eq!(answer.header("location"), format!("/api/jobs/{root}"));
+    let shown = server.get(answer.header("location")).await;
+    assert_eq!(shown.body["job"]["payload"], json!({ "n": 1 }));
+    assert_eq!(
+        shown.body["job"]["status"], "pending",
+        "its children are not due"
+    );
+    let again = post().await;
+    assert_eq!(again.status, 200, "{again:?}");
+    let of_before = json!({ "root": root, "ids": [root], "created": false });
+    assert_eq!(again.body["flow"], of_before);
+    assert_eq!(count(&server).await, 3, "nothing was stored twice");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_flow_is_said_with_its_place() {
+    let (_sandbox, server) = server().await;
+    let child = |job| json!({ "job": { "jobType": "noop" }, "children": [{ "job": job }] });
+    for (flow, pointers) in [
+        (
+            child(json!({ "jobType": "noop", "priority": "high", "colour": 1 })),
+            vec!["/children/0/job/colour", "/children/0/job/priority"],
+        ),
+        (
+            json!({ "job": { "jobType": 5 }, "children": 7 }),
+            vec!["/job/jobType", "/children"],
+        ),
+        (json!({ "children": [] }), vec![""]),
+        (
+            json!({ "job": { "jobType": "noop" }, "onFailure": "cry" }),
+            vec!["/onFailure"],
+        ),
+        (
+            child(json!({ "jobType": "noop", "priority": 11 })),
+            vec!["/children/0/job/priority"],
+        ),
+        (
+            child(json!({ "jobType": "noop", "idempotencyKey": "k" })),
+            vec!["/children/0/job/idempotencyKey"],
+        ),
+    ] {
+        let answer = server.post("/api/flows", flow.clone()).await;
+        answer.problem(422, "invalid_request");
+        let errors = answer.body["errors"].as_array().unwrap().iter();
+        let found: Vec<_> = errors.map(|e| e["pointer"].as_str().unwrap()).collect();
+        assert_eq!(found, pointers, "{flow}");
+    }
+    let broken = server.request(Method::POST, "/api/flows");
+    let broken = broken
+        .header("content-type", "application/json")
+        .body("{\"job\": ");
+    send(broken).await.problem(400, "malformed_json");
+    assert_eq!(count(&server).await, 0, "nothing was stored");
+    server.end().await;
+}
