@@ -18,6 +18,7 @@ mod enqueue;
 mod health;
 mod jobs;
 mod observe;
+mod own_origin;
 mod problem;
 mod query;
 mod reports;

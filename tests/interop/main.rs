@@ -20,6 +20,8 @@ mod examples;
 mod fleet;
 mod flow;
 mod forward;
+mod forward_admin;
+mod forward_events;
 mod forwarder;
 mod keep;
 mod limits;
