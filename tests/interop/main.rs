@@ -10,6 +10,7 @@
 mod add;
 mod adopted;
 mod answers;
+mod clocks;
 mod dashboard;
 mod dedup;
 mod delay;
