@@ -18,8 +18,8 @@ const HOUR_MS: i64 = 3_600_000;
 const DELAY_MS: i64 = 1500;
 
 /// A client writes its own clock and its delay into the job: that is when it is due, on the clock
-/// of the server. One whose clock is an hour ahead has asked for an hour more; one whose clock is an
-/// hour behind, for an hour less.
+/// of the server. One whose clock is an hour ahead has asked for an hour more; one whose clock is
+/// an hour behind, for an hour less.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_a_client_with_a_wrong_clock_starts_when_the_server_says_so() {
     let stage = Stage::new().await;

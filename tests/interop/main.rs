@@ -28,6 +28,7 @@ mod keep;
 mod limits;
 mod node;
 mod order;
+mod outage;
 mod pause;
 mod process;
 mod retry;
