@@ -5,7 +5,7 @@
 #
 # Installs what is missing and nothing else: a C compiler and linker, Redis (or Valkey) 6.2 or
 # newer, PostgreSQL 14 or newer; with `tests` also Node with npm and Python with venv, which the
-# tests with other BullMQ clients run on. Only the programs are needed. Bullwark starts servers of
+# tests with other BullMQ clients run on, and libfaketime, for processes with a wrong clock. Only the programs are needed. Bullwark starts servers of
 # its own, on private ports and directories, and never talks to those that a package may have
 # started.
 #
@@ -40,6 +40,16 @@ has_node() { has node && has npm; }
 # Debian splits venv from Python itself.
 has_python() { has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
+# The same places where `tests/interop/clocks.rs` looks.
+has_faketime() {
+  for lib in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1 \
+    /usr/lib64/faketime/libfaketime.so.1 /opt/homebrew/lib/faketime/libfaketime.1.dylib \
+    /usr/local/lib/faketime/libfaketime.1.dylib; do
+    if [ -e "$lib" ]; then return 0; fi
+  done
+  return 1
+}
+
 # One word for each thing that is missing.
 missing() {
   has cc || echo compiler
@@ -48,6 +58,7 @@ missing() {
   [ "$with_tests" = tests ] || return 0
   has_node || echo node
   has_python || echo python
+  has_faketime || echo faketime
 }
 
 as_root() {
@@ -72,6 +83,7 @@ install_with_apt() {
         has npm || packages="$packages npm"
         ;;
       python) packages="$packages python3 python3-venv" ;;
+      faketime) packages="$packages libfaketime" ;;
     esac
   done
   say "installing$packages"
@@ -90,6 +102,7 @@ install_with_brew() {
       postgres) brew install postgresql@17 ;;
       node) brew install node ;;
       python) brew install python ;;
+      faketime) brew install libfaketime ;;
     esac
   done
 }
@@ -111,7 +124,7 @@ elif has brew; then
 else
   say "missing: $(echo "$lacking" | tr '\n' ' ')"
   say "install with your package manager: a C compiler, Redis (or Valkey) 6.2+, PostgreSQL 14+,"
-  stop "and for the tests Node 18+ with npm and Python 3.10+ with venv"
+  stop "and for the tests Node 18+ with npm, Python 3.10+ with venv, and libfaketime"
 fi
 
 lacking=$(missing)

@@ -2,21 +2,21 @@
 //!
 //! A line is on its way before the caller goes on, so that lines keep their order with what the
 //! caller does next. A reader that does not read must not stop the worker: from then on lines wait,
-//! up to a bound, and past the bound the worker has no listener any more and should end.
+//! up to a bound. Past the bound lines are dropped and counted: the worker has no listener any more
+//! and should end. Nothing follows the last line, whoever still has something to say.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::output;
-
 /// Lines that may wait for the reader.
 pub(crate) const LINES_MAX: usize = 10_000;
-/// How long a caller waits for its line to be written before it goes on without.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller waits for its line to be written before it goes on without. It holds a thread
+/// of the worker meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 struct Line {
     text: String,
@@ -32,6 +32,8 @@ pub(crate) struct EventLines {
 
 #[derive(Default)]
 struct State {
+    /// Held while a line gets its place, so that none gets one behind the last.
+    has_ended: Mutex<bool>,
     waiting: AtomicUsize,
     /// The reader does not keep up: nobody waits for it.
     lags: AtomicBool,
@@ -39,24 +41,44 @@ struct State {
 }
 
 impl EventLines {
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// `print` writes one line; it may block for as long as the reader likes.
+    pub(crate) fn start(print: impl Fn(&str) + Send + 'static) -> std::io::Result<Self> {
         let (lines, receiver) = sync_channel(LINES_MAX);
         let state = Arc::new(State::default());
         let shared = state.clone();
         std::thread::Builder::new()
             .name("bullwark-events".to_owned())
-            .spawn(move || write_all(&receiver, &shared))?;
+            .spawn(move || write_all(&receiver, &shared, print))?;
         Ok(Self { lines, state })
     }
 
     pub(crate) fn write(&self, text: String) {
+        self.place(text, false);
+    }
+
+    /// Whatever comes after this line is not written.
+    pub(crate) fn write_last(&self, text: String) {
+        self.place(text, true);
+    }
+
+    fn place(&self, text: String, is_last: bool) {
         let (written, is_written) = sync_channel(1);
-        self.state.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.lines.try_send(Line { text, written }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.state.stuck.cancel();
+        {
+            let ended = self.state.has_ended.lock();
+            let mut has_ended = ended.unwrap_or_else(PoisonError::into_inner);
+            if *has_ended {
                 return;
+            }
+            *has_ended = is_last;
+            self.state.waiting.fetch_add(1, Ordering::Relaxed);
+            match self.lines.try_send(Line { text, written }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                    self.state.waiting.fetch_sub(1, Ordering::Relaxed);
+                    metrics::counter!("bullwark_event_lines_dropped_total").increment(1);
+                    self.state.stuck.cancel();
+                    return;
+                }
             }
         }
         if !self.state.lags.load(Ordering::Relaxed) && is_written.recv_timeout(PATIENCE).is_err() {
@@ -71,12 +93,60 @@ impl EventLines {
     }
 }
 
-fn write_all(lines: &Receiver<Line>, state: &State) {
+fn write_all(lines: &Receiver<Line>, state: &State, print: impl Fn(&str)) {
     while let Ok(line) = lines.recv() {
-        output::line(&line.text);
+        print(&line.text);
         line.written.send(()).ok();
         if state.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
             state.lags.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn nothing_follows_the_last_line() {
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let printed_clone = printed.clone();
+        let print = move |line: &str| printed_clone.lock().unwrap().push(line.to_owned());
+        let lines = EventLines::start(print).unwrap();
+        let others: Vec<_> = (0..4)
+            .map(|_| {
+                let lines = lines.clone();
+                std::thread::spawn(move || (0..100).for_each(|_| lines.write("a".to_owned())))
+            })
+            .collect();
+        lines.write_last("closed".to_owned());
+        for other in others {
+            other.join().unwrap();
+        }
+        lines.write("late".to_owned());
+        assert_eq!(printed.lock().unwrap().last().unwrap(), "closed");
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_holds_nobody_up_and_costs_lines_past_the_bound() {
+        let (gate, opened) = sync_channel::<()>(0);
+        let print = move |_: &str| assert!(opened.recv().is_err());
+        let lines = EventLines::start(print).unwrap();
+        let began = Instant::now();
+        // One is being written.
+        for _ in 0..=LINES_MAX {
+            lines.write("waits".to_owned());
+        }
+        assert!(!lines.stuck().is_cancelled());
+        lines.write("dropped".to_owned());
+        assert!(lines.stuck().is_cancelled());
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(5),
+            "{took:?} for all lines together"
+        );
+        drop(gate);
     }
 }

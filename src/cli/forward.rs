@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::event_lines::{EventLines, LINES_MAX};
 use super::serve::Signals;
 use super::worker::{WorkerFlags, work_until_signal};
-use super::{Done, Global, connect, whole};
+use super::{Done, Global, connect, output, whole};
 use crate::app::worker_id;
 use crate::broker::RateLimit;
 use crate::config::environment;
@@ -166,7 +166,6 @@ pub(crate) async fn run(
     let timeout = Duration::from_secs(u64::from(forward.timeout));
     let target = Forward::to(url, secret.as_deref().map(Secret::new), timeout)?;
     let mut app = connect::app_with_patience(global.config()?).await?;
-    app.handlers.forward(target);
     app.name_connections(
         forward.name.clone(),
         forward.metrics.filter(|points| *points > 0),
@@ -180,15 +179,19 @@ pub(crate) async fn run(
     if let Some(listener) = &admin {
         hello["admin"] = format!("http://{}", listener.local_addr()?).into();
     }
-    let lines = EventLines::start()?;
+    let lines = EventLines::start(output::line)?;
     let stuck = lines.stuck().clone();
     let events = match global.json {
         true => Events::to(move |event| match event {
             WorkerEvent::Ready => lines.write(hello.to_string()),
+            // A request to the admin port, or a job of a worker that was closed by force, may
+            // still have something to say.
+            WorkerEvent::Closed => lines.write_last(line(event).to_string()),
             event => lines.write(line(event).to_string()),
         }),
         false => Events::default(),
     };
+    app.handlers.forward(target.telling(events.clone()));
     let options = forward.options(worker_id, flags, events.clone());
     let steering = options.steering.clone();
     if forward.paused {

@@ -19,6 +19,7 @@ mod flows;
 mod health;
 mod jobs;
 mod observe;
+mod own_origin;
 mod problem;
 mod query;
 mod reports;

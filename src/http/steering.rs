@@ -1,13 +1,12 @@
 //! The admin port of a worker process: what it does can be watched and steered there.
 //!
-//! `docs/forward.md` lists the routes. It is meant for loopback or a private network: whoever
-//! reaches it may pause or close the worker.
+//! `docs/forward.md` lists the routes. It is meant for loopback or a private network: whatever
+//! program reaches it may pause or close the worker. Pages of other sites may not.
 
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,9 +18,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::observe::observe;
+use super::own_origin::refuse_pages;
 use super::problem::{Code, Problem};
 use super::{connection, method_not_allowed, route_not_found};
-use crate::worker::{Events, SLOTS_MAX, Steering, WorkerEvent};
+use crate::worker::{Cancelled, Events, SLOTS_MAX, Steering, WorkerEvent};
 
 /// How long a pause may wait for the jobs that run.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -44,6 +44,7 @@ impl std::fmt::Debug for WorkerAdmin {
 
 /// Serves until `shutdown`; then requests in flight get their answers.
 pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: CancellationToken) {
+    let bound = listener.local_addr().ok();
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
@@ -54,6 +55,9 @@ pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: C
         .route("/close", post(close))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
+        .layer(from_fn(move |request: Request, next: Next| {
+            refuse_pages(bound, request, next)
+        }))
         .layer(from_fn(|request: Request, next: Next| {
             observe(PAUSE_PATIENCE, request, next)
         }))
@@ -104,6 +108,8 @@ struct Concurrency {
 #[serde(rename_all = "camelCase")]
 struct Cancel {
     job_id: String,
+    #[serde(default)]
+    queue: Option<String>,
     #[serde(default)]
     reason: Option<String>,
 }
@@ -161,16 +167,19 @@ async fn concurrency(
 async fn cancel(
     State(admin): State<WorkerAdmin>,
     Body(cancel): Body<Cancel>,
-) -> (StatusCode, Json<Value>) {
-    let found = admin
-        .steering
-        .cancel(&cancel.job_id, cancel.reason.as_deref());
-    let status = if found {
-        StatusCode::OK
-    } else {
-        StatusCode::NOT_FOUND
-    };
-    (status, Json(json!({ "cancelled": found })))
+) -> Result<Json<Value>, Problem> {
+    let (id, queue) = (&cancel.job_id, cancel.queue.as_deref());
+    let refuse = |code, why: &str| Err(Problem::new(code, format!("job `{id}` {why}")));
+    match admin.steering.cancel(id, queue, cancel.reason.as_deref()) {
+        Cancelled::Told => Ok(Json(json!({ "cancelled": true }))),
+        Cancelled::NotHeld => refuse(Code::JobNotFound, "is not running in this worker"),
+        Cancelled::NotBegun => refuse(Code::JobState, "is not delivered yet; ask again"),
+        Cancelled::Over => refuse(Code::JobState, "is over; its outcome is on its way"),
+        Cancelled::Ambiguous => refuse(
+            Code::AmbiguousJob,
+            "runs in several queues: name the `queue`, too",
+        ),
+    }
 }
 
 async fn close(State(admin): State<WorkerAdmin>, Body(close): Body<Close>) -> Json<Value> {

@@ -58,10 +58,20 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
     }
 }
 
-/// As Redis has it; this process's clock if the job was not kept.
+/// As Redis has it; this process's clock if the job was not kept, or Redis is away. The record has
+/// the outcome then, which is what counts; who claims the job next finishes it in Redis.
 async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
     let kept = shared.broker.finished_ms(&held.queue, &held.wire_id).await;
-    Some(kept.ok().flatten().unwrap_or_else(crate::clock::now_ms))
+    let kept = kept.unwrap_or_else(|error| {
+        let id = &held.wire_id;
+        let message = format!("job {id} is over, which Redis may not know yet: {error}");
+        tracing::warn!(message);
+        if let Some(events) = shared.events() {
+            events.error(message);
+        }
+        None
+    });
+    Some(kept.unwrap_or_else(crate::clock::now_ms))
 }
 
 async fn respect_limit(shared: &Shared, held: &Held) {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::events::WorkerEvent;
 use super::execute::execute;
-use super::held::{Held, Phase};
+use super::held::{ForgetOnPanic, Held, Phase};
 use super::options::Manners;
 use super::order::order;
 use super::restart::{Claimed, put_back, restart};
@@ -78,11 +78,15 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
             Turn::Claimed(Round {
                 claimed: 0,
                 next_due,
+                may_wait,
             }) => {
-                if let Some(events) = shared.events().filter(|_| !is_drained) {
+                // Told once, and never of a queue whose jobs were only not given out.
+                if !may_wait
+                    && !std::mem::replace(&mut is_drained, true)
+                    && let Some(events) = shared.events()
+                {
                     events.tell(WorkerEvent::Drained);
                 }
-                is_drained = true;
                 (None, next_due)
             }
             Turn::Claimed(_) => {
@@ -190,6 +194,8 @@ struct Round {
     claimed: usize,
     /// How long until the next delayed job is due.
     next_due: Option<Duration>,
+    /// A queue gave nothing out, whatever waits there: it is paused, or at one of its limits.
+    may_wait: bool,
 }
 
 /// One look at the queues in turn, until the free slots are filled.
@@ -207,6 +213,7 @@ async fn claim_round(
     let mut round = Round {
         claimed: 0,
         next_due: None,
+        may_wait: false,
     };
     for queue in order(&shared.queues, rand::random) {
         if slots.is_empty() {
@@ -223,6 +230,7 @@ async fn claim_round(
         };
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
+        round.may_wait |= claimed.is_held || claimed.wait_ms.is_some();
         let until_due = |due: i64| Duration::from_millis((due - claimed.now_ms).max(0) as u64);
         round.next_due = [
             round.next_due,
@@ -299,7 +307,7 @@ fn start(
             match wire {
                 // Its end, or who ran it, has put it back a moment ago: its next run.
                 Some(wire) => {
-                    run_next(shared, queue, holder, Claimed { wire, held, slot });
+                    run_next(shared, queue, holder, claimed_job(shared, wire, held, slot));
                 }
                 None => held_already.push((held, slot)),
             }
@@ -317,7 +325,7 @@ fn start(
             };
             run_first(shared, taken, slot);
         } else if let Some(wire) = wire {
-            again.push(Claimed { wire, held, slot });
+            again.push(claimed_job(shared, wire, held, slot));
         }
     }
     if !again.is_empty() {
@@ -337,6 +345,16 @@ fn start(
             );
             put_back(&shared_clone, &held, HELD_DELAY).await;
         });
+    }
+}
+
+fn claimed_job(shared: &Shared, wire: Arc<Wire>, held: Arc<Held>, slot: Slot) -> Claimed {
+    let _forget = ForgetOnPanic::new(&shared.held, &held);
+    Claimed {
+        wire,
+        held,
+        slot,
+        _forget,
     }
 }
 

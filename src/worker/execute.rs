@@ -11,7 +11,7 @@ use super::announce::announce;
 use super::confirm::confirm;
 use super::context::{Inner, JobContext};
 use super::events::WorkerEvent;
-use super::held::{Held, HeldJobs, Phase};
+use super::held::{ForgetOnPanic, Held, Phase};
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
 use crate::reconcile;
@@ -33,10 +33,7 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
         timeout,
         checkpoint,
     } = taken;
-    let _forget = ForgetOnPanic {
-        held_jobs: shared.held.clone(),
-        held: held.clone(),
-    };
+    let _forget = ForgetOnPanic::new(&shared.held, &held);
     let limit = timeout
         .or_else(|| shared.handlers.timeout(&job_type))
         .unwrap_or(crate::job::TIMEOUT);
@@ -163,20 +160,6 @@ fn last_rule(shared: &Shared, held: &Held, rule: &RetryRule) -> RetryRule {
         rule.max_attempts = rule.max_attempts.min(rule.attempts);
     }
     rule
-}
-
-/// A panic outside the handler is a bug here. The job's lease must not be renewed for ever then.
-struct ForgetOnPanic {
-    held_jobs: Arc<HeldJobs>,
-    held: Arc<Held>,
-}
-
-impl Drop for ForgetOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.held_jobs.remove(self.held.id, &self.held.token);
-        }
-    }
 }
 
 async fn run_to_end(

@@ -115,7 +115,15 @@ impl Held {
     }
 
     pub(super) fn runs(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == Phase::Running as u8
+        self.phase() == Phase::Running
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            asked if asked == Phase::Asked as u8 => Phase::Asked,
+            runs if runs == Phase::Running as u8 => Phase::Running,
+            _ => Phase::Ended,
+        }
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Option<Progress>> {
@@ -188,6 +196,29 @@ impl HeldJobs {
     }
 }
 
+/// A panic outside the handler is a bug here. The job's lease must not be renewed for ever then.
+pub(super) struct ForgetOnPanic {
+    held_jobs: Arc<HeldJobs>,
+    held: Arc<Held>,
+}
+
+impl ForgetOnPanic {
+    pub(super) fn new(held_jobs: &Arc<HeldJobs>, held: &Arc<Held>) -> Self {
+        Self {
+            held_jobs: held_jobs.clone(),
+            held: held.clone(),
+        }
+    }
+}
+
+impl Drop for ForgetOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.held_jobs.remove(self.held.id, &self.held.token);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +243,26 @@ mod tests {
         assert_eq!(first.verdict(), Some(Verdict::Accepted));
         assert!(first.gone.is_cancelled());
         assert!(jobs.claim(&held("second")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_task_that_has_a_job_ends_the_renewal_of_its_lease() {
+        let jobs = Arc::new(HeldJobs::default());
+        let job = held("a");
+        assert!(jobs.claim(&job).is_ok());
+        drop(ForgetOnPanic::new(&jobs, &job));
+        assert_eq!(jobs.len(), 1, "only a panic gives it up");
+
+        let guard = ForgetOnPanic::new(&jobs, &job);
+        let tasks = crate::tasks::Tasks::new();
+        tasks.spawn("asks", async move {
+            let _guards = vec![guard];
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        tasks.drained().await;
+        assert_eq!(jobs.len(), 0);
+        assert!(job.gone.is_cancelled());
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};
 pub use options::{IDLE, Manners, Observer, StalledCheck, WorkerOptions};
 pub use order::{InvalidServedQueue, ServedQueue};
 pub use restart::LEASE_LOSSES_MAX;
-pub use steering::{SLOTS_MAX, Steering};
+pub use steering::{Cancelled, SLOTS_MAX, Steering};
 pub use wire::Wire;
 
 /// How long handlers may take to end once the shutdown has interrupted them: told, then dropped,
@@ -66,6 +66,8 @@ pub use wire::Wire;
 const INTERRUPT_LIMIT: Duration = Duration::from_secs(8);
 /// How long outcomes may wait for the record once the worker was told to hurry.
 const HURRY_LIMIT: Duration = Duration::from_secs(3);
+/// How long the ends that were settled last may take to be told of.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last words of the background tasks may take.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks at what is still held.
@@ -237,7 +239,7 @@ impl Worker {
             claims: AtomicU64::new(0),
         });
 
-        shared.steering.set_slots(self.options.slots);
+        shared.steering.set_first_slots(self.options.slots);
         let ready = || stalled::start(&shared, &background, &ended);
         claim::run(shared.clone(), stop, ready).await;
         if let Some(events) = shared.events() {
@@ -245,6 +247,13 @@ impl Worker {
         }
         shared.finish(self.options.shutdown_limit, &hurry).await;
         settling.drained().await;
+        // Those whose outcomes were settled only now still tell their listeners.
+        if tokio::time::timeout(TELL_LIMIT, shared.jobs.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some ends are not told of");
+        }
         ended.cancel();
         let last_words = tokio::time::timeout(BACKGROUND_LIMIT, background.drained());
         if last_words.await.is_err() {

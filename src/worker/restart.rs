@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::ask::{Answer, ask};
 use super::execute::{execute, fail_unrun};
-use super::held::{Held, Phase};
+use super::held::{ForgetOnPanic, Held, Phase};
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
@@ -48,6 +48,8 @@ pub(super) struct Claimed {
     pub(super) wire: Arc<Wire>,
     pub(super) held: Arc<Held>,
     pub(super) slot: Slot,
+    /// Until its own task has it: whoever carries it may panic while the record is asked.
+    pub(super) _forget: ForgetOnPanic,
 }
 
 /// Checks claimed jobs against the record and runs those that may run. Their leases are renewed
@@ -67,7 +69,9 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
             }
             let shared_clone = shared.clone();
             let mut run = Box::pin(async move {
-                let Claimed { wire, held, slot } = claimed;
+                let Claimed {
+                    wire, held, slot, ..
+                } = claimed;
                 let run = carry_out(&shared_clone, &wire, &held, answer);
                 if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
                     let panic = panic_text(panic.as_ref());

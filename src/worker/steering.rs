@@ -7,14 +7,30 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::held::HeldJobs;
+use super::held::{HeldJobs, Phase};
 
 /// Between two looks at what still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The most slots that a worker can have.
 pub const SLOTS_MAX: usize = 100_000;
 
-/// A handle on one worker. Clones steer the same one. Before the worker runs, it can be paused.
+/// What a wish to end one run met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The run was told to end.
+    Told,
+    /// This worker does not hold such a job.
+    NotHeld,
+    /// It is held, but the record has not said yet that it may run.
+    NotBegun,
+    /// Its run has ended; only its outcome is under way.
+    Over,
+    /// Jobs of several queues bear this id.
+    Ambiguous,
+}
+
+/// A handle on one worker. Clones steer the same one. Before the worker runs, it can be paused
+/// and resized.
 #[derive(Debug, Clone)]
 pub struct Steering {
     inner: Arc<Inner>,
@@ -99,8 +115,19 @@ impl Steering {
     /// Changes the number of jobs at once. Running jobs are not touched: fewer slots take effect as
     /// jobs end.
     pub fn set_slots(&self, slots: usize) {
-        let slots = slots.clamp(1, SLOTS_MAX);
+        self.resize(&mut self.lock_size(), slots);
+    }
+
+    /// What the worker begins with, unless somebody has resized it before.
+    pub(super) fn set_first_slots(&self, slots: usize) {
         let mut size = self.lock_size();
+        if *size == 0 {
+            self.resize(&mut size, slots);
+        }
+    }
+
+    fn resize(&self, size: &mut usize, slots: usize) {
+        let slots = slots.clamp(1, SLOTS_MAX);
         if slots > *size {
             self.inner.slots.add_permits(slots - *size);
         } else if slots < *size {
@@ -128,15 +155,28 @@ impl Steering {
         true
     }
 
-    /// Ends the run of a job, by its id on the wire; its attempt fails with this reason. False:
-    /// this worker does not run it.
-    pub fn cancel(&self, wire_id: &str, reason: Option<&str>) -> bool {
-        let jobs = self.inner.held.all();
-        let Some(job) = jobs.iter().find(|job| job.wire_id == wire_id && job.runs()) else {
-            return false;
+    /// Ends the run of a job, by its id on the wire; its attempt fails with this reason. Ids are
+    /// unique in a queue only: without a queue, an id that is held twice names no job. Nothing is
+    /// touched unless the answer is [`Cancelled::Told`].
+    pub fn cancel(&self, wire_id: &str, queue: Option<&str>, reason: Option<&str>) -> Cancelled {
+        let mut jobs = self.inner.held.all();
+        jobs.retain(|job| {
+            job.wire_id == wire_id && queue.is_none_or(|queue| job.queue.as_str() == queue)
+        });
+        let [job] = jobs.as_slice() else {
+            return match jobs.is_empty() {
+                true => Cancelled::NotHeld,
+                false => Cancelled::Ambiguous,
+            };
         };
-        job.abort(reason.unwrap_or("the job was cancelled"));
-        true
+        match job.phase() {
+            Phase::Asked => Cancelled::NotBegun,
+            Phase::Ended => Cancelled::Over,
+            Phase::Running => {
+                job.abort(reason.unwrap_or("the job was cancelled"));
+                Cancelled::Told
+            }
+        }
     }
 
     /// Ends the worker as a signal would; returns when it has ended.

@@ -63,6 +63,20 @@ impl Driver {
         Self::start(&format!("node{version}"), command)
     }
 
+    /// A Node process of version 6 whose clock is off by so much.
+    pub(crate) fn node_off(redis_port: u16, off_ms: i64) -> Arc<Self> {
+        let mut command = Command::new("node");
+        command
+            .arg(sources().join("node/driver.mjs"))
+            .arg(clients().join("node"))
+            .args([
+                "6".to_owned(),
+                redis_port.to_string(),
+                format!("off:{off_ms}"),
+            ]);
+        Self::start("node with a wrong clock", command)
+    }
+
     pub(crate) fn python(redis_port: u16) -> Arc<Self> {
         let mut command = Command::new(clients().join("python/bin/python"));
         command

@@ -76,6 +76,24 @@ impl Forwarder {
         of_job.cloned().collect()
     }
 
+    /// The names of all event lines so far.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        let names = lines.iter().map(|line| line["event"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    }
+
+    /// The names of all event lines of a worker that has ended.
+    pub(crate) async fn all_names(&mut self) -> Vec<String> {
+        // The reader drops its end when it has read everything.
+        let told = &mut self.told;
+        within("the last line", async {
+            while told.changed().await.is_ok() {}
+        })
+        .await;
+        self.names()
+    }
+
     /// Waits for an event line, of a job if `id` is given.
     pub(crate) async fn until(&mut self, event: &str, id: Option<&str>) -> Value {
         let (lines, told) = (self.lines.clone(), &mut self.told);
@@ -98,22 +116,53 @@ impl Forwarder {
 
     /// A request to the admin port; its answer must be good.
     pub(crate) async fn admin(&self, method: &str, path: &str, body: Value) -> String {
+        let (status, text) = self.ask(method, path, &[], body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {text}");
+        text
+    }
+
+    /// A request to the admin port that it refuses: with this status and code.
+    pub(crate) async fn refused(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> String {
+        let (status, text) = self.ask("POST", path, headers, body).await;
+        let problem: Value = serde_json::from_str(&text).unwrap();
+        format!("{status} {}", problem["code"].as_str().unwrap())
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> (u16, String) {
         let url = format!("{}{path}", self.admin.as_deref().unwrap());
         let method = method.parse().unwrap();
         // The client wants one, whatever the address.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
-        let request = client.request(method, url).json(&body).send();
-        let answer = within(path, request).await.unwrap();
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        answer.text().await.unwrap()
+        let mut request = client.request(method, url).json(&body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = within(path, request.send()).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Ends it in good order.
     pub(crate) async fn stop(mut self) {
+        self.terminate();
+        self.ended().await;
+    }
+
+    /// Tells it to end in good order.
+    pub(crate) fn terminate(&self) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().unwrap() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.ended().await;
     }
 
     /// Waits for its end, which must be a good one.

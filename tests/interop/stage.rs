@@ -14,7 +14,7 @@ use bullwark::stores::{Stores, StoresOptions};
 use bullwark::tasks::Tasks;
 use redis::aio::MultiplexedConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use crate::steps::Act;
@@ -89,8 +89,23 @@ impl Stage {
         let stores = stores().await;
         let database = format!("interop_{number}");
         create_database(stores, &database, &format!("TEMPLATE {TEMPLATE}")).await;
-        let database_url = database_url(stores, &database);
-        let prefix = format!("i{number}");
+        Self::of(
+            stores,
+            database_url(stores, &database),
+            format!("i{number}"),
+        )
+        .await
+    }
+
+    /// On servers of its own, which a test may stop.
+    pub(crate) async fn on(stores: &Stores) -> Arc<Self> {
+        let record = Record::connect(&RecordOptions::new(&stores.database_url)).unwrap();
+        record.migrate().await.unwrap();
+        record.close().await;
+        Self::of(stores, stores.database_url.clone(), "own".to_owned()).await
+    }
+
+    async fn of(stores: &Stores, database_url: String, prefix: String) -> Arc<Self> {
         let given = Given {
             database_url: Some(database_url.clone()),
             redis_url: Some(stores.redis_url.clone()),
@@ -141,5 +156,34 @@ impl Stage {
         .fetch_optional(&self.pool)
         .await
         .unwrap()
+    }
+
+    /// Holds the row of a job until the transaction ends.
+    pub(crate) async fn lock_row(&self, queue: &str, id: &str) -> Transaction<'static, Postgres> {
+        let mut tx = self.pool.begin().await.unwrap();
+        sqlx::query(
+            "SELECT FROM jobs WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2
+             FOR UPDATE",
+        )
+        .bind(queue)
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx
+    }
+
+    pub(crate) async fn until_somebody_waits_for_a_lock(&self) {
+        eventually("somebody to wait for the row", async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            (waiting > 0).then_some(())
+        })
+        .await;
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::DateTime;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::surrogates::mended;
 use crate::clock;
 use crate::job::{JobError, Report, RetryWish};
 
@@ -35,17 +36,28 @@ struct Described {
     retry_in_ms: Option<f64>,
 }
 
-/// Reads an answer: the JSON text that the job returns, or why the attempt ended otherwise.
-pub(super) async fn read(mut response: Response) -> Result<String, JobError> {
+/// What an answer makes of the attempt: the JSON text that the job returns, or why it ended
+/// otherwise. With it, for people, why a body that claims to describe a failure does not.
+type Read = (Result<String, JobError>, Option<String>);
+
+/// Reads an answer.
+pub(super) async fn read(mut response: Response) -> Read {
     let status = response.status();
     let headers = response.headers().clone();
+    match whole_body(&mut response).await {
+        Ok(body) => judge(status, &headers, &body),
+        Err(error) => (Err(error), None),
+    }
+}
+
+async fn whole_body(response: &mut Response) -> Result<Vec<u8>, JobError> {
     let mut body = Vec::new();
     loop {
         let chunk = response
             .chunk()
             .await
             .map_err(|error| JobError::retry(super::plain(&error)))?;
-        let Some(chunk) = chunk else { break };
+        let Some(chunk) = chunk else { return Ok(body) };
         if body.len() + chunk.len() > ANSWER_MAX_BYTES {
             return Err(JobError::Retry(format!(
                 "answer is larger than {ANSWER_MAX_BYTES} bytes"
@@ -53,22 +65,43 @@ pub(super) async fn read(mut response: Response) -> Result<String, JobError> {
         }
         body.extend_from_slice(&chunk);
     }
-    judge(status, &headers, &body)
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<String, JobError> {
+fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Read {
     if status.is_success() {
-        return value(body);
+        return (value(body), None);
     }
-    match serde_json::from_slice::<Failure>(body) {
+    // As clients in JavaScript read it: what is no UTF-8, and half a surrogate pair, is replaced.
+    let text = String::from_utf8_lossy(body);
+    let parsed = serde_json::from_str::<Failure>(&mended(&text));
+    let why_not = match &parsed {
+        Err(error) if claims_json(headers) => Some(format!("HTTP {}: {error}", status.as_u16())),
+        _ => None,
+    };
+    (failure(parsed.ok(), status, headers), why_not)
+}
+
+fn claims_json(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"))
+}
+
+fn failure(
+    described_as: Option<Failure>,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<String, JobError> {
+    match described_as.ok_or(()) {
         Ok(failure) => Err(described(failure.error, status, headers)),
-        Err(_) if status == StatusCode::TOO_MANY_REQUESTS => {
+        Err(()) if status == StatusCode::TOO_MANY_REQUESTS => {
             Err(JobError::RateLimited(retry_after(headers)))
         }
-        Err(_) if status == StatusCode::GONE => {
+        Err(()) if status == StatusCode::GONE => {
             Err(JobError::Permanent(format!("HTTP {}", status.as_u16())))
         }
-        Err(_) => Err(JobError::Retry(format!("HTTP {}", status.as_u16()))),
+        Err(()) => Err(JobError::Retry(format!("HTTP {}", status.as_u16()))),
     }
 }
 
@@ -139,7 +172,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        judge(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes())
+        judge(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes()).0
     }
 
     #[test]
@@ -195,6 +228,39 @@ mod tests {
         assert_eq!(answer(503, &[], "busy"), Err(JobError::retry("HTTP 503")));
         assert_eq!(answer(302, &[], ""), Err(JobError::retry("HTTP 302")));
         assert_eq!(answer(410, &[], ""), Err(JobError::permanent("HTTP 410")));
+    }
+
+    #[test]
+    fn a_failure_in_a_broken_text_is_read_as_far_as_javascript_would() {
+        let read = |body: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                CONTENT_TYPE,
+                "application/json; charset=utf-8".parse().unwrap(),
+            );
+            judge(StatusCode::INTERNAL_SERVER_ERROR, &headers, body)
+        };
+        for body in [
+            &br#"{"error":{"message":"half \ud83d a pair"}}"#[..],
+            b"{\"error\":{\"message\":\"half \xff a pair\"}}",
+        ] {
+            let (Err(JobError::Reported(report)), None) = read(body) else {
+                panic!("{:?}", read(body));
+            };
+            assert_eq!(report.message, "half \u{fffd} a pair");
+        }
+        // No text at all: the protocol's message, and a word to those who listen.
+        for body in [&br#"{"error":{"message":"\x"}}"#[..], b"{}", b"<html>"] {
+            let (read, why_not) = read(body);
+            assert_eq!(read, Err(JobError::retry("HTTP 500")));
+            assert!(why_not.is_some_and(|why| why.starts_with("HTTP 500: ")));
+        }
+        let plain = judge(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &HeaderMap::new(),
+            b"busy",
+        );
+        assert_eq!(plain, (Err(JobError::retry("HTTP 500")), None));
     }
 
     #[test]

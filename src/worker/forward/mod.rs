@@ -10,6 +10,7 @@
 mod answer;
 mod request;
 mod signature;
+mod surrogates;
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use answer::ANSWER_MAX_BYTES;
 pub use signature::Secret;
 
 use super::context::JobContext;
+use super::events::Events;
 use crate::clock;
 use crate::job::JobError;
 
@@ -35,6 +37,8 @@ pub struct Forward {
     secret: Option<Secret>,
     /// How long an attempt may take.
     pub(super) timeout: Duration,
+    /// Told of answers that are not understood.
+    events: Events,
 }
 
 /// An address that can not be delivered to.
@@ -72,7 +76,14 @@ impl Forward {
             url: parsed,
             secret,
             timeout,
+            events: Events::default(),
         })
+    }
+
+    /// The same, telling these listeners what the outcome of an attempt does not say.
+    #[must_use]
+    pub fn telling(self, events: Events) -> Self {
+        Self { events, ..self }
     }
 
     /// Delivers the job of this context and waits for the answer. Ends when the context is
@@ -106,7 +117,13 @@ impl Forward {
             .send()
             .await
             .map_err(|error| JobError::retry(plain(&error)))?;
-        answer::read(response).await
+        let (read, why_not) = answer::read(response).await;
+        if let Some(why) = why_not {
+            let message = format!("the answer for job {} is not understood: {why}", job.id);
+            tracing::warn!(message);
+            self.events.error(message);
+        }
+        read
     }
 }
 

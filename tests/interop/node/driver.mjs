@@ -1,9 +1,10 @@
 // Drives one version of the npm package for a test: one JSON request per line on standard input,
 // one JSON line per answer and per event on standard output. Ends when its input ends.
 //
-//   node driver.mjs MODULES VERSION REDIS_PORT [NOW_MS]
+//   node driver.mjs MODULES VERSION REDIS_PORT [NOW_MS | off:MS]
 //
-// MODULES is the folder that holds node_modules; VERSION is 5 or 6. With NOW_MS the clock stands.
+// MODULES is the folder that holds node_modules; VERSION is 5 or 6. With NOW_MS the clock stands;
+// with off:MS it runs, but is wrong by so much.
 //
 //   request  {id, op, ...}                answer  {id, value} | {id, error: {name, message, code}}
 //   event    {from, event, args}          of a worker or a QueueEvents; a job as its id
@@ -11,13 +12,16 @@
 import { createRequire, Module } from 'node:module';
 import { createInterface } from 'node:readline';
 import path from 'node:path';
-import { install, setClock } from './clock.mjs';
+import { install, setClock, shiftClock } from './clock.mjs';
 import { showBoard } from './board.mjs';
 import { startReceiver } from './receiver.mjs';
 import { runSteps } from './steps.mjs';
 
 const [modulesDir, version, port, nowMs] = process.argv.slice(2);
-if (nowMs !== undefined) {
+if (nowMs?.startsWith('off:')) {
+  install();
+  shiftClock(Number(nowMs.slice('off:'.length)));
+} else if (nowMs !== undefined) {
   install();
   setClock(Number(nowMs));
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
-use bullwark::worker::Steering;
+use bullwark::worker::{Cancelled, Steering};
 use serde_json::json;
 
 use super::rig::{Rig, eventually, within};
@@ -96,6 +96,27 @@ async fn a_resumed_worker_claims_at_once_and_the_pause_says_that_it_failed() {
     rig.close().await;
 }
 
+/// The number that somebody has set before the worker began goes before its options.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_begins_with_as_many_slots_as_it_was_given_before() {
+    let rig = Rig::new().await;
+    let steering = Steering::default();
+    steering.set_slots(2);
+    let worker = rig.work(|options| {
+        options.steering = steering.clone();
+        options.slots = 5;
+    });
+    for name in ["a", "b", "c"] {
+        rig.enqueue(scripted(name, &[&[waiting_for("open")]])).await;
+    }
+    rig.probe.starts(2).await;
+    assert_eq!((steering.size(), steering.running()), (2, 2));
+    rig.probe.open("open");
+    rig.probe.starts(3).await;
+    worker.stop().await;
+    rig.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_run_fails_with_the_reason() {
     let rig = Rig::new().await;
@@ -105,8 +126,11 @@ async fn a_cancelled_run_fails_with_the_reason() {
     request.max_attempts = Some(0);
     let id = rig.enqueue(request).await;
     rig.probe.starts(1).await;
-    assert!(!steering.cancel("another", None), "it runs no such job");
-    assert!(steering.cancel(&id.to_string(), Some("no longer needed")));
+    let (wire_id, why) = (id.to_string(), Some("no longer needed"));
+    let cancel = |id: &str, queue| steering.cancel(id, queue, why);
+    assert_eq!(cancel("another", None), Cancelled::NotHeld);
+    assert_eq!(cancel(&wire_id, Some("another")), Cancelled::NotHeld);
+    assert_eq!(cancel(&wire_id, Some("default")), Cancelled::Told);
     let job = rig.until(id, "dead_letter").await;
     assert_eq!(job.error_message.as_deref(), Some("no longer needed"));
     assert_eq!(json!(job.result), json!(null));
