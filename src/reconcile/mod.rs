@@ -12,12 +12,13 @@
 //! * [`verify`]: changes nothing, and tells whether both stores agree.
 
 mod flows;
+mod halves;
 mod mirror;
 mod passes;
 mod relay;
 mod verify;
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Refusal};
 use crate::record::RecordError;
 
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
@@ -40,6 +41,20 @@ impl ReconcileError {
         match self {
             Self::Record(error) => error.is_unavailable(),
             Self::Broker(error) => error.is_unavailable(),
+        }
+    }
+
+    /// True when a value or a key may be to blame, so that other entries may go through.
+    fn is_about_entries(&self) -> bool {
+        match self {
+            Self::Record(error) => {
+                matches!(error, RecordError::Refused { .. } | RecordError::Corrupt(_))
+            }
+            Self::Broker(BrokerError::Corrupt { .. }) => true,
+            Self::Broker(BrokerError::Refused(refusal)) => {
+                matches!(refusal, Refusal::JobId(_) | Refusal::Priority(_))
+            }
+            Self::Broker(BrokerError::Unavailable { .. }) => false,
         }
     }
 }

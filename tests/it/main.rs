@@ -14,6 +14,7 @@ mod http_outage;
 mod http_uploads;
 mod mirror;
 mod reconcile;
+mod reconcile_spoiled;
 mod record_enqueue;
 mod record_list;
 mod record_open;

@@ -15,6 +15,7 @@ use crate::broker::event::EventId;
 use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
 use crate::reconcile::ReconcileError;
+use crate::reconcile::halves::{Halves, passed_over};
 use crate::record::{Record, jobs, mirror};
 
 /// Where jobs are looked for. A job that moves on while it is looked for is found further down, or
@@ -136,13 +137,31 @@ async fn page(
             (page.ids, page.next)
         }
     };
+    let mut halves = Halves::of(&ids);
+    while let Some(part) = halves.next() {
+        let done = look_at(record, broker, queue, part, is_over).await;
+        halves.judge(part, done, |id, error| {
+            passed_over(queue.as_str(), id, error)
+        })?;
+    }
+    Ok(next)
+}
+
+/// Compares these jobs with the record.
+async fn look_at(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    ids: &[String],
+    is_over: bool,
+) -> Result<(), ReconcileError> {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
     for id in ids {
         match id.parse::<Uuid>() {
             Ok(uuid) if uuid.get_version_num() == 7 => own.push(uuid),
             _ if id.starts_with("0:") => {} // a marker of an old BullMQ
             _ if id.contains('\0') => {}    // no row can have it
-            _ => foreign.push(id),
+            _ => foreign.push(id.clone()),
         }
     }
     let mut doubtful = Doubtful::default();
@@ -169,5 +188,5 @@ async fn page(
             .retain(|job| job.ended_ms().is_none_or(|at| at >= recent));
     }
     repair(record, findings).await?;
-    Ok(next)
+    Ok(())
 }

@@ -3,6 +3,7 @@
 mod follow;
 mod losses;
 mod people;
+mod spoiled;
 
 use bullwark::broker::{self, Fail, Finish, Keep, Retry};
 use bullwark::job::QueueName;
