@@ -14,8 +14,9 @@
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
 --
 -- Returns  per job its state, its score there or '', its lock's token or '', its FIELDS, and with
---          `whole` its CONTENT; an empty list for a job without a hash. A job that is in no set
---          and not active counts as `wait`: the list is long, and is not searched.
+--          `whole` its CONTENT; an empty list for a job without a hash, also if its key holds
+--          something else. A job that is in no set and not active counts as `wait`: the list is
+--          long, and is not searched.
 -- Moves    nothing
 -- Repeat   safe: reads only.
 
@@ -44,9 +45,11 @@ end
 local rows = {}
 for position = 1, #ids do
   local id, job_key, row = ids[position], prefix .. ids[position], {}
-  local fields = call('HMGET', job_key, unpack(FIELDS))
-  if fields[1] or call('EXISTS', job_key) == 1 then
-    local token = call('GET', job_key .. ':lock') or ''
+  -- A key of another type must not keep the other jobs from being read.
+  local fields = redis.pcall('HMGET', job_key, unpack(FIELDS))
+  if not fields.err and (fields[1] or call('EXISTS', job_key) == 1) then
+    local token = redis.pcall('GET', job_key .. ':lock') or ''
+    if type(token) ~= 'string' then token = '' end
     local state, score = place_of(position, id, fields, token)
     row[1], row[2], row[3] = state, score, token
     for i = 1, #FIELDS do row[3 + i] = fields[i] end

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use tokio::time::Instant;
+
 use crate::tasks::{Tasks, panic_text};
 
 /// The share of the interval that is random.
@@ -23,8 +25,12 @@ pub enum Next {
     Rest,
 }
 
+/// A duty that goes on failing is told of again after this time.
+const TELL_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// Runs `duty` every `interval` until the tasks stop. An error or a panic is logged and the duty
-/// tried again after the interval; nothing a duty does is lost by trying later.
+/// tried again after the interval; nothing a duty does is lost by trying later. While it goes on
+/// failing, that is told now and then, and the gauge `bullwark_duty_failing` is 1.
 pub fn every<F, E>(
     tasks: &Tasks,
     name: &'static str,
@@ -36,27 +42,20 @@ pub fn every<F, E>(
 {
     let stopping = tasks.stopping().clone();
     tasks.spawn(name, async move {
-        let mut has_failed = false;
+        let mut failing = Failing::new(name);
         loop {
             // Stopped between two runs, never within one: a run is short and bounded.
             let next = match AssertUnwindSafe(duty()).catch_unwind().await {
                 Err(panic) => {
-                    metrics::counter!("bullwark_duty_failures_total", "duty" => name).increment(1);
-                    let panic = panic_text(panic.as_ref());
-                    tracing::error!(duty = name, panic, "duty panicked; it will try again");
+                    failing.panicked(panic_text(panic.as_ref()));
                     Next::Rest
                 }
                 Ok(Ok(next)) => {
-                    if std::mem::take(&mut has_failed) {
-                        tracing::info!(duty = name, "duty works again");
-                    }
+                    failing.works();
                     next
                 }
                 Ok(Err(error)) => {
-                    metrics::counter!("bullwark_duty_failures_total", "duty" => name).increment(1);
-                    if !std::mem::replace(&mut has_failed, true) {
-                        tracing::warn!(duty = name, %error, "duty failed; it will try again");
-                    }
+                    failing.failed(&error);
                     Next::Rest
                 }
             };
@@ -70,4 +69,80 @@ pub fn every<F, E>(
             }
         }
     });
+}
+
+/// Whether a duty fails, since when, and when that was told last.
+struct Failing {
+    duty: &'static str,
+    /// Both none while it works.
+    since: Option<Instant>,
+    told: Option<Instant>,
+    /// Runs that failed since it worked.
+    times: u64,
+}
+
+impl Failing {
+    fn new(duty: &'static str) -> Self {
+        metrics::gauge!("bullwark_duty_failing", "duty" => duty).set(0.0);
+        Self {
+            duty,
+            since: None,
+            told: None,
+            times: 0,
+        }
+    }
+
+    fn works(&mut self) {
+        self.told = None;
+        let (Some(since), times) = (self.since.take(), std::mem::take(&mut self.times)) else {
+            return;
+        };
+        metrics::gauge!("bullwark_duty_failing", "duty" => self.duty).set(0.0);
+        let seconds = since.elapsed().as_secs();
+        tracing::info!(duty = self.duty, seconds, times, "duty works again");
+    }
+
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        if self.is_to_be_told(Instant::now()) {
+            let (duty, times) = (self.duty, self.times);
+            tracing::warn!(duty, times, %error, "duty failed; it will try again");
+        }
+    }
+
+    /// A bug: told every time.
+    fn panicked(&mut self, panic: &str) {
+        self.is_to_be_told(Instant::now());
+        tracing::error!(duty = self.duty, panic, "duty panicked; it will try again");
+    }
+
+    /// Notes a failed run.
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        metrics::counter!("bullwark_duty_failures_total", "duty" => self.duty).increment(1);
+        metrics::gauge!("bullwark_duty_failing", "duty" => self.duty).set(1.0);
+        self.since.get_or_insert(now);
+        self.times += 1;
+        let is_due = self.told.is_none_or(|told| now - told >= TELL_EVERY);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duty_that_goes_on_failing_is_told_of_now_and_then() {
+        let (mut failing, begin) = (Failing::new("test"), Instant::now());
+        assert!(failing.is_to_be_told(begin), "the first time");
+        assert!(!failing.is_to_be_told(begin + TELL_EVERY / 2));
+        assert!(failing.is_to_be_told(begin + TELL_EVERY), "and again");
+        assert!(!failing.is_to_be_told(begin + TELL_EVERY));
+        assert_eq!(failing.times, 4);
+        failing.works();
+        assert_eq!((failing.times, failing.since), (0, None));
+        assert!(failing.is_to_be_told(begin), "after it worked, it is news");
+    }
 }

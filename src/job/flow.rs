@@ -77,10 +77,17 @@ pub struct FlowWire {
 }
 
 impl FlowWire {
-    /// The parent's id; a durable flow has no others.
+    /// The parent's id; a durable flow has no others. From the `parent` field, which names it: a
+    /// key does not show where an id begins that holds colons itself.
     pub fn parent_id(&self) -> Option<Uuid> {
-        let (_, id) = self.parent_key.as_deref()?.rsplit_once(':')?;
-        id.parse().ok()
+        let named = self.parent.as_deref().and_then(|parent| {
+            let parent: serde_json::Value = serde_json::from_str(parent).ok()?;
+            Some(parent.get("id")?.as_str()?.to_owned())
+        });
+        match (named, self.parent_key.as_deref()?.rsplit_once(':')?) {
+            (Some(id), _) => id.parse().ok(),
+            (None, (_, id)) => id.parse().ok(),
+        }
     }
 
     pub fn on_failure(&self) -> OnFailure {
@@ -120,5 +127,13 @@ mod tests {
         };
         assert_eq!(wire.parent_id(), Some(id));
         assert_eq!(FlowWire::default().parent_id(), None);
+        let repeated = FlowWire {
+            parent_key: Some(format!("bull:mails:repeat:s:{id}")),
+            parent: Some(format!(
+                r#"{{"id":"repeat:s:{id}","queueKey":"bull:mails"}}"#
+            )),
+            ..FlowWire::default()
+        };
+        assert_eq!(repeated.parent_id(), None, "not the end of another id");
     }
 }

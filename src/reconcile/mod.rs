@@ -17,6 +17,7 @@
 
 mod all;
 mod flows;
+mod halves;
 mod job_logs;
 mod links;
 mod mirror;
@@ -28,7 +29,7 @@ mod recover;
 mod relay;
 mod verify;
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Refusal};
 use crate::record::RecordError;
 
 pub use all::{Reconciled, reconcile_all};
@@ -57,6 +58,24 @@ impl ReconcileError {
         match self {
             Self::Record(error) => error.is_unavailable(),
             Self::Broker(error) => error.is_unavailable(),
+        }
+    }
+
+    /// True when a value or a key may be to blame, so that other entries may go through.
+    fn is_about_entries(&self) -> bool {
+        match self {
+            Self::Record(error) => {
+                matches!(error, RecordError::Refused { .. } | RecordError::Corrupt(_))
+            }
+            Self::Broker(BrokerError::Corrupt { .. }) => true,
+            Self::Broker(BrokerError::Refused(refusal)) => {
+                matches!(refusal, Refusal::JobId(_) | Refusal::Priority(_))
+            }
+            Self::Broker(
+                BrokerError::Unavailable { .. }
+                | BrokerError::OtherMemory { .. }
+                | BrokerError::TooLate { .. },
+            ) => false,
         }
     }
 }

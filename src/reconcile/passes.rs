@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::halves::{Halves, passed_over};
 use super::relay::requeue_stored;
 use super::{ReconcileError, flows, links, mirror};
 use crate::broker::{Broker, BrokerState};
@@ -21,7 +22,8 @@ const DELIVER_LAG: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Looks at one step of new jobs and adds those that Redis does not know. Returns whether there is
-/// more to do at once. While Redis is away the watermark stays, so nothing is passed over.
+/// more to do at once. While Redis is away the watermark stays, so nothing is passed over. A job
+/// that Redis refuses does not hold it up: it stays open, and the sweep tries it again and again.
 pub async fn deliver_recent(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
     let Some(step) = open::next_step(record, "delivered", DELIVER_LAG).await? else {
         return Ok(false);
@@ -121,8 +123,32 @@ struct Pass {
 /// silence is noticed. Jobs that are over in Redis have their outcome copied, and adopted ones that
 /// a client removed are cancelled. Not complete when some were committed so recently that their own
 /// delivery may still be on its way: a job that waited long for its commit has an old id all the
-/// same.
+/// same. A job that one of the stores refuses is passed over, and left as it is.
 async fn add_absent(
+    record: &Record,
+    broker: &Broker,
+    open: &[OpenJob],
+    why: &str,
+) -> Result<Pass, ReconcileError> {
+    let mut pass = Pass {
+        is_complete: true,
+        repaired: 0,
+    };
+    let mut halves = Halves::of(open);
+    while let Some(part) = halves.next() {
+        let done = add_absent_of(record, broker, part, why).await;
+        let done = halves.judge(part, done, |job, error| {
+            passed_over(&job.job_queue, &job.wire_id, error);
+        })?;
+        if let Some(done) = done {
+            pass.is_complete &= done.is_complete;
+            pass.repaired += done.repaired;
+        }
+    }
+    Ok(pass)
+}
+
+async fn add_absent_of(
     record: &Record,
     broker: &Broker,
     open: &[OpenJob],
@@ -130,8 +156,9 @@ async fn add_absent(
 ) -> Result<Pass, ReconcileError> {
     let mut queues: HashMap<QueueName, Vec<&OpenJob>> = HashMap::new();
     for job in open {
-        if let Ok(queue) = job.job_queue.parse() {
-            queues.entry(queue).or_default().push(job);
+        match job.job_queue.parse() {
+            Ok(queue) => queues.entry(queue).or_default().push(job),
+            Err(error) => passed_over(&job.job_queue, &job.wire_id, &error),
         }
     }
     // Asked before Redis is looked at: if it loses its memory in between, nothing is cancelled.

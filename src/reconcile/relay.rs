@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::ReconcileError;
+use super::halves::{Halves, passed_over};
 use crate::broker::{self, Broker};
 use crate::enqueue::stored_entry;
 use crate::job::QueueName;
@@ -12,17 +13,31 @@ use crate::record::open::StoredJob;
 use crate::record::{Record, jobs, open, outbox};
 
 /// Delivers the oldest entries of the outbox; returns how many. An entry is removed only when Redis
-/// has been told, so dying in between repeats it, which changes nothing.
+/// has been told, so dying in between repeats it, which changes nothing. One that Redis refuses
+/// stays, behind all others, so that however many of them there are, the others go out.
 pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, ReconcileError> {
     let entries = outbox::take(record).await?;
     if entries.is_empty() {
         return Ok(0);
     }
-    let ids: Vec<Uuid> = entries.iter().map(|(_, id)| *id).collect();
-    tell(record, broker, &ids).await?;
-    outbox::delivered(record, &entries).await?;
-    metrics::counter!("bullwark_outbox_relayed_total").increment(entries.len() as u64);
-    Ok(entries.len())
+    let (mut relayed, mut refused, mut halves) = (0, Vec::new(), Halves::of(&entries));
+    while let Some(part) = halves.next() {
+        let ids: Vec<Uuid> = part.iter().map(|(_, id)| *id).collect();
+        let told = tell(record, broker, &ids).await;
+        let told = halves.judge(part, told, |(seq, id), error| {
+            passed_over("", &id.to_string(), error);
+            refused.push(*seq);
+        })?;
+        if told.is_some() {
+            outbox::delivered(record, part).await?;
+            relayed += part.len();
+        }
+    }
+    if !refused.is_empty() {
+        outbox::put_last(record, &refused).await?;
+    }
+    metrics::counter!("bullwark_outbox_relayed_total").increment(relayed as u64);
+    Ok(relayed)
 }
 
 /// Tells Redis of these jobs now and removes their entries of the outbox.

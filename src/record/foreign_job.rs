@@ -177,6 +177,15 @@ impl ForeignJob {
         self.id
     }
 
+    pub fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// Its id on the wire.
+    pub fn wire_id(&self) -> &str {
+        &self.wire_id
+    }
+
     /// When it ended, if it is over.
     pub fn ended_ms(&self) -> Option<i64> {
         match self.standing {

@@ -48,3 +48,13 @@ pub async fn delivered(record: &Record, entries: &[(i64, Uuid)]) -> Result<(), R
     .await?;
     Ok(())
 }
+
+/// Puts entries behind all others. Whoever holds their old numbers removes nothing, and delivers
+/// them again, which is harmless.
+pub async fn put_last(record: &Record, seqs: &[i64]) -> Result<(), RecordError> {
+    sqlx::query("UPDATE bullwark.outbox SET seq = DEFAULT WHERE seq = ANY($1)")
+        .bind(seqs)
+        .execute(&record.pool)
+        .await?;
+    Ok(())
+}

@@ -91,3 +91,23 @@ async fn what_the_client_wrote_is_read_when_it_is_asked_for() {
         None
     );
 }
+
+#[tokio::test]
+async fn a_key_of_another_type_is_no_job_and_keeps_no_other_from_being_read() {
+    let t = Bench::new().await;
+    t.raws(&[
+        "HSET @a name n timestamp 5",
+        "SET @text x",
+        "RPUSH @list x",
+        "HSET @b name n timestamp 5",
+        "HSET @b:lock not text",
+    ])
+    .await;
+    let ids = strings(&["a", "text", "list", "b"]);
+    for is_whole in [false, true] {
+        let jobs = t.broker.read_jobs(&t.queue, &ids, is_whole).await.unwrap();
+        let found: Vec<bool> = jobs.iter().map(Option::is_some).collect();
+        assert_eq!(found, [true, false, false, true]);
+        assert_eq!(jobs[3].as_ref().unwrap().token, None);
+    }
+}

@@ -17,6 +17,7 @@ mod mirror;
 mod queues;
 mod rebuild;
 mod reconcile;
+mod reconcile_spoiled;
 mod record_enqueue;
 mod record_list;
 mod record_open;

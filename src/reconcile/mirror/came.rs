@@ -15,21 +15,27 @@ const CAME_MAX: usize = 10_000;
 pub(super) struct Came(HashMap<(QueueName, String), (i64, String)>);
 
 impl Came {
-    /// What is remembered of a job, once.
-    pub(super) fn of(&mut self, queue: &QueueName, wire_id: &str) -> Option<(i64, String)> {
+    /// What is remembered of a job.
+    pub(super) fn of(&self, queue: &QueueName, wire_id: &str) -> Option<(i64, String)> {
         if self.0.is_empty() {
             return None;
         }
-        self.0.remove(&(queue.clone(), wire_id.to_owned()))
+        self.0.get(&(queue.clone(), wire_id.to_owned())).cloned()
     }
 
-    /// Remembers those of the vanished jobs whose beginning is known.
+    /// Remembers those of the vanished jobs whose beginning is known, and forgets the others that
+    /// were looked at. Not before they were: a batch that is refused is looked at again.
     pub(super) fn note(
         &mut self,
         queue: &QueueName,
         vanished: &[String],
         mut added: HashMap<String, (i64, String)>,
     ) {
+        if !self.0.is_empty() {
+            for wire_id in added.keys() {
+                self.0.remove(&(queue.clone(), wire_id.clone()));
+            }
+        }
         if self.0.len() + vanished.len() > CAME_MAX {
             self.0.clear();
         }

@@ -11,6 +11,7 @@ use super::decide::{self, End, Hints};
 use crate::broker::{Broker, BrokerError, WireJob};
 use crate::job::{QueueName, Status, WireForm};
 use crate::reconcile::ReconcileError;
+use crate::reconcile::halves::{Halves, passed_over};
 use crate::record::adopt::{ForeignJob, Standing, record_id};
 use crate::record::mirror::{self, Change, KnownJob, Mirrored, Position};
 use crate::record::{Record, RecordError};
@@ -41,6 +42,8 @@ pub(super) struct Findings {
     pub(super) ended_adopted: Vec<(Uuid, String)>,
     /// Lost jobs whose id belongs to a later one, with the number of their newest start.
     pub(super) renamed: Vec<(Uuid, i32)>,
+    /// Where that is, if it is of one queue.
+    queue: Option<QueueName>,
 }
 
 impl Findings {
@@ -73,7 +76,10 @@ pub(super) async fn compare(
         hints,
         added,
     } = doubtful;
-    let mut findings = Findings::default();
+    let mut findings = Findings {
+        queue: Some(queue.clone()),
+        ..Findings::default()
+    };
     if known.is_empty() && unknown.is_empty() {
         return Ok(findings);
     }
@@ -169,7 +175,7 @@ fn trace(
 }
 
 /// Writes what was found and how far it was read. A job that the record can never hold is left out,
-/// so that it does not keep the others out.
+/// so that it does not keep the others out: see `halves`.
 pub(super) async fn write(
     record: &Record,
     findings: &Findings,
@@ -182,6 +188,7 @@ pub(super) async fn write(
         vanished: _,
         ended: _,
         ended_adopted: _,
+        queue,
     } = findings;
     if !renamed.is_empty() {
         mirror::rename_many(record, renamed).await?;
@@ -190,29 +197,27 @@ pub(super) async fn write(
         Err(RecordError::Refused { .. }) => Mirrored::default(),
         done => return Ok(count(done?)),
     };
-    for job in adopted {
-        let written = mirror::commit(record, std::slice::from_ref(job), &[], None).await;
-        mirrored.adopted += passed_over(written, job.id())?.adopted;
+    let mut halves = Halves::of(adopted);
+    while let Some(part) = halves.next() {
+        let written = mirror::commit(record, part, &[], None).await;
+        let written = halves.judge(part, written.map_err(Into::into), |job, error| {
+            passed_over(job.queue().as_str(), job.wire_id(), error);
+        })?;
+        mirrored.adopted += written.unwrap_or_default().adopted;
     }
-    for change in changes {
-        let written = mirror::commit(record, &[], std::slice::from_ref(change), None).await;
-        mirrored.changed += passed_over(written, change.id)?.changed;
+    let queue = queue.as_ref().map_or("", QueueName::as_str);
+    let mut halves = Halves::of(changes);
+    while let Some(part) = halves.next() {
+        let written = mirror::commit(record, &[], part, None).await;
+        let written = halves.judge(part, written.map_err(Into::into), |change, error| {
+            passed_over(queue, &change.id.to_string(), error);
+        })?;
+        mirrored.changed += written.unwrap_or_default().changed;
     }
     if position.is_some() {
         mirror::commit(record, &[], &[], position).await?;
     }
     Ok(count(mirrored))
-}
-
-fn passed_over(written: Result<Mirrored, RecordError>, id: Uuid) -> Result<Mirrored, RecordError> {
-    match written {
-        Err(error @ RecordError::Refused { .. }) => {
-            metrics::counter!("bullwark_jobs_unrecordable_total").increment(1);
-            tracing::error!(job.id = %id, %error, "a job of Redis can not be recorded");
-            Ok(Mirrored::default())
-        }
-        written => written,
-    }
 }
 
 fn count(mirrored: Mirrored) -> Mirrored {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 pub use follow::{Mirror, start};
 
+use super::halves::{Halves, passed_over};
 use super::{ReconcileError, copy_logs};
 use crate::broker::Broker;
 use crate::broker::event::Entry;
@@ -46,8 +47,39 @@ const OWN_CHECK_MAX: usize = 200;
 const CATCH_UP_EVENTS_MAX: usize = 2000;
 
 /// Brings the record to what these events of a queue point at. With `position` it is noted that
-/// they were read; when nothing else is to be written, only if `is_due`.
+/// they were read; when nothing else is to be written, only if `is_due`. An event whose job can not
+/// be read or asked about is passed over; should that change, the scan finds the job.
 async fn mirror_entries(
+    record: &Record,
+    broker: &Broker,
+    came: &mut Came,
+    queue: &QueueName,
+    entries: &[Entry],
+    position: Option<Position<'_>>,
+    is_due: bool,
+) -> Result<Mirrored, ReconcileError> {
+    let whole = mirror_part(record, broker, came, queue, entries, position, is_due).await;
+    if !whole.as_ref().is_err_and(ReconcileError::is_about_entries) {
+        return whole;
+    }
+    let (mut mirrored, mut halves) = (Mirrored::default(), Halves::of(entries));
+    while let Some(part) = halves.next() {
+        let done = mirror_part(record, broker, came, queue, part, None, false).await;
+        let done = halves.judge(part, done, |entry, error| {
+            let id = entry.bytes("jobId").unwrap_or_default();
+            passed_over(queue.as_str(), &String::from_utf8_lossy(id), error);
+        })?;
+        let done = done.unwrap_or_default();
+        mirrored.adopted += done.adopted;
+        mirrored.changed += done.changed;
+    }
+    if position.is_some() {
+        mirror::commit(record, &[], &[], position).await?;
+    }
+    Ok(mirrored)
+}
+
+async fn mirror_part(
     record: &Record,
     broker: &Broker,
     came: &mut Came,

@@ -14,6 +14,7 @@ use super::repair;
 use crate::broker::event::EventId;
 use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
+use crate::reconcile::halves::{Halves, passed_over};
 use crate::reconcile::{ReconcileError, copy_logs};
 use crate::record::{Record, jobs, mirror};
 
@@ -140,13 +141,32 @@ async fn page(
             (page.ids, page.next)
         }
     };
+    let (mut repaired, mut halves) = (0, Halves::of(&ids));
+    while let Some(part) = halves.next() {
+        let done = look_at(record, broker, queue, part, is_over).await;
+        let done = halves.judge(part, done, |id, error| {
+            passed_over(queue.as_str(), id, error)
+        })?;
+        repaired += done.unwrap_or_default();
+    }
+    Ok((next, repaired))
+}
+
+/// Compares these jobs with the record; returns how many it had missed.
+async fn look_at(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    ids: &[String],
+    is_over: bool,
+) -> Result<u64, ReconcileError> {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
     for id in ids {
         match id.parse::<Uuid>() {
             Ok(uuid) if uuid.get_version_num() == 7 => own.push(uuid),
             _ if id.starts_with("0:") => {} // a marker of an old BullMQ
             _ if id.contains('\0') => {}    // no row can have it
-            _ => foreign.push(id),
+            _ => foreign.push(id.clone()),
         }
     }
     let mut doubtful = Doubtful::default();
@@ -176,5 +196,5 @@ async fn page(
     let adopted = std::mem::take(&mut findings.ended_adopted);
     let repaired = repair(record, findings).await?;
     copy_logs(record, broker, queue, &adopted).await?;
-    Ok((next, repaired))
+    Ok(repaired)
 }

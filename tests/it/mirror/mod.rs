@@ -4,6 +4,7 @@ mod follow;
 mod links;
 mod losses;
 mod people;
+mod spoiled;
 
 use bullwark::broker::{self, Fail, Finish, Keep, Retry};
 use bullwark::job::QueueName;
