@@ -1,5 +1,6 @@
 //! What a job carries besides its state: its data and its log.
 
+use super::batch::batches;
 use super::connection::ScriptCall;
 use super::keys::check_job_id;
 use super::range::Order;
@@ -53,6 +54,32 @@ impl Broker {
             .number_or_empty((keep > 0).then(|| i64::from(keep)));
         let rows: i64 = self.connections.run(&call, Repeat::OnlyIfNotRun).await?;
         Ok(u64::try_from(rows).ok())
+    }
+
+    /// Appends rows to the logs of jobs, `(id, row)`, of which the newest `keep` stay unless the
+    /// job's own options say how many. Answers how many were appended: none to a job that is gone.
+    ///
+    /// Not safe to repeat: if the reply is lost, the rows may be there.
+    pub async fn add_logs(
+        &self,
+        queue: &QueueName,
+        rows: &[(String, String)],
+        keep: u32,
+    ) -> Result<u64, BrokerError> {
+        let keys = self.keys(queue);
+        let mut appended = 0;
+        for batch in batches(rows, |(_, row)| row.len()) {
+            let mut call = ScriptCall::new(ScriptId::AddLogs, []);
+            call.arg(keys.job_prefix()).arg(keep);
+            for (id, row) in batch {
+                call.arg(id).arg(row);
+            }
+            appended += self
+                .connections
+                .run::<u64>(&call, Repeat::OnlyIfNotRun)
+                .await?;
+        }
+        Ok(appended)
     }
 
     /// How many rows the logs of jobs have.

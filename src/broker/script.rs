@@ -47,6 +47,7 @@ scripts! {
     AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
         "prelude_dedup" "prelude_dedup_add" "prelude_store";
     AddLog = "add_log", keys 2, after "prelude";
+    AddLogs = "add_logs", keys 0, after "prelude";
     Cancel = "cancel", keys 13,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_place";

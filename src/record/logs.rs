@@ -54,17 +54,23 @@ pub struct LogRow {
 }
 
 /// Writes lines. Lines of an attempt that a newer one has replaced, or of a job that was cancelled,
-/// are dropped.
-pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<(), RecordError> {
+/// are dropped. Returns the positions of those that were written.
+pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<Vec<usize>, RecordError> {
     debug_assert!(lines.len() <= LOG_BATCH_MAX);
-    sqlx::query(
+    let written: Vec<i64> = sqlx::query_scalar(
         // A microsecond apart: they are read by time, and come in this order.
-        "INSERT INTO job_logs (job_id, log_level, message, metadata, created_at)
-         SELECT u.job_id, u.level, u.message, u.metadata, now() + u.n * interval '1 microsecond'
-         FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::jsonb[]) WITH ORDINALITY
-           AS u (job_id, attempt, level, message, metadata, n)
-         JOIN jobs j ON j.id = u.job_id
-         WHERE u.attempt = 0 OR (j.attempt <= u.attempt AND j.status <> 'cancelled')",
+        "WITH said AS (
+           SELECT u.*
+           FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::jsonb[]) WITH ORDINALITY
+             AS u (job_id, attempt, level, message, metadata, n)
+           JOIN jobs j ON j.id = u.job_id
+           WHERE u.attempt = 0 OR (j.attempt <= u.attempt AND j.status <> 'cancelled')
+         ), written AS (
+           INSERT INTO job_logs (job_id, log_level, message, metadata, created_at)
+           SELECT job_id, level, message, metadata, now() + n * interval '1 microsecond'
+           FROM said
+         )
+         SELECT n FROM said ORDER BY n",
     )
     .bind(lines.iter().map(|l| l.job_id).collect::<Vec<_>>())
     .bind(lines.iter().map(|l| l.attempt).collect::<Vec<_>>())
@@ -76,9 +82,10 @@ pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<(), Record
             .collect::<Vec<_>>(),
     )
     .bind(lines.iter().map(|l| l.metadata.clone()).collect::<Vec<_>>())
-    .execute(&record.pool)
+    .fetch_all(&record.pool)
     .await?;
-    Ok(())
+    let position = |n: i64| usize::try_from(n - 1).ok();
+    Ok(written.into_iter().filter_map(position).collect())
 }
 
 /// The newest lines of a job, oldest of them first.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::held::Held;
+use super::log_writer::Line;
 use crate::broker::ClaimedJob;
 use crate::job::{JobError, Progress, QueueName};
 use crate::record::logs::{LogLevel, NewLog};
@@ -35,7 +36,7 @@ pub(super) struct Inner {
     pub(super) prefix: Arc<str>,
     pub(super) workspace_id: Option<Uuid>,
     pub(super) checkpoint: Option<serde_json::Value>,
-    pub(super) logs: mpsc::Sender<NewLog>,
+    pub(super) logs: mpsc::Sender<Line>,
 }
 
 impl JobContext {
@@ -117,6 +118,11 @@ impl JobContext {
             level,
             message,
             metadata: metadata.map(storable_json),
+        };
+        let line = Line {
+            log: line,
+            queue: held.queue.clone(),
+            wire_id: held.wire_id.clone(),
         };
         if self.inner.logs.try_send(line).is_err() {
             metrics::counter!("bullwark_log_lines_dropped_total").increment(1);

@@ -46,7 +46,6 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerOptions};
 use crate::job::RetryRule;
 use crate::record::Record;
-use crate::record::logs::NewLog;
 use crate::settle::{Ended, Settle, Verdict};
 use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
@@ -89,7 +88,7 @@ pub(crate) struct Shared {
     limited_until: Mutex<Option<Instant>>,
     held: Arc<HeldJobs>,
     settle: Settle,
-    logs: mpsc::Sender<NewLog>,
+    logs: mpsc::Sender<log_writer::Line>,
     /// Tasks of running jobs.
     jobs: Tasks,
     /// Handlers must stop now.
@@ -203,7 +202,7 @@ impl Worker {
         };
         background.spawn("journal", journal.run(ended.clone()));
         let (logs, lines) = mpsc::channel(log_writer::LINES_MAX);
-        let writer = log_writer::LogWriter::new(self.record.clone(), lines);
+        let writer = log_writer::LogWriter::new(self.record.clone(), self.broker.clone(), lines);
         background.spawn("job logs", writer.run(ended.clone()));
 
         let settle = Settle::start(

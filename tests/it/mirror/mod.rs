@@ -2,6 +2,7 @@
 
 mod follow;
 mod links;
+mod logs;
 mod losses;
 mod people;
 mod spoiled;
