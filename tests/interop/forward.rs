@@ -94,6 +94,7 @@ async fn a_receiver_moves_its_job_with_a_bullmq_library() {
         assert_eq!(events.until("progress", &speaks).await["data"], 30);
         let logs = queue.call("getJobLogs", json!([speaks])).await;
         assert_eq!(logs["logs"], json!(["a line"]));
+        assert_eq!(stage.logged(&name, &speaks).await, ["a line"]);
         assert_eq!(queue.get(&speaks).await["data"]["seen"], true);
         for id in [&later, &again] {
             let job = queue.get(id).await;

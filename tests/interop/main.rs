@@ -26,6 +26,7 @@ mod forward_events;
 mod forwarder;
 mod keep;
 mod limits;
+mod logs;
 mod node;
 mod order;
 mod outage;

@@ -146,6 +146,20 @@ impl Stage {
     }
 
     /// What the record says of a job, by its id on the wire; none if it does not know it.
+    /// The log of a job as the record has it.
+    pub(crate) async fn logged(&self, queue: &str, id: &str) -> Vec<String> {
+        sqlx::query_scalar(
+            "SELECT l.message FROM job_logs l JOIN jobs j ON j.id = l.job_id
+             WHERE j.job_queue = $1 AND coalesce(j.redis_id, j.id::text) = $2
+             ORDER BY l.created_at, l.id",
+        )
+        .bind(queue)
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await
+        .unwrap()
+    }
+
     pub(crate) async fn status(&self, queue: &str, id: &str) -> Option<String> {
         sqlx::query_scalar(
             "SELECT status::text FROM jobs
