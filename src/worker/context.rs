@@ -90,7 +90,7 @@ impl JobContext {
         &self.inner.held.cancelled
     }
 
-    /// What the last committed step of an earlier attempt saved.
+    /// What the last checkpoint of an earlier attempt saved.
     pub fn checkpoint(&self) -> Option<&serde_json::Value> {
         self.inner.checkpoint.as_ref()
     }
@@ -123,41 +123,41 @@ impl JobContext {
         }
     }
 
-    /// Begins a step: a transaction that commits work of the handler together with the place to go
+    /// Begins a checkpoint: a transaction that commits work of the handler together with the place to go
     /// on from. Its first statement is the fence: if the job went elsewhere or is over, this fails
     /// with [`JobError::LeaseLost`] and nothing was written. Until the commit nobody else can
     /// restart, settle or cancel the job.
-    pub async fn begin_step(&self) -> Result<Step, JobError> {
+    pub async fn begin_checkpoint(&self) -> Result<Checkpoint, JobError> {
         let held = &self.inner.held;
-        let mut tx = self.inner.record.begin().await.map_err(step_error)?;
+        let mut tx = self.inner.record.begin().await.map_err(write_error)?;
         let is_held = start::fence(&mut tx, held.id, held.attempt, &self.inner.worker_id)
             .await
-            .map_err(step_error)?;
+            .map_err(write_error)?;
         if !is_held {
             held.lost.cancel();
             return Err(JobError::LeaseLost);
         }
         held.is_marked.store(true, Ordering::Relaxed);
-        Ok(Step {
+        Ok(Checkpoint {
             tx,
             context: self.clone(),
         })
     }
 }
 
-/// A step under way. Dropping it rolls back.
+/// A checkpoint under way. Dropping it rolls back.
 #[derive(Debug)]
-pub struct Step {
+pub struct Checkpoint {
     tx: Tx,
     context: JobContext,
 }
 
-impl Step {
+impl Checkpoint {
     pub fn tx(&mut self) -> &mut Tx {
         &mut self.tx
     }
 
-    /// Commits the step's work, the checkpoint and the progress: all or nothing. A job that was
+    /// Commits the work, the place to go on from and the progress: all or nothing. A job that was
     /// interrupted any time later goes on from this checkpoint.
     pub async fn commit(
         mut self,
@@ -168,8 +168,8 @@ impl Step {
         let id = self.context.inner.held.id;
         start::save_checkpoint(&mut self.tx, id, &checkpoint, &progress)
             .await
-            .map_err(step_error)?;
-        self.tx.commit().await.map_err(step_error)?;
+            .map_err(write_error)?;
+        self.tx.commit().await.map_err(write_error)?;
         self.context.progress(progress);
         Ok(())
     }
@@ -197,7 +197,7 @@ fn storable_json(value: serde_json::Value) -> serde_json::Value {
 
 /// An error of the record inside a handler: a later attempt may succeed, unless the values are
 /// refused for good.
-fn step_error(error: RecordError) -> JobError {
+fn write_error(error: RecordError) -> JobError {
     match error {
         RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
         RecordError::Unavailable(_)

@@ -184,7 +184,7 @@ async fn run_to_end(
         () = tokio::time::sleep(limit) => Ending::Timeout(limit),
     };
     held.cancelled.cancel();
-    // A handler that is done at this very moment, or commits its last step, may still say so.
+    // A handler that is done at this very moment, or commits its last work, may still say so.
     match tokio::time::timeout(GRACE, handler).await {
         Ok(Ok(Ok(result))) if !matches!(stopped, Ending::Error(_)) => Ending::Value(result),
         Ok(Err(panic)) if !matches!(stopped, Ending::Error(_)) => ending(Err(panic)),

@@ -20,7 +20,7 @@ pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
 
 /// The code of one job type.
 ///
-/// A handler runs at least once per job. What it writes inside [`JobContext::begin_step`] takes
+/// A handler runs at least once per job. What it writes inside [`JobContext::begin_checkpoint`] takes
 /// effect exactly once; everything else must be safe to repeat.
 pub trait Handler: Send + Sync + 'static {
     /// The name that requests use.

@@ -51,7 +51,7 @@ use crate::settle::{Ended, Settle, Verdict};
 use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
 
-pub use context::{JobContext, LOG_LINES_MAX, Step};
+pub use context::{Checkpoint, JobContext, LOG_LINES_MAX};
 pub use detached::Detached;
 pub use events::{Events, WorkerEvent};
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};
