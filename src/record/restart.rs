@@ -39,7 +39,8 @@ pub struct Restarted {
     pub max_attempts: u32,
     pub retry_delay_seconds: i32,
     pub backoff: Option<Backoff>,
-    /// Starts since the last outcome or checkpoint whose worker vanished, the one before this included.
+    /// Starts since the last outcome or checkpoint whose worker vanished, the one before this
+    /// included.
     pub lease_losses: u32,
     pub checkpoint: Option<serde_json::Value>,
 }

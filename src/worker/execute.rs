@@ -14,6 +14,7 @@ use super::events::WorkerEvent;
 use super::held::{Held, HeldJobs, Phase};
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
+use crate::record::logs::{LogLevel, NewLog};
 use crate::record::start;
 use crate::settle::Ended;
 use crate::tasks::panic_text;
@@ -48,6 +49,8 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             workspace_id,
             checkpoint,
             logs: shared.logs.clone(),
+            attempts: rule.attempts,
+            shared: Some(shared.clone()),
         }),
     };
     if let Some(events) = shared.events() {
@@ -85,7 +88,14 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
     let was_run = held.runs();
     held.enter(Phase::Ended);
-    let ending = confirm(shared, held, ending).await;
+    let ending = match held.committed() {
+        // The job is over in the record: whatever happened after that can not change it.
+        Some(result) => {
+            note_afterthought(shared, held, result, &ending);
+            Some(Ending::Value(result.to_owned()))
+        }
+        None => confirm(shared, held, ending).await,
+    };
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
     let Some(outcome) = outcome else {
@@ -112,7 +122,11 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         kept_result: None,
     };
     let told = shared.manners.is_some().then(|| ended.outcome.clone());
-    if let Err(error) = shared.settle.hand_over(ended).await {
+    let handed_over = match held.committed() {
+        Some(_) => shared.settle.hand_over_recorded(ended).await,
+        None => shared.settle.hand_over(ended).await,
+    };
+    if let Err(error) = handed_over {
         tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
         shared.held.remove(held.id, &held.token);
         return;
@@ -120,6 +134,28 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     if let Some(outcome) = told {
         held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
+    }
+}
+
+/// Says in the job's log what its handler did after its transaction had completed the job.
+fn note_afterthought(shared: &Shared, held: &Held, committed: &str, ending: &Ending) {
+    let what = match ending {
+        Ending::Value(result) if result == committed => return,
+        Ending::Value(_) => "returned another result".to_owned(),
+        Ending::Error(error) => format!("failed: {error}"),
+        Ending::Panic(why) => format!("panicked: {why}"),
+        Ending::Timeout(_) | Ending::Interrupted => "was still running".to_owned(),
+    };
+    let line = NewLog {
+        job_id: held.id,
+        attempt: held.attempt,
+        level: LogLevel::Warn,
+        message: format!("after its transaction had completed the job, the handler {what}")
+            .replace('\0', "\u{fffd}"),
+        metadata: None,
+    };
+    if shared.logs.try_send(line).is_err() {
+        metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
     }
 }
 

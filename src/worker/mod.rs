@@ -51,7 +51,10 @@ use crate::settle::{Ended, Settle, Verdict};
 use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
 
-pub use context::{Checkpoint, JobContext, LOG_LINES_MAX};
+pub use context::{
+    CallError, Checkpoint, IfUnknown, JobContext, LOG_LINES_MAX, NAME_MAX_BYTES,
+    STEP_RESULT_MAX_BYTES,
+};
 pub use detached::Detached;
 pub use events::{Events, WorkerEvent};
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};

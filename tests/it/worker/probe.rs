@@ -133,7 +133,7 @@ impl Probe {
             .await;
     }
 
-    pub(super) async fn passed(&self, gate: &str) {
+    pub(crate) async fn passed(&self, gate: &str) {
         let mut changed = self.changed.subscribe();
         while !self.gates.lock().unwrap().contains(gate) {
             changed.changed().await.unwrap();
