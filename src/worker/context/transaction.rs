@@ -8,8 +8,6 @@
 //! | the commit and its answer | all of it, the job completed | asks the record; Redis is told |
 //! | the answer and Redis | completed in the record, active in Redis | rescue finishes it there |
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::JobContext;
@@ -19,9 +17,6 @@ use crate::record::settle::{SettledAttempt, complete_in};
 use crate::record::{RecordError, Tx};
 use crate::worker::confirm::confirm;
 use crate::worker::handler::result_text;
-
-/// How long Redis may take to confirm that the job may end; the row is locked meanwhile.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 
 impl JobContext {
     /// Runs the last work of a job in a transaction that also completes the job, with the value
@@ -61,10 +56,10 @@ impl JobContext {
         &self,
         work: impl AsyncFnOnce(&mut Tx) -> Result<T, JobError>,
     ) -> Result<T, JobError> {
+        self.may_complete().await?;
         let mut fenced = self.begin_fenced().await?;
         let value = work(&mut fenced.tx).await?;
         let result = result_text(&value)?;
-        self.may_complete().await?;
         let Some(settled) = self.completed(&result) else {
             return Err(self.lease_lost());
         };
@@ -86,20 +81,16 @@ impl JobContext {
         Ok(value)
     }
 
-    /// Some jobs may complete only when Redis agrees: see [`confirm`].
+    /// Some jobs may complete only when Redis agrees: see [`confirm`]. Asked before the job is
+    /// locked, since Redis may be away for long.
     async fn may_complete(&self) -> Result<(), JobError> {
         let Some(shared) = &self.inner.shared else {
             return Ok(());
         };
-        let ending = Ending::Value(String::new());
-        let asking = confirm(shared, &self.inner.held, ending);
-        match tokio::time::timeout(CONFIRM_LIMIT, asking).await {
-            Ok(Some(Ending::Value(_))) => Ok(()),
-            Ok(Some(Ending::Error(error))) => Err(error),
-            Ok(Some(Ending::Panic(_) | Ending::Timeout(_) | Ending::Interrupted)) | Err(_) => Err(
-                JobError::Retry("Redis did not confirm that the job may end".to_owned()),
-            ),
-            Ok(None) => Err(JobError::LeaseLost),
+        match confirm(shared, &self.inner.held, Ending::Value(String::new())).await {
+            Some(Ending::Error(error)) => Err(error),
+            Some(_) => Ok(()),
+            None => Err(JobError::LeaseLost),
         }
     }
 
