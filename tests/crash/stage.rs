@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::own_worker::{DATABASE, REDIS, UPKEEP};
 
 /// After so long a wait has failed.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Ten workers, each with all its connections, and some that are just being replaced.
 const CONNECTIONS_MAX: u32 = 400;
 
