@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `bullwark stores` prints both addresses of private stores. Enqueues one job, runs it in two
-//! steps that survive a crash, and ends.
+//! parts that survive a crash, and ends.
 
 #![expect(clippy::print_stdout, reason = "an example that people watch")]
 
@@ -41,13 +41,14 @@ impl Handler for Greet {
     type Output = Greeted;
 
     async fn run(&self, ctx: JobContext, payload: Greeting) -> Result<Greeted, JobError> {
-        // After a crash the job goes on behind the last step that was committed.
+        // After a crash the job goes on behind the last checkpoint.
         let done = ctx.checkpoint().and_then(|at| at["done"].as_u64());
-        for step_number in done.unwrap_or(0) + 1..=2 {
-            let mut step = ctx.begin_step().await?;
-            let _connection = step.tx().connection(); // write here: it commits with the checkpoint
-            let progress = Progress::new(2, step_number, 0, "greeting");
-            step.commit(serde_json::json!({ "done": step_number }), progress)
+        for part in done.unwrap_or(0) + 1..=2 {
+            let mut begun = ctx.begin_checkpoint().await?;
+            let _connection = begun.tx().connection(); // write here: it commits with the checkpoint
+            let progress = Progress::new(2, part, 0, "greeting");
+            begun
+                .commit(serde_json::json!({ "done": part }), progress)
                 .await?;
         }
         let text = format!("Hello, {}!", payload.name);

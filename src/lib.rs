@@ -29,3 +29,8 @@ pub mod telemetry;
 pub mod upkeep;
 pub mod uploads;
 pub mod worker;
+
+/// The examples of the page are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guarantees.md")]
+mod guarantees {}

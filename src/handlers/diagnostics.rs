@@ -1,6 +1,7 @@
 //! Job types for trying things out: `noop`, `sleep`, `fail` and `crash`.
 //!
-//! Offered only with `BULLWARK_DIAGNOSTICS=1` or `--diagnostics`: one of them ends its process.
+//! Offered only with `BULLWARK_DIAGNOSTICS=1` or `--diagnostics`: one of them ends its process, by
+//! its own hand, with a stack that overflows, or with memory that runs out.
 
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ use crate::worker::{Handler, Handlers, JobContext};
 
 /// The longest sleep of one job, in milliseconds: a day.
 const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
+
+/// The most memory that a job takes to crash its process.
+const MEMORY_MAX: usize = 10 * 1024 * 1024 * 1024;
+/// So much of it at once.
+const PORTION: usize = 16 * 1024 * 1024;
 
 /// Adds all four.
 pub fn add(handlers: &mut Handlers) {
@@ -105,15 +111,56 @@ impl Handler for Fail {
     }
 }
 
-/// Aborts its process.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CrashPayload {
+    #[serde(default)]
+    how: How,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum How {
+    #[default]
+    Abort,
+    /// Calls itself until the stack is full.
+    Stack,
+    /// Takes and uses memory until there is none left, or 10 GiB of it.
+    Memory,
+}
+
+/// Ends its process.
 struct Crash;
 
 impl Handler for Crash {
     const TYPE: &'static str = "crash";
-    type Payload = Value;
+    type Payload = CrashPayload;
     type Output = ();
 
-    async fn run(&self, _ctx: JobContext, _payload: Value) -> Result<(), JobError> {
+    async fn run(&self, _ctx: JobContext, payload: CrashPayload) -> Result<(), JobError> {
+        match payload.how {
+            How::Abort => {}
+            How::Stack => {
+                std::hint::black_box(call_deeper(0));
+            }
+            How::Memory => take_memory(),
+        }
         std::process::abort();
+    }
+}
+
+/// Only ends where the stack does.
+fn call_deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    match frame[0] {
+        u64::MAX => depth,
+        _ => call_deeper(depth + 1) + frame[63],
+    }
+}
+
+fn take_memory() {
+    let mut taken = Vec::new();
+    for _ in 0..MEMORY_MAX / PORTION {
+        taken.push(std::hint::black_box(vec![1_u8; PORTION]));
     }
 }

@@ -39,7 +39,8 @@ pub struct Restarted {
     pub max_attempts: u32,
     pub retry_delay_seconds: i32,
     pub backoff: Option<Backoff>,
-    /// Starts since the last outcome or step whose worker vanished, the one before this included.
+    /// Starts since the last outcome or checkpoint whose worker vanished, the one before this
+    /// included.
     pub lease_losses: u32,
     pub checkpoint: Option<serde_json::Value>,
 }
@@ -264,7 +265,7 @@ pub async fn reopen_many(
 }
 
 /// Of the given jobs, those that have lost at least `losses` workers since their last outcome or
-/// step, the worker of a start that looks like running included. Read only.
+/// checkpoint, the worker of a start that looks like running included. Read only.
 pub async fn lost_often(
     record: &Record,
     ids: &[Uuid],

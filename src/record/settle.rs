@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, Tx};
 use crate::job::{Outcome, Status};
 
 /// The most outcomes of one statement.
@@ -180,6 +180,46 @@ async fn settle_mixed(
             .collect::<Vec<_>>(),
     )
     .fetch_all(&record.writers)
+    .await?)
+}
+
+/// Completes an attempt inside a handler's own transaction, behind the fence: its effects and its
+/// outcome are committed together or not at all. False: this attempt has no say.
+pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, RecordError> {
+    // The transaction may have begun long ago, and `now()` with it.
+    let done = sqlx::query(
+        "UPDATE jobs
+         SET status = 'completed', attempts = $3, result = $4::jsonb, error_message = NULL,
+           started_at = $5, completed_at = clock_timestamp(), next_retry_at = NULL
+         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND worker_id = $6",
+    )
+    .bind(settled.id)
+    .bind(settled.attempt)
+    .bind(settled.outcome.attempts as i32)
+    .bind(settled.outcome.result.as_deref())
+    .bind(settled.started_at)
+    .bind(&settled.worker_id)
+    .execute(tx.connection())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Whether this attempt has completed the job. In a transaction that holds the job, for the caller
+/// whose commit was not answered.
+pub async fn is_completed_by(
+    tx: &mut Tx,
+    id: Uuid,
+    attempt: i32,
+    worker_id: &str,
+) -> Result<bool, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM jobs WHERE id = $1 AND attempt = $2 AND worker_id = $3
+           AND status = 'completed')",
+    )
+    .bind(id)
+    .bind(attempt)
+    .bind(worker_id)
+    .fetch_one(tx.connection())
     .await?)
 }
 

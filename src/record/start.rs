@@ -79,6 +79,21 @@ pub async fn fence(
     Ok(done.rows_affected() == 1)
 }
 
+/// Begins a transaction that waits until nobody writes to the job, and then keeps everybody from
+/// it: what a transaction wrote whose `COMMIT` was not answered is there by then, or never comes.
+pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {
+    let mut tx = record.begin().await?;
+    // Its server may not have noticed yet that the connection is gone. Then ask again later.
+    sqlx::raw_sql("SET LOCAL lock_timeout = '5s'")
+        .execute(tx.connection())
+        .await?;
+    sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR SHARE")
+        .bind(id)
+        .execute(tx.connection())
+        .await?;
+    Ok(tx)
+}
+
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
 /// there. A job that gets on is no crash loop: its lost leases are forgotten.
 pub async fn save_checkpoint(

@@ -38,25 +38,42 @@ impl Lane {
                 return;
             }
             metrics::histogram!("bullwark_settle_batch_jobs").record(batch.len() as f64);
-            let (ended, room): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|w| (w.ended, w.room)).unzip();
-            let settled = self.commit(ended).await;
-            let accepted: Vec<&Ended> = settled
-                .iter()
-                .filter(|(_, verdict)| *verdict == Verdict::Accepted)
-                .map(|(ended, _)| ended)
-                .collect();
-            if let Err(error) = tell(&self.broker, &accepted).await {
-                tracing::warn!(%error, jobs = accepted.len(), "redis not told; rescue will");
-            }
-            for (ended, verdict) in &settled {
-                if *verdict == Verdict::Refused {
-                    metrics::counter!("bullwark_outcomes_refused_total").increment(1);
-                    tracing::info!(job.id = %ended.id, attempt = ended.attempt, "outcome refused");
+            let (mut ended, mut recorded) = (Vec::with_capacity(batch.len()), Vec::new());
+            let mut rooms = Vec::with_capacity(batch.len());
+            for waiting in batch {
+                rooms.push(waiting.room);
+                match waiting.is_recorded {
+                    true => recorded.push((waiting.ended, Verdict::Accepted)),
+                    false => ended.push(waiting.ended),
                 }
-                (self.done)(ended, *verdict);
             }
-            drop(room);
+            if !recorded.is_empty() {
+                self.pass_on(&recorded).await;
+            }
+            if !ended.is_empty() {
+                let settled = self.commit(ended).await;
+                self.pass_on(&settled).await;
+            }
+            drop(rooms);
+        }
+    }
+
+    /// Tells Redis of what the record has, and the worker of everything.
+    async fn pass_on(&self, settled: &[(Ended, Verdict)]) {
+        let accepted: Vec<&Ended> = settled
+            .iter()
+            .filter(|(_, verdict)| *verdict == Verdict::Accepted)
+            .map(|(ended, _)| ended)
+            .collect();
+        if let Err(error) = tell(&self.broker, &accepted).await {
+            tracing::warn!(%error, jobs = accepted.len(), "redis not told; rescue will");
+        }
+        for (ended, verdict) in settled {
+            if *verdict == Verdict::Refused {
+                metrics::counter!("bullwark_outcomes_refused_total").increment(1);
+                tracing::info!(job.id = %ended.id, attempt = ended.attempt, "outcome refused");
+            }
+            (self.done)(ended, *verdict);
         }
     }
 

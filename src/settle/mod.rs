@@ -125,6 +125,8 @@ pub struct Closed;
 struct Waiting {
     ended: Ended,
     room: OwnedSemaphorePermit,
+    /// The record has it already.
+    is_recorded: bool,
 }
 
 /// The way out. Clones share the group commit.
@@ -185,6 +187,17 @@ impl Settle {
     ///
     /// After an error nobody will deal with this outcome: the job is left to its lease.
     pub async fn hand_over(&self, ended: Ended) -> Result<(), Closed> {
+        self.send(ended, false).await
+    }
+
+    /// Hands over an outcome that the handler's own transaction has committed: only Redis is left
+    /// to be told. After an error the job is left to its lease, and to the rescue, which finds in
+    /// the record that it is over.
+    pub async fn hand_over_recorded(&self, ended: Ended) -> Result<(), Closed> {
+        self.send(ended, true).await
+    }
+
+    async fn send(&self, ended: Ended, is_recorded: bool) -> Result<(), Closed> {
         let kib = ended.kib();
         let room = match self.room.clone().try_acquire_many_owned(kib) {
             Ok(room) => room,
@@ -193,7 +206,12 @@ impl Settle {
                 () = self.abandoned.cancelled() => return Err(Closed),
             },
         };
-        let waiting = match self.sender.try_send(Waiting { ended, room }) {
+        let waiting = Waiting {
+            ended,
+            room,
+            is_recorded,
+        };
+        let waiting = match self.sender.try_send(waiting) {
             Ok(()) => return Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(Closed),
             Err(mpsc::error::TrySendError::Full(waiting)) => waiting,

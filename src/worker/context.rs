@@ -1,4 +1,20 @@
 //! What a handler is given: its job, and the only ways to write on behalf of the attempt.
+//!
+//! | way | what is committed together |
+//! |---|---|
+//! | [`JobContext::transaction`] | the handler's writes and the end of the job |
+//! | [`JobContext::step_in_tx`] | the handler's writes and the result of a step |
+//! | [`JobContext::step`] | the result of a step; its effect was before |
+//! | [`JobContext::once`] | the intent of a call before it, its result after it |
+//! | [`JobContext::begin_checkpoint`] | the handler's writes and the place to go on from |
+//!
+//! Each begins with the fence: an attempt that is not the newest any more writes nothing.
+
+mod checkpoint;
+mod once;
+mod step;
+mod transaction;
+mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,12 +23,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Shared;
 use super::held::Held;
 use super::log_writer::Line;
 use crate::broker::ClaimedJob;
-use crate::job::{JobError, Progress, QueueName};
+use crate::job::{Progress, QueueName};
+use crate::record::Record;
 use crate::record::logs::{LogLevel, NewLog};
-use crate::record::{Record, RecordError, Tx, start};
+
+pub use checkpoint::Checkpoint;
+pub use once::{CallError, IfUnknown};
+pub use step::{NAME_MAX_BYTES, STEP_RESULT_MAX_BYTES};
 
 /// Lines that one attempt may log; later ones are dropped, the last says so.
 pub const LOG_LINES_MAX: u32 = 10_000;
@@ -28,7 +49,6 @@ pub struct JobContext {
     pub(super) inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) record: Record,
     pub(super) held: Arc<Held>,
@@ -37,6 +57,19 @@ pub(super) struct Inner {
     pub(super) workspace_id: Option<Uuid>,
     pub(super) checkpoint: Option<serde_json::Value>,
     pub(super) logs: mpsc::Sender<Line>,
+    /// Failures that the record has counted before this attempt.
+    pub(super) attempts: u32,
+    /// The worker; none: nobody renews the lease, and Redis is not asked.
+    pub(super) shared: Option<Arc<Shared>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("held", &self.held)
+            .field("worker_id", &self.worker_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl JobContext {
@@ -91,7 +124,7 @@ impl JobContext {
         &self.inner.held.cancelled
     }
 
-    /// What the last committed step of an earlier attempt saved.
+    /// What the last checkpoint of an earlier attempt saved.
     pub fn checkpoint(&self) -> Option<&serde_json::Value> {
         self.inner.checkpoint.as_ref()
     }
@@ -128,57 +161,6 @@ impl JobContext {
             metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
         }
     }
-
-    /// Begins a step: a transaction that commits work of the handler together with the place to go
-    /// on from. Its first statement is the fence: if the job went elsewhere or is over, this fails
-    /// with [`JobError::LeaseLost`] and nothing was written. Until the commit nobody else can
-    /// restart, settle or cancel the job.
-    pub async fn begin_step(&self) -> Result<Step, JobError> {
-        let held = &self.inner.held;
-        let mut tx = self.inner.record.begin().await.map_err(step_error)?;
-        let is_held = start::fence(&mut tx, held.id, held.attempt, &self.inner.worker_id)
-            .await
-            .map_err(step_error)?;
-        if !is_held {
-            held.lost.cancel();
-            return Err(JobError::LeaseLost);
-        }
-        held.is_marked.store(true, Ordering::Relaxed);
-        Ok(Step {
-            tx,
-            context: self.clone(),
-        })
-    }
-}
-
-/// A step under way. Dropping it rolls back.
-#[derive(Debug)]
-pub struct Step {
-    tx: Tx,
-    context: JobContext,
-}
-
-impl Step {
-    pub fn tx(&mut self) -> &mut Tx {
-        &mut self.tx
-    }
-
-    /// Commits the step's work, the checkpoint and the progress: all or nothing. A job that was
-    /// interrupted any time later goes on from this checkpoint.
-    pub async fn commit(
-        mut self,
-        checkpoint: serde_json::Value,
-        mut progress: Progress,
-    ) -> Result<(), JobError> {
-        progress.message = storable(&progress.message);
-        let id = self.context.inner.held.id;
-        start::save_checkpoint(&mut self.tx, id, &checkpoint, &progress)
-            .await
-            .map_err(step_error)?;
-        self.tx.commit().await.map_err(step_error)?;
-        self.context.progress(progress);
-        Ok(())
-    }
 }
 
 /// A text that the record can hold: not too long, and without the one character that PostgreSQL
@@ -198,17 +180,5 @@ fn storable_json(value: serde_json::Value) -> serde_json::Value {
     match text.contains("\\u0000") {
         true => serde_json::Value::from(text.replace("\\u0000", "\u{fffd}")),
         false => value,
-    }
-}
-
-/// An error of the record inside a handler: a later attempt may succeed, unless the values are
-/// refused for good.
-fn step_error(error: RecordError) -> JobError {
-    match error {
-        RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(_)
-        | RecordError::Address(_)
-        | RecordError::Schema(_)
-        | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
     }
 }

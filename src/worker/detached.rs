@@ -28,8 +28,8 @@ pub struct Detached {
 impl JobContext {
     /// A context that no worker holds.
     ///
-    /// Steps are fenced and committed as ever; progress between them and log lines are dropped, and
-    /// no lease is renewed.
+    /// What it writes is fenced and committed as ever; progress in between and log lines are
+    /// dropped, and no lease is renewed.
     pub fn detached(job: Detached) -> Self {
         let (logs, _) = mpsc::channel(1);
         let (wire_id, queue) = (job.job_id.to_string(), QueueName::default());
@@ -51,6 +51,8 @@ impl JobContext {
             workspace_id: job.workspace_id,
             checkpoint: job.checkpoint,
             logs,
+            attempts: 0,
+            shared: None,
         };
         Self {
             inner: Arc::new(inner),

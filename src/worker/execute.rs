@@ -12,9 +12,11 @@ use super::confirm::confirm;
 use super::context::{Inner, JobContext};
 use super::events::WorkerEvent;
 use super::held::{ForgetOnPanic, Held, Phase};
+use super::log_writer::Line;
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
 use crate::reconcile;
+use crate::record::logs::{LogLevel, NewLog};
 use crate::record::start;
 use crate::settle::Ended;
 use crate::tasks::panic_text;
@@ -46,6 +48,8 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             workspace_id,
             checkpoint,
             logs: shared.logs.clone(),
+            attempts: rule.attempts,
+            shared: Some(shared.clone()),
         }),
     };
     if let Some(events) = shared.events() {
@@ -83,7 +87,14 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
     let was_run = held.runs();
     held.enter(Phase::Ended);
-    let ending = confirm(shared, held, ending).await;
+    let ending = match held.committed() {
+        // The job is over in the record: whatever happened after that can not change it.
+        Some(result) => {
+            note_afterthought(shared, held, result, &ending);
+            Some(Ending::Value(result.to_owned()))
+        }
+        None => confirm(shared, held, ending).await,
+    };
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
     let Some(outcome) = outcome else {
@@ -113,7 +124,11 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
         copy_logs(shared, held).await;
     }
     let told = shared.manners.is_some().then(|| ended.outcome.clone());
-    if let Err(error) = shared.settle.hand_over(ended).await {
+    let handed_over = match held.committed() {
+        Some(_) => shared.settle.hand_over_recorded(ended).await,
+        None => shared.settle.hand_over(ended).await,
+    };
+    if let Err(error) = handed_over {
         tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
         shared.held.remove(held.id, &held.token);
         return;
@@ -130,6 +145,33 @@ async fn copy_logs(shared: &Shared, held: &Held) {
     let copied = reconcile::copy_logs(&shared.record, &shared.broker, &held.queue, &job);
     if let Err(error) = copied.await {
         tracing::warn!(%error, job.id = %held.id, "the log that Redis has is not copied yet");
+    }
+}
+
+/// Says in the job's log what its handler did after its transaction had completed the job.
+fn note_afterthought(shared: &Shared, held: &Held, committed: &str, ending: &Ending) {
+    let what = match ending {
+        Ending::Value(result) if result == committed => return,
+        Ending::Value(_) => "returned another result".to_owned(),
+        Ending::Error(error) => format!("failed: {error}"),
+        Ending::Panic(why) => format!("panicked: {why}"),
+        Ending::Timeout(_) | Ending::Interrupted => "was still running".to_owned(),
+    };
+    let line = NewLog {
+        job_id: held.id,
+        attempt: held.attempt,
+        level: LogLevel::Warn,
+        message: format!("after its transaction had completed the job, the handler {what}")
+            .replace('\0', "\u{fffd}"),
+        metadata: None,
+    };
+    let line = Line {
+        log: line,
+        queue: held.queue.clone(),
+        wire_id: held.wire_id.clone(),
+    };
+    if shared.logs.try_send(line).is_err() {
+        metrics::counter!("bullwark_log_lines_dropped_total").increment(1);
     }
 }
 
@@ -180,7 +222,7 @@ async fn run_to_end(
         () = tokio::time::sleep(limit) => Ending::Timeout(limit),
     };
     held.cancelled.cancel();
-    // A handler that is done at this very moment, or commits its last step, may still say so.
+    // A handler that is done at this very moment, or commits its last work, may still say so.
     match tokio::time::timeout(GRACE, handler).await {
         Ok(Ok(Ok(result))) if !matches!(stopped, Ending::Error(_)) => Ending::Value(result),
         Ok(Err(panic)) if !matches!(stopped, Ending::Error(_)) => ending(Err(panic)),

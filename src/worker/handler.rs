@@ -20,8 +20,9 @@ pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
 
 /// The code of one job type.
 ///
-/// A handler runs at least once per job. What it writes inside [`JobContext::begin_step`] takes
-/// effect exactly once; everything else must be safe to repeat.
+/// A handler runs at least once per job. What it writes inside [`JobContext::transaction`],
+/// [`JobContext::step_in_tx`] or [`JobContext::begin_checkpoint`] takes effect exactly once;
+/// everything else must be safe to repeat.
 pub trait Handler: Send + Sync + 'static {
     /// The name that requests use.
     const TYPE: &'static str;
@@ -87,16 +88,21 @@ impl<H: Handler> Run for H {
             let payload: H::Payload = serde_json::from_str(&payload)
                 .map_err(|error| JobError::Permanent(format!("payload: {error}")))?;
             let output = Handler::run(&*self, ctx, payload).await?;
-            let result = serde_json::to_string(&output)
-                .map_err(|error| JobError::Permanent(format!("result: {error}")))?;
-            match result.len() {
-                0..=RESULT_MAX_BYTES => Ok(result),
-                bytes => Err(JobError::Permanent(format!(
-                    "result has {bytes} bytes, at most {RESULT_MAX_BYTES} are allowed"
-                ))),
-            }
+            result_text(&output)
         }
         .boxed()
+    }
+}
+
+/// A result as JSON text.
+pub(super) fn result_text(output: &impl Serialize) -> Result<String, JobError> {
+    let result = serde_json::to_string(output)
+        .map_err(|error| JobError::Permanent(format!("result: {error}")))?;
+    match result.len() {
+        0..=RESULT_MAX_BYTES => Ok(result),
+        bytes => Err(JobError::Permanent(format!(
+            "result has {bytes} bytes, at most {RESULT_MAX_BYTES} are allowed"
+        ))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,6 +45,10 @@ pub(super) struct Held {
     /// This worker has done with it.
     pub(super) gone: CancellationToken,
     verdict: OnceLock<Verdict>,
+    /// The result that a transaction of the handler has committed: the job is over in the record.
+    committed: OnceLock<String>,
+    /// One write of the handler at a time; made by the first.
+    turn: OnceLock<Arc<Semaphore>>,
 }
 
 /// How far a held job is.
@@ -83,6 +88,8 @@ impl Held {
             abort_reason: OnceLock::new(),
             gone: CancellationToken::new(),
             verdict: OnceLock::new(),
+            committed: OnceLock::new(),
+            turn: OnceLock::new(),
         }
     }
 
@@ -103,6 +110,19 @@ impl Held {
     /// What became of its outcome, once `gone`; none: it had none that counted.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.verdict.get().copied()
+    }
+
+    pub(super) fn committed(&self) -> Option<&str> {
+        self.committed.get().map(String::as_str)
+    }
+
+    pub(super) fn set_committed(&self, result: String) {
+        self.committed.set(result).ok();
+    }
+
+    pub(super) fn turn(&self) -> Arc<Semaphore> {
+        let first = || Arc::new(Semaphore::new(1));
+        self.turn.get_or_init(first).clone()
     }
 
     pub(super) fn in_phase(self, phase: Phase) -> Self {

@@ -50,7 +50,10 @@ use crate::settle::{Ended, Settle, Verdict};
 use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
 
-pub use context::{JobContext, LOG_LINES_MAX, Step};
+pub use context::{
+    CallError, Checkpoint, IfUnknown, JobContext, LOG_LINES_MAX, NAME_MAX_BYTES,
+    STEP_RESULT_MAX_BYTES,
+};
 pub use detached::Detached;
 pub use events::{Events, WorkerEvent};
 pub use handler::{Handler, Handlers, RESULT_MAX_BYTES};

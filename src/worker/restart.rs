@@ -86,7 +86,7 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
                 shared.jobs.spawn("job", run);
             }
         }
-        // A lock of the record lasts for a statement or a step: short, and no reason to put off.
+        // A lock of the record lasts for a statement or a write of a handler: short.
         if jobs.is_empty() && !locked.is_empty() {
             rounds += 1;
             tokio::time::sleep(LOCKED_PAUSE).await;

@@ -5,9 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod committed;
 mod crash_loop;
 mod frozen;
 mod killed;
+mod own_worker;
+mod snapshot;
 mod stage;
 mod storm;
 mod terminated;

@@ -4,27 +4,31 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bullwark::app::App;
+use bullwark::broker::BrokerState;
 use bullwark::config::{Config, Given};
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
-use bullwark::job::JobRequest;
+use bullwark::job::{JobRequest, JobType, QueueName};
 use bullwark::record::jobs::{self, FailureRow, JobRow};
 use bullwark::record::{Record, RecordOptions};
 use bullwark::stores::{Stores, StoresOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
 use uuid::Uuid;
 
+use crate::own_worker::{DATABASE, REDIS, UPKEEP};
+
 /// After so long a wait has failed.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Ten workers, each with all its connections, and some that are just being replaced.
 const CONNECTIONS_MAX: u32 = 400;
 
 pub(crate) struct Stage {
     pub(crate) app: App,
-    stores: Stores,
+    pub(crate) stores: Stores,
 }
 
 impl Stage {
@@ -66,24 +70,71 @@ impl Stage {
 
     /// Starts a worker process and returns once it says that it works.
     pub(crate) async fn worker(&self, arguments: &[&str]) -> Worker {
-        let mut child = self
-            .command("worker")
+        let mut command = self.command("worker");
+        command.arg("--json").args(arguments);
+        Worker::start(command).await
+    }
+
+    /// The same, with at most so much memory, in KiB.
+    pub(crate) async fn small_worker(&self, memory_kib: u32, arguments: &[&str]) -> Worker {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -v {memory_kib} && exec \"$0\" \"$@\"");
+        let worker = self.command("worker");
+        command
+            .args(["-c", &limited])
+            .arg(worker.as_std().get_program())
+            .args(worker.as_std().get_args())
             .arg("--json")
             .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Worker::start(command).await
+    }
+
+    /// Makes ready for jobs of [`crate::own_worker`].
+    pub(crate) async fn serve_writes(&self) {
+        let mut types = self.app.enqueue.types();
+        types.add(JobType::new("write", json!(true)).unwrap());
+        self.app.enqueue.set_types(types);
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::raw_sql("CREATE TABLE effects (job_id uuid, name text)")
+            .execute(tx.connection())
+            .await
             .unwrap();
-        let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        let read = tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line);
-        within("the worker's first words", read).await.unwrap();
-        let words: Value = serde_json::from_str(&line).unwrap();
-        Worker {
-            id: words["worker"].as_str().unwrap().to_owned(),
-            pid: Pid::from_raw(child.id().unwrap() as i32),
-            child,
+        tx.commit().await.unwrap();
+    }
+
+    /// A worker process for such jobs, which may also do the duties of upkeep.
+    pub(crate) async fn own_worker(&self, has_upkeep: bool) -> Worker {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "own_worker::worker_process", "--nocapture"])
+            .env(DATABASE, &self.stores.database_url)
+            .env(REDIS, &self.stores.redis_url)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if has_upkeep {
+            command.env(UPKEEP, "1");
         }
+        Worker::start(command).await
+    }
+
+    /// How often a job took this effect.
+    pub(crate) async fn effects(&self, id: Uuid, name: &str) -> i64 {
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM effects WHERE job_id = $1 AND name = $2")
+            .bind(id)
+            .bind(name)
+            .fetch_one(tx.connection())
+            .await
+            .unwrap()
+    }
+
+    /// The state of a job in Redis.
+    pub(crate) async fn state(&self, id: Uuid) -> Option<BrokerState> {
+        let ids = [id.to_string()];
+        let states = self.app.broker.states(&QueueName::default(), &ids).await;
+        states.unwrap()[0]
     }
 
     /// What `bullwark verify --json` says, and whether it ended with 0.
@@ -176,9 +227,48 @@ pub(crate) struct Worker {
     pub(crate) id: String,
     pid: Pid,
     child: Child,
+    words: BufReader<ChildStdout>,
 }
 
 impl Worker {
+    async fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut words = BufReader::new(child.stdout.take().unwrap());
+        let id = within("the worker's first words", async {
+            loop {
+                let mut line = String::new();
+                assert_ne!(words.read_line(&mut line).await.unwrap(), 0, "it has ended");
+                if let Ok(Value::Object(said)) = serde_json::from_str(&line) {
+                    return said["worker"].as_str().unwrap().to_owned();
+                }
+            }
+        });
+        Self {
+            id: id.await,
+            pid: Pid::from_raw(child.id().unwrap() as i32),
+            child,
+            words,
+        }
+    }
+
+    /// SIGTERM, and what it said until its end, which must be a good one: objects, one a line.
+    pub(crate) async fn stop_and_listen(mut self) -> Vec<Value> {
+        self.signal(Signal::SIGTERM);
+        let mut said = String::new();
+        within("all its words", self.words.read_to_string(&mut said))
+            .await
+            .unwrap();
+        assert_eq!(self.end().await, Some(0));
+        let objects = said
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        objects.filter(Value::is_object).collect()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid, signal).unwrap();
     }

@@ -198,6 +198,11 @@ impl Tenants {
                 "INSERT INTO job_logs (job_id, log_level, message) SELECT id, 'info', '' FROM jobs;
                  INSERT INTO job_failures (job_id, attempt, outcome)
                    SELECT id, 1, 'failed' FROM jobs;
+                 INSERT INTO job_steps (job_id, name, result, attempt)
+                   SELECT id, 'first', '1', 1 FROM jobs;
+                 INSERT INTO job_effects (job_id, key, idempotency_key, fingerprint, call_id,
+                     attempt)
+                   SELECT id, 'mail', '', '', gen_random_uuid(), 1 FROM jobs;
                  INSERT INTO jobs (job_type, payload) VALUES ('noop', '{}')"
                     .into(),
             )
@@ -248,12 +253,21 @@ async fn a_member_sees_what_is_of_his_workspace_and_nothing_else() {
         "SELECT workspace_id FROM jobs",
         "SELECT j.workspace_id FROM job_logs l JOIN jobs j ON j.id = l.job_id",
         "SELECT j.workspace_id FROM job_failures f JOIN jobs j ON j.id = f.job_id",
+        "SELECT j.workspace_id FROM job_steps s JOIN jobs j ON j.id = s.job_id",
+        "SELECT j.workspace_id FROM job_effects e JOIN jobs j ON j.id = e.job_id",
         "SELECT workspace_id FROM workspace_members",
         "SELECT id FROM workspaces",
     ] {
         assert_eq!(ids_in(&mut member, sql).await, [tenants.mine], "{sql}");
     }
-    for table in ["jobs", "job_logs", "job_failures"] {
+    let of_jobs = [
+        "jobs",
+        "job_logs",
+        "job_failures",
+        "job_steps",
+        "job_effects",
+    ];
+    for table in of_jobs {
         let count = ids_in(
             &mut member,
             &format!("SELECT gen_random_uuid() FROM {table}"),
@@ -262,13 +276,7 @@ async fn a_member_sees_what_is_of_his_workspace_and_nothing_else() {
         assert_eq!(count.len(), 1, "{table}");
     }
     let mut stranger = tenants.requests_of(Uuid::now_v7()).await;
-    for table in [
-        "jobs",
-        "job_logs",
-        "job_failures",
-        "workspace_members",
-        "workspaces",
-    ] {
+    for table in of_jobs.iter().chain(&["workspace_members", "workspaces"]) {
         let sql = format!("SELECT gen_random_uuid() FROM {table}");
         assert!(ids_in(&mut stranger, &sql).await.is_empty(), "{table}");
     }
@@ -293,6 +301,8 @@ async fn a_member_adds_jobs_to_his_workspace_only_and_changes_none() {
     for sql in [
         "UPDATE jobs SET status = 'completed'",
         "DELETE FROM jobs",
+        "UPDATE job_steps SET result = '2'",
+        "DELETE FROM job_effects",
         "UPDATE workspace_members SET role = 'owner'",
         "DELETE FROM workspace_members",
         "INSERT INTO workspaces (name) VALUES ('x')",

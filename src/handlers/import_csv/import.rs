@@ -58,17 +58,17 @@ impl Import<'_> {
             delimiter: prepared.dialect.delimiter_name(),
             header_mapping: header_mapping(self.payload.entity_type, prepared),
         };
-        let mut step = self.ctx.begin_step().await?;
-        imports::start(step.tx(), &import)
+        let mut begun = self.ctx.begin_checkpoint().await?;
+        imports::start(begun.tx(), &import)
             .await
             .map_err(record_error)?;
-        let same_file = imports::find_same_file(step.tx(), &import)
+        let same_file = imports::find_same_file(begun.tx(), &import)
             .await
             .map_err(record_error)?;
-        self.counts = imports::counts(step.tx(), import.id)
+        self.counts = imports::counts(begun.tx(), import.id)
             .await
             .map_err(record_error)?;
-        step.commit(json!(from), self.progress(0)).await?;
+        begun.commit(json!(from), self.progress(0)).await?;
         let metadata = json!({
             "rows": prepared.census.rows, "bytes": prepared.bytes, "sha256": prepared.sha256,
             "encoding": prepared.text.encoding, "delimiter": prepared.dialect.delimiter_name(),
@@ -165,22 +165,22 @@ impl Import<'_> {
         work: &Work,
         checkpoint: &Checkpoint,
     ) -> Result<(), JobError> {
-        let mut step = self.ctx.begin_step().await?;
+        let mut begun = self.ctx.begin_checkpoint().await?;
         let mut shown = 0;
         let on_batch = |rows: usize| {
             shown += rows as u64;
             self.ctx.progress(self.progress(shown));
         };
-        import_chunk::apply(step.tx(), options, &work.chunk, on_batch)
+        import_chunk::apply(begun.tx(), options, &work.chunk, on_batch)
             .await
             .map_err(record_error)?;
         // Read back instead of added up: a chunk whose commit went through unseen is not counted
         // twice.
-        let counts = imports::counts(step.tx(), options.import_id)
+        let counts = imports::counts(begun.tx(), options.import_id)
             .await
             .map_err(record_error)?;
         let before = std::mem::replace(&mut self.counts, counts);
-        let committed = step.commit(json!(checkpoint), self.progress(0)).await;
+        let committed = begun.commit(json!(checkpoint), self.progress(0)).await;
         if committed.is_err() {
             self.counts = before;
         }
@@ -221,9 +221,9 @@ impl Import<'_> {
 
     /// Why the attempt stops before the end. A shutdown or a time limit only interrupts it: the
     /// next one goes on behind the last chunk, and if this one got anywhere it spends no retry.
-    /// When the job was cancelled, the fence of the next step would say so; ask it here.
+    /// When the job was cancelled, the fence of the next checkpoint would say so; ask it here.
     async fn interrupted(&self, at: &Checkpoint) -> JobError {
-        if let Err(JobError::LeaseLost) = self.ctx.begin_step().await {
+        if let Err(JobError::LeaseLost) = self.ctx.begin_checkpoint().await {
             return JobError::LeaseLost;
         }
         let row = at.position.row;
@@ -241,15 +241,17 @@ impl Import<'_> {
         end: &Checkpoint,
         report: Option<&str>,
     ) -> Result<(), JobError> {
-        let mut step = self.ctx.begin_step().await?;
+        let mut begun = self.ctx.begin_checkpoint().await?;
         let id = self.ctx.job_id();
-        self.counts = imports::counts(step.tx(), id).await.map_err(record_error)?;
+        self.counts = imports::counts(begun.tx(), id)
+            .await
+            .map_err(record_error)?;
         let status = summary::status_of(&self.counts);
-        imports::finish(step.tx(), id, status, &json!(end.warnings), report)
+        imports::finish(begun.tx(), id, status, &json!(end.warnings), report)
             .await
             .map_err(record_error)?;
         let mut progress = self.progress(0);
         progress.message = format!("Processed {} rows", self.counts.processed);
-        step.commit(json!(end), progress).await
+        begun.commit(json!(end), progress).await
     }
 }

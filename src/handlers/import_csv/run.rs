@@ -62,20 +62,20 @@ pub(super) async fn run(
 
 /// Says of the import, if it had begun, that it will not go on.
 async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
-    let mut step = ctx.begin_step().await?;
+    let mut begun = ctx.begin_checkpoint().await?;
     let id = ctx.job_id();
-    if let Some(counts) = imports::find_counts(step.tx(), id)
+    if let Some(counts) = imports::find_counts(begun.tx(), id)
         .await
         .map_err(record_error)?
     {
-        imports::finish(step.tx(), id, ImportStatus::Failed, &json!({}), None)
+        imports::finish(begun.tx(), id, ImportStatus::Failed, &json!({}), None)
             .await
             .map_err(record_error)?;
         let (total, processed) = (counts.total.unsigned_abs(), counts.processed.unsigned_abs());
         let message = format!("stopped behind row {processed} of {total}");
         let progress = Progress::new(total, processed, counts.failed.unsigned_abs(), message);
         let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-        step.commit(checkpoint, progress).await?;
+        begun.commit(checkpoint, progress).await?;
     }
     Ok(())
 }

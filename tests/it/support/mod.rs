@@ -7,6 +7,7 @@
 //!
 //! Tests that stop, kill or flush a server start a pair of their own: [`own_stores`].
 
+pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::path::Path;
@@ -98,6 +99,11 @@ impl Sandbox {
             database_url: database_url(stores, &database),
             database,
         }
+    }
+
+    /// The name of its database.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
     }
 
     /// A small pool on this test's database.

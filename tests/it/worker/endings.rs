@@ -188,7 +188,7 @@ async fn a_type_without_handler_fails_and_names_the_known_ones() {
     let error = rig.until(id, "dead_letter").await.error_message.unwrap();
     assert_eq!(
         error,
-        "this worker has no handler for `unserved`; it has: scripted"
+        "this worker has no handler for `unserved`; it has: coded, scripted"
     );
     worker.stop().await;
     rig.close().await;

@@ -2,6 +2,8 @@
 //! worker stops, and what outages cost.
 
 mod claims;
+mod coded;
+mod effects;
 mod endings;
 mod foreign;
 mod outages;
@@ -11,4 +13,7 @@ mod rig;
 mod script;
 mod shutdown;
 mod steering;
+mod steps;
+mod transactions;
 mod writes;
+mod zombies;

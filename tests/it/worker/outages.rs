@@ -220,11 +220,11 @@ async fn a_job_that_redis_forgot_while_it_ran_is_settled_all_the_same() {
     let mut stores = own_stores().await;
     let rig = Rig::on_stores(&stores).await.with_upkeep();
     let worker = rig.work(|options| options.lease = Duration::from_secs(1));
-    let step = Act::Step {
+    let saved = Act::Checkpoint {
         checkpoint: json!(1),
         fails: false,
     };
-    let acts = [wait("go"), step, succeed(json!("kept"))];
+    let acts = [wait("go"), saved, succeed(json!("kept"))];
     let id = rig.enqueue(scripted("a", &[&acts])).await;
     rig.probe.starts(1).await;
     rig.until(id, "processing").await;

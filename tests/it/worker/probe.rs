@@ -24,8 +24,8 @@ pub(crate) enum What {
     },
     /// It was told to stop.
     Told,
-    /// What a step answered.
-    Stepped(Result<(), JobError>),
+    /// What a write answered.
+    Wrote(Result<(), JobError>),
     /// The handler is gone: returned, or was dropped.
     Gone,
 }
@@ -86,7 +86,7 @@ impl Probe {
             match note.what {
                 What::Started { .. } => now += 1,
                 What::Gone => now -= 1,
-                What::Told | What::Stepped(_) => {}
+                What::Told | What::Wrote(_) => {}
             }
             most = most.max(now);
         }
@@ -133,7 +133,7 @@ impl Probe {
             .await;
     }
 
-    pub(super) async fn passed(&self, gate: &str) {
+    pub(crate) async fn passed(&self, gate: &str) {
         let mut changed = self.changed.subscribe();
         while !self.gates.lock().unwrap().contains(gate) {
             changed.changed().await.unwrap();

@@ -21,9 +21,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::coded::{Coded, Codes};
 use super::probe::Probe;
 use super::script::Scripted;
-use crate::support::Sandbox;
+use crate::support::proxy::Proxy;
+use crate::support::{Sandbox, shared_stores};
 
 /// After so long a wait has failed. Far longer than anything here takes on an idle machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -35,6 +37,7 @@ pub(crate) const UNSERVED: &str = "unserved";
 pub(crate) struct Rig {
     pub(crate) app: App,
     pub(crate) probe: Arc<Probe>,
+    pub(crate) codes: Arc<Codes>,
     upkeep: Tasks,
     working: Tasks,
     _sandbox: Option<Sandbox>,
@@ -47,6 +50,20 @@ impl Rig {
         let (database, redis) = (sandbox.database_url.clone(), sandbox.redis_url.clone());
         let prefix = sandbox.prefix.clone();
         Self::on(database, redis, prefix, Some(sandbox)).await
+    }
+
+    /// On the shared stores, with a proxy before the record.
+    pub(crate) async fn behind_proxy() -> (Self, Arc<Proxy>) {
+        let sandbox = Sandbox::new().await;
+        let (redis, prefix) = (sandbox.redis_url.clone(), sandbox.prefix.clone());
+        let (start, place) = shared_stores().await.database_url.split_once('@').unwrap();
+        let (upstream, _) = place.split_once('/').unwrap();
+        let proxy = Arc::new(Proxy::before(upstream).await);
+        let database = format!("{start}@{}/{}", proxy.address, sandbox.database());
+        (
+            Self::on(database, redis, prefix, Some(sandbox)).await,
+            proxy,
+        )
     }
 
     /// On stores that the test may kill.
@@ -73,10 +90,13 @@ impl Rig {
         let probe = Arc::new(Probe::default());
         let mut handlers = Handlers::default();
         handlers.add(Scripted(probe.clone()));
+        let codes = Arc::new(Codes::default());
+        handlers.add(Coded(codes.clone()));
         let app = App::connect(config, handlers).await.unwrap();
         let rig = Self {
             app,
             probe,
+            codes,
             upkeep: Tasks::new(),
             working: Tasks::new(),
             _sandbox: s,
@@ -222,6 +242,16 @@ impl Rig {
         let mut tx = self.app.record.begin().await.unwrap();
         sqlx::query_scalar("SELECT count(*) FROM effects WHERE name = $1")
             .bind(name)
+            .fetch_one(tx.connection())
+            .await
+            .unwrap()
+    }
+
+    /// A number, by a statement that takes the job's id.
+    pub(crate) async fn count(&self, statement: &'static str, id: Uuid) -> i64 {
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::query_scalar(statement)
+            .bind(id)
             .fetch_one(tx.connection())
             .await
             .unwrap()

@@ -62,9 +62,9 @@ pub(crate) enum Act {
         gate: String,
         message: String,
     },
-    /// Writes the job's name into `effects` and saves the checkpoint, in one step. Fails after the
+    /// Writes the job's name into `effects` and saves the checkpoint, both or none. Fails after the
     /// write, before the commit, when told so.
-    Step {
+    Checkpoint {
         checkpoint: Value,
         fails: bool,
     },
@@ -177,10 +177,10 @@ async fn perform(
             }
             return None;
         }
-        Act::Step { checkpoint, fails } => {
-            let stepped = step(ctx, &run.name, checkpoint, *fails).await;
-            probe.note(&run.name, run.attempt, What::Stepped(stepped.clone()));
-            match stepped {
+        Act::Checkpoint { checkpoint, fails } => {
+            let wrote = save(ctx, &run.name, checkpoint, *fails).await;
+            probe.note(&run.name, run.attempt, What::Wrote(wrote.clone()));
+            match wrote {
                 Ok(()) => return None,
                 Err(error) => error,
             }
@@ -193,11 +193,11 @@ fn with_nul(value: &Value) -> Value {
     serde_json::from_str(&value.to_string().replace('␀', "\\u0000")).unwrap()
 }
 
-async fn step(ctx: &JobContext, name: &str, at: &Value, fails: bool) -> Result<(), JobError> {
-    let mut step = ctx.begin_step().await?;
+async fn save(ctx: &JobContext, name: &str, at: &Value, fails: bool) -> Result<(), JobError> {
+    let mut begun = ctx.begin_checkpoint().await?;
     sqlx::query("INSERT INTO effects VALUES ($1)")
         .bind(name)
-        .execute(step.tx().connection())
+        .execute(begun.tx().connection())
         .await
         .map_err(JobError::retry)?;
     if fails {
@@ -205,7 +205,8 @@ async fn step(ctx: &JobContext, name: &str, at: &Value, fails: bool) -> Result<(
             "between the effect and the commit".to_owned(),
         ));
     }
-    step.commit(at.clone(), Progress::new(2, 1, 0, "half"))
+    begun
+        .commit(at.clone(), Progress::new(2, 1, 0, "half"))
         .await
 }
 

@@ -20,8 +20,8 @@ fn log(lines: u32, message: &str, metadata: Value) -> Act {
     }
 }
 
-fn step(checkpoint: Value) -> Act {
-    Act::Step {
+fn checkpoint(checkpoint: Value) -> Act {
+    Act::Checkpoint {
         checkpoint,
         fails: false,
     }
@@ -164,16 +164,16 @@ async fn one_message_has_a_largest_size() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_step_and_its_checkpoint_are_one_and_the_next_attempt_goes_on_from_there() {
+async fn work_and_its_checkpoint_are_one_and_the_next_attempt_goes_on_from_there() {
     let rig = Rig::new().await;
     let worker = rig.work(|_| {});
-    let torn = Act::Step {
+    let torn = Act::Checkpoint {
         checkpoint: json!({ "at": 2 }),
         fails: true,
     };
     let runs: [&[Act]; 2] = [
-        &[step(json!({ "at": 1 })), torn],
-        &[step(json!({ "at": 2 }))],
+        &[checkpoint(json!({ "at": 1 })), torn],
+        &[checkpoint(json!({ "at": 2 }))],
     ];
     let id = rig.enqueue(scripted("a", &runs)).await;
     rig.until(id, "completed").await;
@@ -183,11 +183,11 @@ async fn a_step_and_its_checkpoint_are_one_and_the_next_attempt_goes_on_from_the
         .into_iter()
         .filter_map(|note| match note.what {
             What::Started { checkpoint } => Some(checkpoint),
-            What::Told | What::Stepped(_) | What::Gone => None,
+            What::Told | What::Wrote(_) | What::Gone => None,
         })
         .collect();
     assert_eq!(checkpoints, [None, Some(json!({ "at": 1 }))]);
-    assert_eq!(rig.effects("a").await, 2, "the torn step had no effect");
+    assert_eq!(rig.effects("a").await, 2, "the torn one had no effect");
     worker.stop().await;
     rig.close().await;
 }
@@ -199,7 +199,7 @@ async fn a_cancelled_job_stops_and_writes_nothing_more() {
     let late = [
         stubborn("late"),
         log(1, "too late", Value::Null),
-        step(json!("too late")),
+        checkpoint(json!("too late")),
     ];
     let id = rig.enqueue(scripted("a", &[&late])).await;
     rig.probe.starts(1).await;
@@ -210,11 +210,11 @@ async fn a_cancelled_job_stops_and_writes_nothing_more() {
     assert_eq!(cancelled, [id]);
     rig.probe.saw("a", |what| *what == What::Told).await;
     rig.probe.open("late");
-    let stepped = rig
+    let wrote = rig
         .probe
-        .saw("a", |what| matches!(what, What::Stepped(_)))
+        .saw("a", |what| matches!(what, What::Wrote(_)))
         .await;
-    assert_eq!(stepped.what, What::Stepped(Err(JobError::LeaseLost)));
+    assert_eq!(wrote.what, What::Wrote(Err(JobError::LeaseLost)));
     worker.stop().await;
     let job = rig.job(id).await;
     assert_eq!(job.status, "cancelled");
@@ -233,7 +233,7 @@ async fn a_replaced_attempt_writes_nothing() {
     let old = [
         stubborn("late"),
         log(1, "too late", Value::Null),
-        step(json!("too late")),
+        checkpoint(json!("too late")),
     ];
     let id = rig.enqueue(scripted("a", &[&old, &[wait("new")]])).await;
     rig.probe.starts(1).await;
@@ -242,11 +242,11 @@ async fn a_replaced_attempt_writes_nothing() {
     rig.sql("UPDATE jobs SET attempt = 2, worker_id = 'another'")
         .await;
     rig.probe.open("late");
-    let stepped = rig
+    let wrote = rig
         .probe
-        .saw("a", |what| matches!(what, What::Stepped(_)))
+        .saw("a", |what| matches!(what, What::Wrote(_)))
         .await;
-    assert_eq!(stepped.what, What::Stepped(Err(JobError::LeaseLost)));
+    assert_eq!(wrote.what, What::Wrote(Err(JobError::LeaseLost)));
     // Nobody else is there, so it is rescued and runs again.
     rig.probe.starts_named("a", 2).await;
     rig.probe.open("new");

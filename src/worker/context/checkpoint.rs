@@ -1,0 +1,49 @@
+//! Work of a handler, committed together with the place where the next attempt goes on.
+
+use super::write::{Fenced, write_error};
+use super::{JobContext, storable};
+use crate::job::{JobError, Progress};
+use crate::record::{Tx, start};
+
+impl JobContext {
+    /// Begins a checkpoint: a transaction that commits work of the handler together with the place
+    /// to go on from. Its first statement is the fence: if the job went elsewhere or is over, this
+    /// fails with [`JobError::LeaseLost`] and nothing was written. Until the commit nobody else can
+    /// restart, settle or cancel the job.
+    pub async fn begin_checkpoint(&self) -> Result<Checkpoint, JobError> {
+        Ok(Checkpoint {
+            fenced: self.begin_fenced().await?,
+            context: self.clone(),
+        })
+    }
+}
+
+/// A checkpoint under way. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Checkpoint {
+    fenced: Fenced,
+    context: JobContext,
+}
+
+impl Checkpoint {
+    pub fn tx(&mut self) -> &mut Tx {
+        &mut self.fenced.tx
+    }
+
+    /// Commits the work, the place to go on from and the progress: all or nothing. A job that was
+    /// interrupted any time later goes on from this checkpoint.
+    pub async fn commit(
+        mut self,
+        checkpoint: serde_json::Value,
+        mut progress: Progress,
+    ) -> Result<(), JobError> {
+        progress.message = storable(&progress.message);
+        let id = self.context.inner.held.id;
+        start::save_checkpoint(&mut self.fenced.tx, id, &checkpoint, &progress)
+            .await
+            .map_err(write_error)?;
+        self.fenced.commit().await.map_err(write_error)?;
+        self.context.progress(progress);
+        Ok(())
+    }
+}
