@@ -56,23 +56,22 @@ impl Broker {
         Ok(u64::try_from(rows).ok())
     }
 
-    /// Appends rows to the logs of jobs, `(id, row)`, of which the newest `keep` stay unless the
-    /// job's own options say how many. Answers how many were appended: none to a job that is gone.
+    /// Appends rows to the logs of jobs, `(id, row, keep)`, of which the newest `keep` stay unless
+    /// the job's own options say how many; none: all. Answers how many were appended: none to a job that is gone.
     ///
     /// Not safe to repeat: if the reply is lost, the rows may be there.
     pub async fn add_logs(
         &self,
         queue: &QueueName,
-        rows: &[(String, String)],
-        keep: u32,
+        rows: &[(String, String, Option<u32>)],
     ) -> Result<u64, BrokerError> {
         let keys = self.keys(queue);
         let mut appended = 0;
-        for batch in batches(rows, |(_, row)| row.len()) {
+        for batch in batches(rows, |(_, row, _)| row.len()) {
             let mut call = ScriptCall::new(ScriptId::AddLogs, []);
-            call.arg(keys.job_prefix()).arg(keep);
-            for (id, row) in batch {
-                call.arg(id).arg(row);
+            call.arg(keys.job_prefix());
+            for (id, row, keep) in batch {
+                call.arg(id).arg(row).number_or_empty(keep.map(i64::from));
             }
             appended += self
                 .connections
@@ -141,8 +140,11 @@ impl Broker {
         pipeline.atomic();
         pipeline.cmd("LRANGE").arg(&logs).arg(first).arg(last);
         pipeline.cmd("LLEN").arg(&logs);
-        let (mut rows, total): (Vec<String>, u64) =
+        // Bytes: a client may have written what is no text.
+        let (rows, total): (Vec<Vec<u8>>, u64) =
             self.connections.pipeline("logs", &pipeline).await?;
+        let text = |row: &Vec<u8>| String::from_utf8_lossy(row).into_owned();
+        let mut rows: Vec<String> = rows.iter().map(text).collect();
         if order == Order::Descending {
             rows.reverse();
         }

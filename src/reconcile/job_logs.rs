@@ -6,22 +6,24 @@
 //!
 //! * if the log still has everything, what comes after as many rows as were copied is new;
 //! * if it was cut, what comes after the last place where the newest copied rows stand is new. Where
-//!   equal rows repeat, that place is the last of several: rather none than two.
+//!   equal rows repeat, that place is the last of several: rather none than two;
+//! * if Redis lost the end of the log, what comes after the last copied row that is still there is new.
 //!
 //! The place is written with the rows, under a lock that is taken before Redis is read: two copiers,
 //! or a process that dies anywhere, change nothing. Rows that Bullwark's own workers show there are
-//! passed over: they came from `job_logs`. A job that is deleted with its end (`removeOnComplete`)
+//! passed over: they came from `job_logs`, and are known by their first word, which nobody else should
+//! begin a row with. A job that is deleted with its end (`removeOnComplete`)
 //! takes its log along before anybody can look, unless Bullwark forwarded it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ReconcileError;
+use super::halves::{Halves, passed_over};
 use crate::broker::{Broker, LIST_MAX, OWN_LOG_ROW, Order};
 use crate::job::QueueName;
+use crate::record::Record;
 use crate::record::log_copies::{self, Copied};
-use crate::record::{Record, RecordError};
 
 /// The most rows of a job that are looked at: its newest.
 const ROWS_MAX: usize = 10_000;
@@ -31,8 +33,27 @@ const ROW_MAX_BYTES: usize = 8 * 1024;
 const REMEMBERED: usize = 20;
 
 /// Copies what is new in the logs of these jobs, given with their ids on the wire. Returns how many
-/// rows. One job that can not be copied keeps no other one from it.
+/// rows. A log that a store refuses is passed over: it must not hold up its job, nor any other.
 pub async fn copy_logs(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    jobs: &[(Uuid, String)],
+) -> Result<u64, ReconcileError> {
+    let mut copied = 0;
+    let mut halves = Halves::of(jobs);
+    while let Some(part) = halves.next() {
+        let done = copy_part(record, broker, queue, part).await;
+        let done = halves.judge(part, done, |(_, wire_id), error| {
+            passed_over(queue.as_str(), wire_id, error);
+        })?;
+        copied += done.unwrap_or_default();
+    }
+    metrics::counter!("bullwark_log_rows_copied_total").increment(copied);
+    Ok(copied)
+}
+
+async fn copy_part(
     record: &Record,
     broker: &Broker,
     queue: &QueueName,
@@ -42,17 +63,10 @@ pub async fn copy_logs(
     let lengths = broker.log_lengths(queue, &ids).await?;
     let mut copied = 0;
     for ((id, wire_id), length) in jobs.iter().zip(lengths) {
-        if length == 0 {
-            continue;
-        }
-        match copy(record, broker, queue, *id, wire_id).await {
-            Err(ReconcileError::Record(error @ RecordError::Refused { .. })) => {
-                tracing::error!(job.id = %id, %error, "the log of a job can not be copied");
-            }
-            rows => copied += rows?,
+        if length > 0 {
+            copied += copy(record, broker, queue, *id, wire_id).await?;
         }
     }
-    metrics::counter!("bullwark_log_rows_copied_total").increment(copied);
     Ok(copied)
 }
 
@@ -120,35 +134,35 @@ async fn read(
 
 /// The position of the first row that was not copied.
 fn first_new(before: &Copied, rows: &[i64], is_whole: bool) -> usize {
+    let newest = before.newest.as_slice();
     let copied = usize::try_from(before.copied).unwrap_or(usize::MAX);
-    if is_whole && stands_before(&before.newest, rows, copied) {
+    if is_whole && copied <= rows.len() && end_alike(newest, &rows[..copied]) {
         return copied;
     }
-    let cut = (1..=rows.len())
-        .rev()
-        .find(|place| stands_before(&before.newest, rows, *place));
-    match (cut, rows.last()) {
-        (Some(place), _) => place,
-        // An older state of the log, in a Redis that was put back.
-        (None, Some(last)) if before.newest.contains(last) => rows.len(),
-        (None, _) => 0,
-    }
+    let places = || (1..=rows.len()).rev();
+    let cut = places().find(|place| end_alike(newest, &rows[..*place]));
+    let lost = || {
+        let is_known = |place: &usize| {
+            (1..newest.len()).any(|known| end_alike(&newest[..known], &rows[..*place]))
+        };
+        places().find(is_known)
+    };
+    cut.or_else(lost).unwrap_or_default()
 }
 
-/// Whether the newest copied rows are those before this place, as far as the log goes back.
-fn stands_before(newest: &[i64], rows: &[i64], place: usize) -> bool {
-    if place > rows.len() || (newest.is_empty() && place > 0) {
-        return false;
-    }
-    let count = newest.len().min(place);
-    newest[newest.len() - count..] == rows[place - count..place]
+/// Whether these end with the same rows, as far back as both go.
+fn end_alike(newest: &[i64], rows: &[i64]) -> bool {
+    let count = newest.len().min(rows.len());
+    (count > 0 || rows.is_empty()) && newest.ends_with(&rows[rows.len() - count..])
 }
 
-/// The same for the same row in every process of this version; kept only to know rows again.
+/// The same for the same row in every process and version: it is kept.
 fn hash(row: &str) -> i64 {
-    let mut hasher = DefaultHasher::new();
-    row.hash(&mut hasher);
-    hasher.finish() as i64
+    let digest = Sha256::digest(row.as_bytes());
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |hash, byte| (hash << 8) | i64::from(*byte))
 }
 
 /// A text that the record can hold.
@@ -167,6 +181,11 @@ mod tests {
             newest: copied[copied.len().saturating_sub(REMEMBERED)..].to_vec(),
         };
         first_new(&before, rows, true)
+    }
+
+    #[test]
+    fn a_row_is_known_by_the_begin_of_its_sha_256() {
+        assert_eq!(hash("abc") as u64, 0xba78_16bf_8f01_cfea); // FIPS 180-2, appendix B.1
     }
 
     #[test]
@@ -197,5 +216,15 @@ mod tests {
     fn an_older_state_of_a_log_brings_nothing() {
         assert_eq!(after(&[1, 2, 3, 4], &[1, 2]), 2);
         assert_eq!(after(&[1, 2, 3, 4], &[1, 2, 3]), 3);
+        assert_eq!(
+            after(&[1, 2, 3, 4], &[1, 2, 5]),
+            2,
+            "and what came since is new"
+        );
+        assert_eq!(
+            after(&[1, 2, 3], &[3, 1]),
+            1,
+            "a row that was said before is new"
+        );
     }
 }

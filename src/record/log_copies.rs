@@ -43,8 +43,10 @@ pub async fn write(
     for (part, rows) in rows.chunks(LOG_BATCH_MAX).enumerate() {
         sqlx::query(
             "INSERT INTO job_logs (job_id, log_level, message, created_at)
-             SELECT $1, 'info', u.message, now() + ($3 + u.n) * interval '1 microsecond'
-             FROM unnest($2::text[]) WITH ORDINALITY AS u (message, n)",
+             SELECT $1, 'info', u.message, t.at + ($3 + u.n) * interval '1 microsecond'
+             -- The time after the lock: whoever waited for it comes later.
+             FROM (SELECT clock_timestamp() AS at) t,
+               unnest($2::text[]) WITH ORDINALITY AS u (message, n)",
         )
         .bind(job_id)
         .bind(rows)

@@ -21,6 +21,8 @@ use crate::record::start;
 use crate::settle::Ended;
 use crate::tasks::panic_text;
 
+/// How long an outcome waits for what was logged in Redis.
+const LOGS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a handler that was told to stop may take to do so, before it is dropped.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -143,8 +145,10 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
 async fn copy_logs(shared: &Shared, held: &Held) {
     let job = [(held.id, held.wire_id.clone())];
     let copied = reconcile::copy_logs(&shared.record, &shared.broker, &held.queue, &job);
-    if let Err(error) = copied.await {
-        tracing::warn!(%error, job.id = %held.id, "the log that Redis has is not copied yet");
+    match tokio::time::timeout(LOGS_PATIENCE, copied).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, job.id = %held.id, "its log is not copied"),
+        Err(_) => tracing::warn!(job.id = %held.id, "its log is not copied: it took too long"),
     }
 }
 

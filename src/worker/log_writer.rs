@@ -23,7 +23,7 @@ pub(super) const LINES_MAX: usize = 10_000;
 const COLLECT: Duration = Duration::from_millis(100);
 /// The pause after an error.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Lines of a job that Redis keeps, unless the job's options say how many.
+/// Lines of a job of ours that Redis keeps.
 const SHOWN_MAX: u32 = 1000;
 
 /// A line, and where its job is in Redis.
@@ -119,13 +119,16 @@ impl LogWriter {
 
 /// Shows lines in Redis, under the names of their jobs there.
 async fn show(broker: &Broker, lines: impl Iterator<Item = &Line>) {
-    let mut queues: HashMap<&QueueName, Vec<(String, String)>> = HashMap::new();
+    let mut queues: HashMap<&QueueName, Vec<_>> = HashMap::new();
     for line in lines {
-        let row = (line.wire_id.clone(), row(&line.log));
+        // A client's job keeps as many as its client said.
+        let is_own = line.wire_id == line.log.job_id.to_string();
+        let keep = is_own.then_some(SHOWN_MAX);
+        let row = (line.wire_id.clone(), row(&line.log), keep);
         queues.entry(&line.queue).or_default().push(row);
     }
     for (queue, rows) in queues {
-        if let Err(error) = broker.add_logs(queue, &rows, SHOWN_MAX).await {
+        if let Err(error) = broker.add_logs(queue, &rows).await {
             tracing::debug!(%error, %queue, rows = rows.len(), "log lines not shown in Redis");
         }
     }

@@ -106,25 +106,56 @@ async fn rows_that_came_from_the_record_do_not_come_back() {
     let id = stage.add(&[foreign("a")]).await[0];
     follower.until(id, "pending").await;
     let queue = QueueName::default();
-    let own = ("a".to_owned(), format!("{OWN_LOG_ROW}mine"));
-    let gone = ("gone".to_owned(), format!("{OWN_LOG_ROW}nobody's"));
+    let own = ("a".to_owned(), format!("{OWN_LOG_ROW}mine"), None);
+    let gone = ("gone".to_owned(), format!("{OWN_LOG_ROW}nobody's"), None);
     let rows = [own.clone(), gone, own];
-    assert_eq!(stage.broker.add_logs(&queue, &rows, 5).await.unwrap(), 2);
+    assert_eq!(stage.broker.add_logs(&queue, &rows).await.unwrap(), 2);
     log(&stage, "a", &["theirs"], 0).await;
     assert_eq!(copy(&stage, &stage.broker, id, "a").await, 1);
     assert_eq!(copied(&stage, id).await, ["theirs"]);
     assert_eq!(copy(&stage, &stage.broker, id, "a").await, 0);
     // A log in Redis is bounded: by the job's own wish, or by the caller.
     let many: Vec<_> = (0..9)
-        .map(|n| ("a".to_owned(), format!("{OWN_LOG_ROW}{n}")))
+        .map(|n| ("a".to_owned(), format!("{OWN_LOG_ROW}{n}"), Some(5)))
         .collect();
-    stage.broker.add_logs(&queue, &many, 5).await.unwrap();
+    stage.broker.add_logs(&queue, &many).await.unwrap();
     let length = async |id: &str| {
         let lengths = stage.broker.log_lengths(&queue, &[id.to_owned()]).await;
         lengths.unwrap()[0]
     };
     assert_eq!((length("a").await, length("b").await), (5, 0));
     stage.raw(&["HSET @a opts {\"kl\":2}"]).await;
-    stage.broker.add_logs(&queue, &many, 5).await.unwrap();
+    stage.broker.add_logs(&queue, &many).await.unwrap();
     assert_eq!(length("a").await, 2);
+}
+
+#[tokio::test]
+async fn a_log_that_can_not_be_read_keeps_neither_its_job_nor_another_from_being_recorded() {
+    let stage = Stage::new().await;
+    let mut follower = Follower::new(&stage);
+    let ids = stage
+        .add(&[foreign("bytes"), foreign("type"), foreign("good")])
+        .await;
+    follower.until(ids[2], "pending").await;
+    stage.claim_elsewhere().await;
+    let mut redis = stage.redis().await;
+    let key = |id: &str| format!("{}:default:{id}:logs", stage.prefix);
+    let mut pipe = redis::pipe();
+    pipe.rpush(key("bytes"), &b"\xff\xfe"[..]).ignore();
+    pipe.set(key("type"), "x").ignore();
+    pipe.rpush(key("good"), "fine").ignore();
+    pipe.exec_async(&mut redis).await.unwrap();
+    for id in ["bytes", "type", "good"] {
+        stage.finish_elsewhere(id, "1", Keep::All).await;
+    }
+    for id in &ids {
+        follower.until(*id, "completed").await;
+    }
+    assert_eq!(copied(&stage, ids[0]).await, ["\u{fffd}\u{fffd}"]);
+    assert_eq!(copied(&stage, ids[1]).await, [""; 0]);
+    assert_eq!(copied(&stage, ids[2]).await, ["fine"]);
+    // Nor does our own worker's line break on it.
+    let queue = QueueName::default();
+    let rows = ["type", "good"].map(|id| (id.to_owned(), "x".to_owned(), None));
+    assert_eq!(stage.broker.add_logs(&queue, &rows).await.unwrap(), 1);
 }
