@@ -12,9 +12,10 @@
 -- ARGV[1] job_prefix     start of a job's hash key
 -- ARGV[2] interval_ms    time until the next check
 -- ARGV[3] stalled_max    rescues of one job before it fails at its next claim
--- ARGV[4] suspects_max   suspects looked at in this check; the others are in the next
--- ARGV[5] active_max     active jobs marked as suspects, oldest first
--- ARGV[6] test_now_ms    empty in production: server time is used
+-- ARGV[4] own_max        the same of a job that Bullwark accepted
+-- ARGV[5] suspects_max   suspects looked at in this check; the others are in the next
+-- ARGV[6] active_max     active jobs marked as suspects, oldest first
+-- ARGV[7] test_now_ms    empty in production: server time is used
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, their `:lock`, and `repeat:…`.
 --
@@ -24,8 +25,9 @@
 
 local stalled, wait, active, stalled_check = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local marker, events, repeat_key = KEYS[5], KEYS[7], KEYS[8]
-local prefix, interval_ms, stalled_max = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local suspects_max, active_max, now = ARGV[4], tonumber(ARGV[5]), clock_ms(ARGV[6])
+local prefix, interval_ms = ARGV[1], ARGV[2]
+local stalled_max, own_max = tonumber(ARGV[3]), tonumber(ARGV[4])
+local suspects_max, active_max, now = ARGV[5], tonumber(ARGV[6]), clock_ms(ARGV[7])
 
 if not call('SET', stalled_check, text(now), 'PX', interval_ms, 'NX') then return {} end
 local meta = read_meta(KEYS[6])
@@ -41,10 +43,11 @@ local rescued = {}
 for i = 1, #suspects do
   local id, job_key = suspects[i], prefix .. suspects[i]
   if call('EXISTS', job_key .. ':lock') == 0 and call('LREM', active, -1, id) == 1 then
-    local job = call('HMGET', job_key, 'name', 'rjk')
+    local job = call('HMGET', job_key, 'name', 'rjk', 'opts')
     if job[1] or call('EXISTS', job_key) == 1 then -- an id without a hash just leaves
       local count = call('HINCRBY', job_key, 'stc', 1)
-      if count > stalled_max and not (job[2] and belongs_to_schedule(job[2])) then
+      local is_own = job[3] and job[3]:find('"bullwark":', 1, true)
+      if count > (is_own and own_max or stalled_max) and not (job[2] and belongs_to_schedule(job[2])) then
         call('HSET', job_key, 'defa', 'job stalled more than allowable limit')
       end
       rescued[#rescued + 1] = id

@@ -22,12 +22,16 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_ALLOW_EVICTION",
     "BULLWARK_FORWARD_SECRET",
     "BULLWARK_BULLMQ_V5_PEERS",
+    "BULLWARK_MAX_STALLED_COUNT",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
 pub const HTTP_ADDR: &str = "127.0.0.1:8080";
 /// Where uploads, reports and the private stores live when nothing else is said.
 pub const DATA_DIR: &str = ".bullwark";
+
+/// `BullMQ`'s own default.
+pub const MAX_STALLED_COUNT: u32 = 1;
 
 /// Settings of a process, settled.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Config {
     pub allows_eviction: bool,
     /// Workers of `BullMQ` 5 share the queues: jobs of a paused queue wait where those look.
     pub bullmq_v5_peers: bool,
+    /// How often a job that a client added may lose its worker before it fails; `BullMQ`'s option.
+    pub max_stalled_count: u32,
 }
 
 /// Settings as they were given on the command line.
@@ -148,6 +154,14 @@ impl Config {
             value: http_addr.clone(),
             why: "it must be an address and a port, such as 127.0.0.1:8080".to_owned(),
         })?;
+        let max_stalled_count = match read("BULLWARK_MAX_STALLED_COUNT") {
+            None => MAX_STALLED_COUNT,
+            Some(value) => value.parse().map_err(|_| ConfigError::Invalid {
+                name: "BULLWARK_MAX_STALLED_COUNT",
+                value: value.clone(),
+                why: "it must be a whole number, such as 1".to_owned(),
+            })?,
+        };
         Ok(Self {
             database_url,
             redis_url,
@@ -160,6 +174,7 @@ impl Config {
             allows_private_addresses: is_on(read("BULLWARK_ALLOW_PRIVATE_ADDRESSES")),
             allows_eviction: is_on(read("BULLWARK_ALLOW_EVICTION")),
             bullmq_v5_peers: is_on(read("BULLWARK_BULLMQ_V5_PEERS")),
+            max_stalled_count,
         })
     }
 }

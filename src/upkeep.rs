@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::broker::{Broker, RESCUE_MAX};
+use crate::broker::{Broker, RESCUE_MAX, Stalls};
 use crate::enqueue::Enqueue;
 use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
@@ -25,9 +25,9 @@ const RESCUE_EVERY: Duration = Duration::from_millis(1800);
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Between two marks of the record.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
-/// Stalls that Redis tolerates before it marks a job as failing. The record judges crash loops, by
-/// what the job achieved in between, so this is out of the way.
-const STALLS_MAX: u32 = 1_000_000;
+/// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
+/// their crash loops, by what a job achieved in between, so this is out of the way.
+const OWN_STALLS_MAX: u32 = 1_000_000;
 
 /// Starts the duties; they end when `tasks` stop.
 pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
@@ -120,9 +120,14 @@ fn relay(record: &Record, broker: &Broker, tasks: &Tasks) {
     });
 }
 
-/// Starts the stalled check of all queues.
-pub fn start_rescue(broker: &Broker, tasks: &Tasks) {
+/// Starts the stalled check of all queues. A job of a client that stalls more often than
+/// `stalls_max` fails at its next claim, as `BullMQ`'s `maxStalledCount` has it.
+pub fn start_rescue(broker: &Broker, stalls_max: u32, tasks: &Tasks) {
     let broker = broker.clone();
+    let stalls = Stalls {
+        max: stalls_max,
+        own_max: OWN_STALLS_MAX,
+    };
     every(tasks, "rescue", RESCUE_EVERY, move || {
         let broker = broker.clone();
         async move {
@@ -130,7 +135,7 @@ pub fn start_rescue(broker: &Broker, tasks: &Tasks) {
             let mut first_error = Ok(Next::Rest);
             for queue in broker.queues().await? {
                 let rescued = broker
-                    .rescue(&queue, RESCUE_EVERY, STALLS_MAX, RESCUE_MAX)
+                    .rescue(&queue, RESCUE_EVERY, stalls, RESCUE_MAX)
                     .await;
                 let rescued = match rescued {
                     Ok(rescued) => rescued,

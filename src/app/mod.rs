@@ -150,7 +150,7 @@ impl App {
 
     /// Starts the duties of a process that stays.
     pub fn start_upkeep(&self, tasks: &Tasks) {
-        upkeep::start_rescue(&self.broker, tasks);
+        upkeep::start_rescue(&self.broker, self.config.max_stalled_count, tasks);
         self.start_upkeep_without_rescue(tasks);
     }
 

@@ -14,6 +14,20 @@ pub const RESCUE_MAX: usize = 1000;
 /// Active jobs that one check marks as suspects, at most; the oldest ones.
 const SUSPECTS_MAX: u32 = 50_000;
 
+/// How often a job may stall before it fails at its next claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stalls {
+    pub max: u32,
+    /// Of a job that Bullwark accepted.
+    pub own_max: u32,
+}
+
+impl From<u32> for Stalls {
+    fn from(max: u32) -> Self {
+        Self { max, own_max: max }
+    }
+}
+
 impl Broker {
     /// Prolongs leases, `(id, token)`; false: the lease is lost, stop working on that job.
     pub async fn extend(
@@ -43,15 +57,15 @@ impl Broker {
     ///
     /// It needs two rounds, `interval` apart: the first marks, the second finds the lock gone.
     /// Within the interval of any worker's check nothing happens. A job that was rescued more
-    /// than `max_stalled` times is claimed once more, with a deferred failure.
+    /// than `stalls` allow is claimed once more, with a deferred failure.
     pub async fn rescue(
         &self,
         queue: &QueueName,
         interval: Duration,
-        max_stalled: u32,
+        stalls: impl Into<Stalls>,
         max: usize,
     ) -> Result<Vec<String>, BrokerError> {
-        let keys = self.keys(queue);
+        let (keys, stalls) = (self.keys(queue), stalls.into());
         let mut call = ScriptCall::new(
             ScriptId::Rescue,
             [
@@ -67,7 +81,8 @@ impl Broker {
         );
         call.arg(keys.job_prefix())
             .arg(millis(interval))
-            .arg(max_stalled)
+            .arg(stalls.max)
+            .arg(stalls.own_max)
             .arg(max.min(RESCUE_MAX))
             .arg(SUSPECTS_MAX)
             .number_or_empty(self.test_now_ms);

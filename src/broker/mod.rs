@@ -78,7 +78,7 @@ pub use flow_tree::{FLOW_CHILDREN_MAX, FlowPart, FlowTree, Standing};
 pub use from_active::ChildrenAwaited;
 pub use inspect::{BrokerState, Counts, IdPage, KeyPage, LIST_MAX, QUEUES_MAX};
 pub use job_data::{LogPage, OWN_LOG_ROW};
-pub use lease::RESCUE_MAX;
+pub use lease::{RESCUE_MAX, Stalls};
 pub use linked::{AddedLinked, LinkedJob, ParentLink, StoredChildren};
 pub use metrics::Metrics;
 pub use obliterate::Obliterated;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bullwark::broker::NewJob;
+use bullwark::broker::{NewJob, Stalls};
 
 use crate::support::{Bench, NOW, ids, job};
 
@@ -148,4 +148,29 @@ async fn one_check_looks_at_so_many_suspects_and_the_next_at_the_others() {
         v.join(" ")
     };
     assert_eq!(all, "a b c");
+}
+
+#[tokio::test]
+async fn a_job_that_bullwark_accepted_may_stall_more_often_than_a_client_s() {
+    let t = Bench::new().await;
+    let own = NewJob {
+        opts: r#"{"attempts":6,"bullwark":{}}"#.to_owned(),
+        ..job("own")
+    };
+    t.broker.add(&t.queue, &[own, job("theirs")]).await.unwrap();
+    for _ in 0..2 {
+        t.claim(2).await;
+        t.raws(&["DEL @own:lock @theirs:lock @stalled-check"]).await;
+        let stalls = Stalls { max: 1, own_max: 9 };
+        for _ in 0..2 {
+            t.raws(&["DEL @stalled-check"]).await;
+            let check = t.broker.rescue(&t.queue, INTERVAL, stalls, 100);
+            check.await.unwrap();
+        }
+    }
+    assert_eq!(t.raw::<Option<String>>("HGET @own defa").await, None);
+    assert_eq!(
+        t.raw::<Option<String>>("HGET @theirs defa").await.unwrap(),
+        "job stalled more than allowable limit"
+    );
 }

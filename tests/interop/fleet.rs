@@ -59,7 +59,8 @@ impl Member {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_of_a_mixed_fleet_under_kill_ends_once() {
     let stage = Stage::new().await;
-    stage.app.start_upkeep(&stage.tasks);
+    bullwark::upkeep::start_rescue(stage.broker(), 1000, &stage.tasks);
+    stage.app.start_upkeep_without_rescue(&stage.tasks);
     let queue = NodeQueue::open(&stage, 6, QUEUE).await;
     let events = NodeEvents::open(&stage, 6, QUEUE).await;
     let mut random = StdRng::seed_from_u64(SEED);

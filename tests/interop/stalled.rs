@@ -63,3 +63,32 @@ async fn node_rescues_the_job_of_a_bullwark_worker() {
         rescuer.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_job_that_stalls_too_often_fails_as_its_client_expects() {
+    let stage = Stage::new().await;
+    stage.app.start_upkeep(&stage.tasks);
+    for version in [5, 6] {
+        let name = format!("often{version}");
+        let queue = NodeQueue::open(&stage, version, &name).await;
+        let events = NodeEvents::open(&stage, version, &name).await;
+        let long = steps(&[json!({ "sleep": 60_000 })]);
+        let id = queue.add(long, json!({ "attempts": 5 })).await;
+        for round in 1..=2 {
+            let opts = json!({ "lockDuration": 500, "skipStalledCheck": true });
+            let driver = node(version).await;
+            let doomed = NodeWorker::start(driver, &stage.prefix, &name, opts).await;
+            queue.until_state(&id, "active").await;
+            doomed.abandon().await;
+            queue.until_state(&id, "waiting").await;
+            assert_eq!(queue.get(&id).await["stalledCounter"], round);
+        }
+        let worker = Running::start(&stage, Client::Bullwark, &name, 1).await;
+        events.until("failed", &id).await;
+        let job = queue.get(&id).await;
+        let reason = "job stalled more than allowable limit";
+        assert_eq!(job["failedReason"], reason, "{job}");
+        stage.until_recorded(&name, &id, "dead_letter").await;
+        worker.stop().await;
+    }
+}

@@ -111,7 +111,8 @@ impl Rig {
 
     /// Starts the duties of upkeep, as every process that stays does.
     pub(crate) fn with_upkeep(self) -> Self {
-        bullwark::upkeep::start_rescue(&self.app.broker, &self.upkeep);
+        let stalls_max = self.app.config.max_stalled_count;
+        bullwark::upkeep::start_rescue(&self.app.broker, stalls_max, &self.upkeep);
         bullwark::upkeep::start(&self.app.record, &self.app.broker, &self.upkeep);
         self
     }
