@@ -192,7 +192,7 @@ async fn run(cli: Cli) -> Done {
         Command::Types(types) => types::run(&global, types).await,
         Command::Stats => jobs::stats(&global).await,
         Command::Verify => reconcile::verify(&global).await,
-        Command::Reconcile(args) => reconcile::run(&global, args).await,
+        Command::Reconcile(args) => Box::pin(reconcile::run(&global, args)).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
     }
 }

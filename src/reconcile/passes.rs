@@ -22,7 +22,9 @@ const DELIVER_LAG: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Looks at one step of new jobs and adds those that Redis does not know. Returns whether there is
-/// more to do at once. While Redis is away the watermark stays, so nothing is passed over. A job
+/// more to do at once.
+///
+/// While Redis is away the watermark stays, so nothing is passed over. A job
 /// that Redis refuses does not hold it up: it stays open, and the sweep tries it again and again.
 pub async fn deliver_recent(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
     let Some(step) = open::next_step(record, "delivered", DELIVER_LAG).await? else {

@@ -58,7 +58,7 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         if let Some(told) = recover::lost_tail(record, broker).await? {
             // Others that claim must notice it, too.
             broker.forget_epoch().await?;
-            recover::recover(record, &broker.for_repair(), &told).await?;
+            Box::pin(recover::recover(record, &broker.for_repair(), &told)).await?;
         }
         drop(turn);
         return Ok(false);
@@ -73,7 +73,7 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         };
         // Whoever had the turn before may have just done it.
         if !is_compared().await? {
-            compare(record, &broker.for_repair(), &epoch).await?;
+            Box::pin(compare(record, &broker.for_repair(), &epoch)).await?;
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
         }
         drop(turn);

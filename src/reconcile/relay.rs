@@ -12,7 +12,9 @@ use crate::job::QueueName;
 use crate::record::open::StoredJob;
 use crate::record::{Record, jobs, open, outbox};
 
-/// Delivers the oldest entries of the outbox; returns how many. An entry is removed only when Redis
+/// Delivers the oldest entries of the outbox; returns how many.
+///
+/// An entry is removed only when Redis
 /// has been told, so dying in between repeats it, which changes nothing. One that Redis refuses
 /// stays, behind all others, so that however many of them there are, the others go out.
 pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, ReconcileError> {

@@ -86,7 +86,9 @@ pub async fn get(
     Ok(row.and_then(Row::known))
 }
 
-/// Writes what Bullwark wants of a queue; Redis is to be told. `base` is what holds for a queue
+/// Writes what Bullwark wants of a queue; Redis is to be told.
+///
+/// `base` is what holds for a queue
 /// that the record does not know yet. Two that change different things at once both have their way.
 /// Returns what holds now.
 pub async fn change(

@@ -137,7 +137,7 @@ async fn await_memory(shared: &Shared, stop: &CancellationToken) -> Option<Durat
         return None;
     }
     let compared = tokio::select! {
-        compared = reconcile::readmit(&shared.record, &shared.broker) => compared,
+        compared = Box::pin(reconcile::readmit(&shared.record, &shared.broker)) => compared,
         () = stop.cancelled() => return Some(Duration::ZERO),
     };
     match compared {

@@ -276,7 +276,7 @@ mod tests {
         let guard = ForgetOnPanic::new(&jobs, &job);
         let tasks = crate::tasks::Tasks::new();
         tasks.spawn("asks", async move {
-            let _guards = vec![guard];
+            let _guard = guard;
             tokio::task::yield_now().await;
             panic!("on purpose");
         });

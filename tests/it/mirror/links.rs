@@ -165,7 +165,7 @@ async fn a_child_whose_parent_is_unknown_comes_back_without_it() {
 async fn a_lost_job_holds_its_deduplication_id_again_and_knows_its_schedule() {
     let stage = Stage::new().await;
     let mut follower = Follower::new(&stage);
-    let now = chrono::Utc::now().timestamp_millis();
+    let now = bullwark::clock::now_ms();
     let simple = json!({ "deduplication": { "id": "s" }, "timestamp": now });
     let timed =
         json!({ "deduplication": { "id": "t", "ttl": 600_000 }, "timestamp": now - 60_000 });
