@@ -200,7 +200,7 @@ fn storable_json(value: serde_json::Value) -> serde_json::Value {
 fn step_error(error: RecordError) -> JobError {
     match error {
         RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(_)
+        RecordError::Unavailable(..)
         | RecordError::Address(_)
         | RecordError::Schema(_)
         | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
