@@ -1,7 +1,7 @@
 //! Whether the server has room for new jobs, as the last writes found it.
 //!
-//! Nobody can ask PostgreSQL whether its disk is full; a write tells. What it told is believed for a
-//! while only: a server that is asked for nothing because it was full would stay so for ever.
+//! Nobody can ask PostgreSQL whether its disk is full; a write tells. What it told is believed for
+//! a while only: a server that is asked for nothing because it was full would stay so for ever.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

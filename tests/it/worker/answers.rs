@@ -14,7 +14,7 @@ use super::rig::{Rig, UNSERVED};
 use crate::stage::spawn;
 use crate::support::{Sandbox, own_stores, shared_stores};
 
-/// Stands in front of PostgreSQL. The next answer with this mark is dropped, and its connection cut.
+/// The next answer of PostgreSQL with this mark is dropped, and its connection cut.
 type Dropped = Arc<Mutex<Option<&'static [u8]>>>;
 
 async fn proxy(port: u16, dropped: Dropped, end: CancellationToken) -> u16 {
