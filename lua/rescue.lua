@@ -47,7 +47,8 @@ for i = 1, #suspects do
     if job[1] or call('EXISTS', job_key) == 1 then -- an id without a hash just leaves
       local count = call('HINCRBY', job_key, 'stc', 1)
       local is_own = job[3] and job[3]:find('"bullwark":', 1, true)
-      if count > (is_own and own_max or stalled_max) and not (job[2] and belongs_to_schedule(job[2])) then
+      local max = is_own and own_max or stalled_max
+      if count > max and not (job[2] and belongs_to_schedule(job[2])) then
         call('HSET', job_key, 'defa', 'job stalled more than allowable limit')
       end
       rescued[#rescued + 1] = id

@@ -30,8 +30,9 @@ const TELL_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Runs `duty` every `interval` until the tasks stop.
 ///
-/// An error or a panic is logged and the duty tried again after the interval; nothing a duty does is lost by trying later. While it goes on
-/// failing, that is told now and then, and the gauge `bullwark_duty_failing` is 1.
+/// An error or a panic is logged and the duty tried again after the interval; nothing a duty does
+/// is lost by trying later. While it goes on failing, that is told now and then, and the gauge
+/// `bullwark_duty_failing` is 1.
 pub fn every<F, E>(
     tasks: &Tasks,
     name: &'static str,

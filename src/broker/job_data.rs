@@ -57,7 +57,8 @@ impl Broker {
     }
 
     /// Appends rows to the logs of jobs, `(id, row, keep)`, of which the newest `keep` stay unless
-    /// the job's own options say how many; none: all. Answers how many were appended: none to a job that is gone.
+    /// the job's own options say how many; none: all. Answers how many were appended: none to a job
+    /// that is gone.
     ///
     /// Not safe to repeat: if the reply is lost, the rows may be there.
     pub async fn add_logs(

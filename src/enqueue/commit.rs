@@ -6,10 +6,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Deliver, Delivery};
+use super::insert::insert_all;
 use super::{EnqueueError, Waiting, answer};
-use crate::job::NewJob;
-use crate::record::enqueue::{INSERT_MAX, Inserted, insert_many};
-use crate::record::{Record, RecordError};
+use crate::record::Record;
+use crate::record::enqueue::{INSERT_MAX, Inserted};
 
 /// One of the writers. Only one lane collects at a time; the others commit meanwhile.
 pub(super) struct Lane {
@@ -86,25 +86,6 @@ impl Lane {
         for (size, caller) in callers {
             // A caller that went away is no error: its jobs are accepted all the same.
             caller.send(Ok(outcomes.by_ref().take(size).collect())).ok();
-        }
-    }
-}
-
-/// Inserts a batch; when the record refuses its values, finds the jobs that are at fault by halving
-/// the batch, so that one of them never keeps the others out.
-async fn insert_all(record: &Record, jobs: &[NewJob]) -> Vec<Result<Inserted, Arc<RecordError>>> {
-    match insert_many(record, jobs).await {
-        Ok(inserted) => inserted.into_iter().map(Ok).collect(),
-        Err(RecordError::Refused { .. }) if jobs.len() > 1 => {
-            let (left, right) = jobs.split_at(jobs.len() / 2);
-            let mut results = Box::pin(insert_all(record, left)).await;
-            results.extend(Box::pin(insert_all(record, right)).await);
-            results
-        }
-        Err(error) => {
-            tracing::warn!(%error, jobs = jobs.len(), "enqueue refused");
-            let error = Arc::new(error);
-            jobs.iter().map(|_| Err(error.clone())).collect()
         }
     }
 }

@@ -17,6 +17,7 @@
 mod commit;
 mod deliver;
 mod flow;
+mod insert;
 
 use std::sync::Arc;
 

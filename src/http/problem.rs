@@ -204,7 +204,7 @@ impl From<RecordError> for Problem {
 impl From<&RecordError> for Problem {
     fn from(error: &RecordError) -> Self {
         match error {
-            RecordError::Unavailable(_) => {
+            RecordError::Unavailable(..) => {
                 // Not louder: an outage refuses every request, and the probe reports it once.
                 tracing::debug!(%error, "request refused");
                 let detail = "the record (PostgreSQL) does not answer right now; try again shortly";
@@ -278,12 +278,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::record::Trouble;
 
     #[test]
     fn what_a_store_said_stays_inside() {
         let secret = "relation \"jobs\" of host 10.0.0.7";
         for error in [
-            RecordError::Unavailable(secret.to_owned()),
+            RecordError::Unavailable(Trouble::Away, secret.to_owned()),
             RecordError::Corrupt(secret.to_owned()),
             RecordError::Schema(secret.to_owned()),
             RecordError::Refused {
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn codes_agree_with_those_of_enqueue() {
-        let away = || Arc::new(RecordError::Unavailable(String::new()));
+        let away = || Arc::new(RecordError::Unavailable(Trouble::Away, String::new()));
         for error in [
             EnqueueError::Refused(Refused::PayloadTooLarge { bytes: 1 }),
             EnqueueError::Refused(Refused::Invalid { problems: vec![] }),

@@ -1,18 +1,19 @@
 //! What foreign code logs about a job is copied from Redis into `job_logs`.
 //!
-//! BullMQ says nothing when a row is added, so logs are looked at when an attempt has ended: by the
-//! mirror for foreign workers, by the worker itself for a job that it forwards. Rows have no ids, and
-//! with `keepLogs` a job has only its newest. Each row is copied once, by this rule:
+//! `BullMQ` says nothing when a row is added, so logs are looked at when an attempt has ended: by
+//! the mirror for foreign workers, by the worker itself for a job that it forwards. Rows have no
+//! ids, and with `keepLogs` a job has only its newest. Each row is copied once, by this rule:
 //!
 //! * if the log still has everything, what comes after as many rows as were copied is new;
-//! * if it was cut, what comes after the last place where the newest copied rows stand is new. Where
-//!   equal rows repeat, that place is the last of several: rather none than two;
-//! * if Redis lost the end of the log, what comes after the last copied row that is still there is new.
+//! * if it was cut, what comes after the last place where the newest copied rows stand is new.
+//!   Where equal rows repeat, that place is the last of several: rather none than two;
+//! * if Redis lost the end of the log, what comes after the last copied row that is still there is
+//!   new.
 //!
-//! The place is written with the rows, under a lock that is taken before Redis is read: two copiers,
-//! or a process that dies anywhere, change nothing. Rows that Bullwark's own workers show there are
-//! passed over: they came from `job_logs`, and are known by their first word, which nobody else should
-//! begin a row with. A job that is deleted with its end (`removeOnComplete`)
+//! The place is written with the rows, under a lock that is taken before Redis is read: two
+//! copiers, or a process that dies anywhere, change nothing. Rows that Bullwark's own workers show
+//! there are passed over: they came from `job_logs`, and are known by their first word, which
+//! nobody else should begin a row with. A job that is deleted with its end (`removeOnComplete`)
 //! takes its log along before anybody can look, unless Bullwark forwarded it.
 
 use sha2::{Digest, Sha256};

@@ -1,5 +1,6 @@
 //! Writing new jobs: the statement that an acknowledgement waits for.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -80,10 +81,12 @@ impl Columns {
 /// Inserts a batch of jobs in one transaction and returns when it is on disk.
 ///
 /// All or nothing: an error means that no row of the batch was written, or (when the answer to the
-/// commit was lost) that all were. Repeating with the same ids is then refused by the primary key,
-/// which says that they were.
+/// commit was lost) that all were. [`insert_again`] finds out.
 pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
     debug_assert!(jobs.len() <= INSERT_MAX);
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
     if jobs.iter().all(|job| job.idempotency_key.is_none()) {
         // One statement is its own transaction: one round trip, one flush of the log.
         let created_at = insert(&record.writers, jobs.iter()).await?;
@@ -93,6 +96,52 @@ pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserte
     let inserted = insert_with_keys(&mut tx, jobs).await?;
     tx.commit().await?;
     Ok(inserted)
+}
+
+/// Inserts a batch of which nobody knows whether [`insert_many`] wrote it: reads what is there and
+/// writes what is not. The answer is the one that was lost.
+///
+/// The server may still be at work on the first try. Then the second waits for it, and finds that
+/// the ids are taken.
+pub async fn insert_again(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    let (there, rest) = written(record, jobs).await?;
+    match insert_many(record, &rest).await {
+        Ok(inserted) => Ok(merge(jobs, &there, inserted)),
+        Err(RecordError::Refused {
+            constraint: Some(name),
+            ..
+        }) if name == "jobs_pkey" => {
+            let (there, rest) = written(record, jobs).await?;
+            Ok(merge(jobs, &there, insert_many(record, &rest).await?))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+type Written = HashMap<Uuid, DateTime<Utc>>;
+
+/// The jobs that are there, with their times, and those that are not.
+async fn written(record: &Record, jobs: &[NewJob]) -> Result<(Written, Vec<NewJob>), RecordError> {
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+    let there: Vec<(Uuid, DateTime<Utc>)> =
+        sqlx::query_as("SELECT id, created_at FROM jobs WHERE id = ANY($1)")
+            .bind(&ids)
+            .fetch_all(&record.writers)
+            .await?;
+    let there: Written = there.into_iter().collect();
+    let is_absent = |job: &&NewJob| !there.contains_key(&job.id);
+    let rest = jobs.iter().filter(is_absent).cloned().collect();
+    Ok((there, rest))
+}
+
+/// In the order of the batch.
+fn merge(jobs: &[NewJob], there: &Written, inserted: Vec<Inserted>) -> Vec<Inserted> {
+    let mut inserted = inserted.into_iter();
+    let one = |job: &NewJob| match there.get(&job.id) {
+        Some(&created_at) => Some(Inserted::New { created_at }),
+        None => inserted.next(),
+    };
+    jobs.iter().filter_map(one).collect()
 }
 
 /// Inserts jobs inside the caller's transaction, with an outbox row each: after the commit the

@@ -28,6 +28,7 @@ pub mod outbox;
 pub mod queues;
 pub mod rebuild;
 pub mod restart;
+mod room;
 pub mod schedules;
 pub mod server;
 pub mod settle;
@@ -46,11 +47,16 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 
-pub use error::RecordError;
+pub use error::{RecordError, Trouble};
+use room::Room;
 pub use tx::Tx;
 
 /// How long a caller waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that rested for longer is tried before it is used. Those of the group commits are
+/// not: whoever commits tries again, which costs a round trip only when it is needed.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// How long one connection may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +89,7 @@ pub struct Record {
     pool: PgPool,
     connect: PgConnectOptions,
     connected: Connected,
+    room: Room,
 }
 
 /// Counts connections, so that it is noticed when another server may answer.
@@ -126,7 +133,17 @@ impl Record {
             })
         });
         let made = connected.made.clone();
-        let pool = pool_options(options.connections).after_connect(move |connection, _| {
+        let general = pool_options(options.connections).before_acquire(|connection, about| {
+            // Whatever ended the server meanwhile also ended this connection: the first caller
+            // afterwards should not be the one to notice.
+            Box::pin(async move {
+                if about.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        });
+        let pool = general.after_connect(move |connection, _| {
             made.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 let settings = "SET search_path = public; SET jit = off;
@@ -139,6 +156,7 @@ impl Record {
             pool: pool.connect_lazy_with(connect.clone()),
             connect,
             connected,
+            room: Room::default(),
         })
     }
 
@@ -194,14 +212,15 @@ impl Record {
         match connected {
             Ok(Ok(connection)) => Ok(connection.close().await?),
             Ok(Err(error)) => Err(match RecordError::from(error) {
-                RecordError::Unavailable(why) => {
-                    RecordError::Unavailable(format!("{place}: {why}"))
+                RecordError::Unavailable(trouble, why) => {
+                    RecordError::Unavailable(trouble, format!("{place}: {why}"))
                 }
                 other => other,
             }),
-            Err(_) => Err(RecordError::Unavailable(format!(
-                "{place}: no connection within {PROBE_TIMEOUT:?}"
-            ))),
+            Err(_) => Err(RecordError::Unavailable(
+                Trouble::Away,
+                format!("{place}: no connection within {PROBE_TIMEOUT:?}"),
+            )),
         }
     }
 

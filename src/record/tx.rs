@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
-use super::RecordError;
+use super::{RecordError, Trouble};
 
 /// A transaction; dropping it rolls back.
 #[derive(Debug)]
@@ -12,13 +12,28 @@ impl Tx {
     /// `BEGIN` runs in a task of its own: a caller that is dropped in the middle (a closed HTTP
     /// connection, a timeout) would otherwise leave a connection with an open transaction in the
     /// pool, and the next borrower would run inside it (sqlx issue 4385, not yet released).
+    ///
+    /// A server that ended takes the pooled connections with it. Nothing is lost with a `BEGIN`, so
+    /// it is sent again over the next one, until none of them is left that was there before.
     #[expect(
         clippy::disallowed_methods,
         reason = "ends by itself; must outlive its caller"
     )]
     pub(super) async fn begin(pool: PgPool) -> Result<Self, RecordError> {
-        let begun = tokio::spawn(async move { pool.begin().await }).await;
-        match begun {
+        let begun = tokio::spawn(async move {
+            let mut tries = 1;
+            loop {
+                let error = match pool.begin().await {
+                    Ok(transaction) => return Ok(transaction),
+                    Err(error) => RecordError::from(error),
+                };
+                if error.trouble() != Some(Trouble::Lost) || tries > pool.size() {
+                    return Err(error);
+                }
+                tries += 1;
+            }
+        });
+        match begun.await {
             Ok(transaction) => Ok(Self(transaction?)),
             Err(error) => Err(RecordError::Corrupt(format!("begin: {error}"))),
         }

@@ -12,12 +12,16 @@ use super::{Done, Ended, Verdict, Waiting, tell};
 use crate::broker::Broker;
 use crate::job::{Event, Outcome, Telling};
 use crate::record::settle::{SETTLE_MAX, SettledAttempt, settle_many, settled_as};
-use crate::record::{Record, RecordError};
+use crate::record::{Record, RecordError, Trouble};
 
 /// The pause after a failed commit: doubled from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Tries after which an error that is neither an outage nor a refusal counts as a refusal.
 const STRANGE_ERRORS_MAX: u32 = 3;
+/// Tries of a batch against other transactions, before the row that is in the way is looked for.
+const CONFLICTS_MAX: u32 = 5;
+/// The same for that row alone: half a minute. Then its job is left to its lease.
+const CONFLICTS_ALONE_MAX: u32 = 20;
 
 pub(super) struct Lane {
     pub(super) record: Record,
@@ -93,10 +97,22 @@ impl Lane {
 
     /// Commits, for as long as it takes: these outcomes exist nowhere else. Only a worker that was
     /// told to hurry gives them up.
-    async fn commit(&self, mut ended: Vec<Ended>) -> Vec<(Ended, Verdict)> {
+    async fn commit(&self, ended: Vec<Ended>) -> Vec<(Ended, Verdict)> {
+        metrics::gauge!("bullwark_outcomes_held").increment(ended.len() as f64);
+        let held = ended.len();
+        let settled = self.commit_part(ended, false).await;
+        metrics::gauge!("bullwark_outcomes_held").decrement(held as f64);
+        settled
+    }
+
+    /// `is_unsure`: the answer to an earlier try was lost.
+    async fn commit_part(
+        &self,
+        mut ended: Vec<Ended>,
+        mut is_unsure: bool,
+    ) -> Vec<(Ended, Verdict)> {
         let mut pause = PAUSE.0;
-        let mut is_unsure = false;
-        let mut strange_errors = 0;
+        let (mut strange_errors, mut conflicts) = (0, 0);
         loop {
             let rows: Vec<SettledAttempt> = ended.iter().map(|e| self.row(e)).collect();
             let error = match self.try_commit(&rows, is_unsure).await {
@@ -104,6 +120,7 @@ impl Lane {
                 Err(error) => error,
             };
             strange_errors += u32::from(matches!(error, RecordError::Corrupt(_)));
+            conflicts += u32::from(error.trouble() == Some(Trouble::Conflict));
             let is_refused =
                 matches!(error, RecordError::Refused { .. }) || strange_errors > STRANGE_ERRORS_MAX;
             match ended.as_mut_slice() {
@@ -123,10 +140,14 @@ impl Lane {
                     only.outcome = unstorable(&only.outcome, &error);
                     strange_errors = 0;
                 }
-                _ if is_refused => {
+                [_] if conflicts > CONFLICTS_ALONE_MAX => {
+                    tracing::error!(%error, "an outcome was given up: always in conflict");
+                    return give_up(ended);
+                }
+                [_, _, ..] if is_refused || conflicts > CONFLICTS_MAX => {
                     let second = ended.split_off(ended.len() / 2);
-                    let mut settled = Box::pin(self.commit(ended)).await;
-                    settled.extend(Box::pin(self.commit(second)).await);
+                    let mut settled = Box::pin(self.commit_part(ended, is_unsure)).await;
+                    settled.extend(Box::pin(self.commit_part(second, is_unsure)).await);
                     return settled;
                 }
                 _ if self.abandoned.is_cancelled() => {
@@ -137,8 +158,9 @@ impl Lane {
                     tracing::warn!(%error, outcomes = ended.len(), "outcomes held");
                     // The answer may be all that was lost.
                     is_unsure = true;
+                    let jitter = 0.5 + rand::random::<f64>() / 2.0;
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
                         () = self.abandoned.cancelled() => {}
                     }
                     pause = (pause * 2).min(PAUSE.1);
@@ -152,7 +174,9 @@ impl Lane {
         rows: &[SettledAttempt],
         is_unsure: bool,
     ) -> Result<HashSet<Uuid>, RecordError> {
-        let mut accepted = settle_many(&self.record, rows).await?;
+        let settled = settle_many(&self.record, rows).await;
+        self.record.note_write(&settled);
+        let mut accepted = settled?;
         if is_unsure && accepted.len() < rows.len() {
             // What an earlier try committed without telling us is ours as well.
             accepted.extend(settled_as(&self.record, rows).await?);

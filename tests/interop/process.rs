@@ -6,8 +6,8 @@ use tokio::process::{Child, Command};
 
 use crate::stage::Stage;
 
-/// Starts `bullwark worker` with these arguments; killed when it is dropped. No job of a client fails
-/// for losing it often: tests that kill workers do it again and again.
+/// Starts `bullwark worker` with these arguments; killed when it is dropped. No job of a client
+/// fails for losing it often: tests that kill workers do it again and again.
 pub(crate) fn worker(stage: &Stage, arguments: &[&str], output: Stdio) -> Child {
     Command::new(env!("CARGO_BIN_EXE_bullwark"))
         .args(["worker", "--diagnostics", "--json"])

@@ -208,7 +208,7 @@ fn source_error(error: SourceError) -> JobError {
 pub(super) fn record_error(error: RecordError) -> JobError {
     match error {
         RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(_)
+        RecordError::Unavailable(..)
         | RecordError::Address(_)
         | RecordError::Schema(_)
         | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),

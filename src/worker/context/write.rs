@@ -134,7 +134,7 @@ pub(super) fn not_committed(why: &RecordError) -> JobError {
 pub(super) fn write_error(error: RecordError) -> JobError {
     match error {
         RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(_)
+        RecordError::Unavailable(..)
         | RecordError::Address(_)
         | RecordError::Schema(_)
         | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),

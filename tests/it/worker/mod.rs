@@ -1,6 +1,7 @@
 //! The worker against real stores: how runs end, what they may write, what is claimed, how a
 //! worker stops, and what outages cost.
 
+mod answers;
 mod claims;
 mod coded;
 mod effects;

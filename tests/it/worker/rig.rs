@@ -74,7 +74,7 @@ impl Rig {
         Self::on(database, stores.redis_url.clone(), "bull".to_owned(), None).await
     }
 
-    async fn on(
+    pub(super) async fn on(
         database_url: String,
         redis_url: String,
         prefix: String,
