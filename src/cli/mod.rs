@@ -18,6 +18,7 @@ mod import;
 mod jobs;
 mod output;
 mod serve;
+mod soak;
 mod stores;
 mod types;
 mod worker;
@@ -93,6 +94,12 @@ enum Command {
     Verify,
     /// Measure jobs per second on private stores
     Bench(bench::Bench),
+    /// Send jobs while everything breaks, and prove that nothing was lost
+    Soak(soak::Soak),
+    #[command(hide = true)]
+    SoakWorker(soak::SoakWorker),
+    #[command(hide = true)]
+    SoakLedger(soak::SoakLedger),
 }
 
 /// A whole number within bounds, for options.
@@ -190,6 +197,9 @@ async fn run(cli: Cli) -> Done {
         Command::Stats => jobs::stats(&global).await,
         Command::Verify => jobs::verify(&global).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
+        Command::Soak(soak) => soak::run(&global, soak).await,
+        Command::SoakWorker(worker) => soak::work(&global, worker).await,
+        Command::SoakLedger(ledger) => soak::serve_ledger(ledger).await,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod restart;
 pub mod server;
 pub mod settle;
+pub mod soak;
 pub mod start;
 pub mod stats;
 mod tx;
