@@ -16,8 +16,9 @@ const WRONG_MAX: i64 = 50;
 
 /// Makes the tables, and a trigger that writes down every illegal change of a job: one that leaves
 /// a final status or changes anything there, takes an attempt or a failure back, moves the moment
-/// of a job's creation, or lets it end before it was made. A legal change costs the evaluation of
-/// the condition, nothing more.
+/// of a job's creation, or lets it end before it was made. The number of a final job's attempt may
+/// grow: Redis had started it, and it was not run. A legal change costs the evaluation of the
+/// condition, nothing more.
 pub async fn install(record: &Record) -> Result<(), RecordError> {
     sqlx::raw_sql(
         "CREATE SCHEMA IF NOT EXISTS soak;
@@ -35,10 +36,10 @@ pub async fn install(record: &Record) -> Result<(), RecordError> {
          DROP TRIGGER IF EXISTS soak_broken ON jobs;
          CREATE TRIGGER soak_broken AFTER UPDATE ON jobs FOR EACH ROW WHEN (
            (OLD.status IN ('completed', 'dead_letter', 'cancelled') AND
-             (OLD.status, OLD.attempt, OLD.attempts, OLD.worker_id, OLD.result, OLD.progress,
+             (OLD.status, OLD.attempts, OLD.worker_id, OLD.result, OLD.progress,
               OLD.completed_at, OLD.failed_at, OLD.checkpoint)
              IS DISTINCT FROM
-             (NEW.status, NEW.attempt, NEW.attempts, NEW.worker_id, NEW.result, NEW.progress,
+             (NEW.status, NEW.attempts, NEW.worker_id, NEW.result, NEW.progress,
               NEW.completed_at, NEW.failed_at, NEW.checkpoint))
            OR NEW.attempt < OLD.attempt OR NEW.attempts < OLD.attempts
            OR NEW.created_at <> OLD.created_at OR NEW.completed_at < NEW.created_at)

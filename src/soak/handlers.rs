@@ -61,7 +61,7 @@ impl Soak {
         match payload.kind {
             Kind::Noop | Kind::Delayed | Kind::Urgent => Ok(()),
             Kind::Sleep => {
-                tokio::time::sleep(std::time::Duration::from_millis(payload.ms)).await;
+                take_time(payload.ms).await;
                 Ok(())
             }
             Kind::Fails if attempt.unsigned_abs() <= payload.fails => {
@@ -69,7 +69,11 @@ impl Soak {
             }
             Kind::Fails => Ok(()),
             Kind::Dies => Err(JobError::Permanent("dies on purpose".to_owned())),
-            Kind::Letter => self.note(Line::Effect { seq, attempt, pid }).await,
+            Kind::Letter => {
+                self.note(Line::Effect { seq, attempt, pid }).await?;
+                take_time(payload.ms).await;
+                Ok(())
+            }
             // An earlier attempt has committed it, whatever became of that attempt.
             Kind::Row if ctx.checkpoint().is_some() => Ok(()),
             Kind::Row => {
@@ -79,8 +83,14 @@ impl Soak {
                     .map_err(JobError::retry)?;
                 let done = Progress::new(1, 1, 0, "written");
                 step.commit(serde_json::json!({ "written": true }), done)
-                    .await
+                    .await?;
+                take_time(payload.ms).await;
+                Ok(())
             }
         }
     }
+}
+
+async fn take_time(ms: u64) {
+    tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
 }

@@ -24,7 +24,7 @@ const PATIENT: u32 = 1000;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     Noop,
-    /// Takes some milliseconds.
+    /// Takes some milliseconds, or seconds.
     Sleep,
     /// Fails in its first attempts, then completes.
     Fails,
@@ -34,9 +34,11 @@ pub(super) enum Kind {
     Delayed,
     /// Goes before others.
     Urgent,
-    /// Writes a row in the same transaction as its checkpoint: once and no more.
+    /// Writes a row in the same transaction as its checkpoint: once and no more. Takes some time
+    /// after it.
     Row,
     /// Writes a line outside, without a key: once, and again for each run that a fault repeated.
+    /// Takes some time after it.
     Letter,
 }
 
@@ -81,12 +83,14 @@ impl Plan {
             82..92 => Kind::Row,
             _ => Kind::Letter,
         };
-        let ms = match kind {
-            Kind::Sleep => 1 + (bits >> 8) % 50,
+        // Most are short. Some are long enough to be met by nearly every fault.
+        let ms = match (kind, (bits >> 8) % 20) {
+            (Kind::Sleep | Kind::Row | Kind::Letter, 0) => 200 + (bits >> 16) % 2_800,
+            (Kind::Sleep | Kind::Row | Kind::Letter, _) => 1 + (bits >> 16) % 50,
             _ => 0,
         };
         let fails = match kind {
-            Kind::Fails => 1 + (bits >> 16) as u32 % 3,
+            Kind::Fails => 1 + (bits >> 24) as u32 % 3,
             _ => 0,
         };
         Payload {
