@@ -30,7 +30,8 @@ pub async fn install(record: &Record) -> Result<(), RecordError> {
            at timestamptz NOT NULL DEFAULT clock_timestamp());
          CREATE OR REPLACE FUNCTION soak.write_broken() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
-           INSERT INTO soak.broken (job_id, was, became) VALUES (NEW.id, to_jsonb(OLD), to_jsonb(NEW));
+           INSERT INTO soak.broken (job_id, was, became)
+           VALUES (NEW.id, to_jsonb(OLD), to_jsonb(NEW));
            RETURN NULL;
          END $$;
          DROP TRIGGER IF EXISTS soak_broken ON jobs;
@@ -101,7 +102,8 @@ pub struct SoakJob {
 pub async fn page(record: &Record, queue: &str, after: Uuid) -> Result<Vec<SoakJob>, RecordError> {
     Ok(sqlx::query_as(
         "SELECT id, coalesce((payload ->> 'seq')::bigint, -1) AS seq, status, attempts, attempt,
-           error_message, coalesce(started_at < scheduled_for - interval '100 ms', false) AS is_early
+           error_message,
+           coalesce(started_at < scheduled_for - interval '100 ms', false) AS is_early
          FROM jobs WHERE id > $1 AND job_queue = $2 ORDER BY id LIMIT $3",
     )
     .bind(after)
@@ -155,8 +157,9 @@ pub async fn wrongs(record: &Record) -> Result<Wrongs, RecordError> {
         )
         .await?,
         broken: list(
-            "SELECT format('job %s at %s: %s, attempt %s, worker %s became %s, attempt %s, worker %s',
-               job_id, at, was ->> 'status', was ->> 'attempt', was ->> 'worker_id',
+            "SELECT format(
+               'job %s at %s: %s, attempt %s, worker %s became %s, attempt %s, worker %s', job_id,
+               at, was ->> 'status', was ->> 'attempt', was ->> 'worker_id',
                became ->> 'status', became ->> 'attempt', became ->> 'worker_id')
              FROM soak.broken ORDER BY at LIMIT $1",
         )

@@ -1,8 +1,8 @@
 //! The checker: reads the ledger from its beginning, then the record, and finds what is wrong.
 //!
 //! What it remembers per job is a fixed 24 bytes in one array by number (ten million jobs: 240 MB),
-//! however many lines there are: who was told which id, how often it ran, and the last run. The rest
-//! are the faults, a few dozen bytes each.
+//! however many lines there are: who was told which id, how often it ran, and the last run. The
+//! rest are the faults, a few dozen bytes each.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -206,7 +206,9 @@ impl Check {
         match self.excuses.for_repeat(last_pid, from_ms, at_ms) {
             Some(fault) => {
                 *self.tally.repeats.entry(fault.name.clone()).or_default() += 1;
-                let may_run = before.flags & OVER == 0 && !self.dead.contains(&last_pid);
+                let may_run = before.flags & OVER == 0
+                    && !self.dead.contains(&last_pid)
+                    && !self.excuses.is_of_earlier_part(from_ms);
                 self.tally.overlaps += u64::from(may_run);
             }
             None => {

@@ -1,6 +1,6 @@
 //! Which fault may be the reason for a job to run again.
 
-use super::fault::{excuses, takes_memory};
+use super::fault::{RESUMED, excuses, takes_memory};
 
 /// How long a healed fault may still be the reason: leases that lapse, connections that are made
 /// anew, a record that catches up.
@@ -42,10 +42,21 @@ impl Excuses {
     }
 
     /// The newest fault that explains that a job which ran at `pid` since `from_ms` ran again at
-    /// `at_ms`.
+    /// `at_ms`; one that met just this process goes before one that met everything.
     pub(super) fn for_repeat(&self, pid: u32, from_ms: i64, at_ms: i64) -> Option<&Struck> {
-        self.between(from_ms, at_ms)
-            .find(|struck| excuses(&struck.name) && (struck.pid == 0 || struck.pid == pid))
+        let newest = |met: u32| {
+            self.between(from_ms, at_ms)
+                .find(|struck| excuses(&struck.name) && struck.pid == met)
+        };
+        newest(pid).or_else(|| newest(0))
+    }
+
+    /// Whether every process of that time has ended: the run went on with others.
+    pub(super) fn is_of_earlier_part(&self, from_ms: i64) -> bool {
+        let resumed = self.struck.iter().filter(|struck| struck.name == RESUMED);
+        resumed
+            .last()
+            .is_some_and(|struck| from_ms < struck.from_ms)
     }
 
     /// The newest fault by which Redis may have forgotten the number of a start.
@@ -87,5 +98,11 @@ mod tests {
         excuses.begins("flush", 0, 60_000);
         assert!(excuses.for_repeat(9, 60_000, 60_001).is_some());
         assert!(excuses.for_same_number(60_000, 60_001).is_some());
+        excuses.begins("kill", 9, 59_000);
+        let reason = excuses.for_repeat(9, 59_500, 60_500).unwrap();
+        assert_eq!(reason.name, "kill", "the nearer reason");
+        assert!(!excuses.is_of_earlier_part(60_000));
+        excuses.begins(RESUMED, 0, 70_000);
+        assert!(excuses.is_of_earlier_part(60_000) && !excuses.is_of_earlier_part(70_000));
     }
 }
