@@ -80,7 +80,7 @@ pub(crate) async fn run(global: &Global, soak: Soak) -> Done {
         lease: Duration::from_millis(soak.lease_ms.into()),
         fault_every: Duration::from_secs(soak.fault_every.into()),
     };
-    let Some(report) = soak::run(options, signals.next()).await? else {
+    let Some(report) = Box::pin(soak::run(options, signals.next())).await? else {
         output::note(&format!("interrupted; go on with --dir {}", dir.display()));
         return Err(Failure::Silent);
     };

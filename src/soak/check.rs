@@ -52,6 +52,9 @@ pub(super) struct Tally {
     pub(super) repeats: BTreeMap<String, u64>,
     /// Of these, runs that began while the earlier one may still have been running.
     pub(super) overlaps: u64,
+    /// Starts with a number that was used before: Redis had forgotten it, or the process was
+    /// frozen between its claim and the handler.
+    pub(super) old_numbers: u64,
     /// Runs that were told that they have no say any more.
     pub(super) fenced: u64,
     /// Effects without a key, and how many of them were repeated.
@@ -194,10 +197,14 @@ impl Check {
             return;
         }
         let from_ms = zero_ms + i64::from(before.last_ms);
-        if number <= before.last_attempt && self.excuses.for_same_number(from_ms, at_ms).is_none() {
-            let last = before.last_attempt;
-            let text = format!("job {seq} ({id}): attempt {attempt} began after attempt {last}");
-            self.violations.add(Law::NoZombie, text);
+        if number <= before.last_attempt {
+            if self.excuses.for_old_number(pid, from_ms, at_ms).is_none() {
+                let last = before.last_attempt;
+                let text =
+                    format!("job {seq} ({id}): attempt {attempt} began after attempt {last}");
+                self.violations.add(Law::NoZombie, text);
+            }
+            self.tally.old_numbers += 1;
         }
         if before.flags & FAILED != 0 {
             return; // a retry needs no reason

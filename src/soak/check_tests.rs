@@ -227,6 +227,16 @@ fn a_start_with_a_number_that_was_used_is_found() {
         found(lines, &rows)
     };
     assert_eq!(again("kill"), [(Law::NoZombie, 1)]);
+    // It was frozen between its claim and its handler; and another one was.
+    let frozen = |pid| {
+        let mut lines = good(seq);
+        lines.extend(fault("kill", 7, 1_050));
+        lines.extend(fault("stop", pid, 1_100));
+        lines.extend([start(seq, 1, 8, 5_000), end(seq, 1, 8, Ended::Well)]);
+        found(lines, &rows)
+    };
+    assert_eq!(frozen(8), []);
+    assert_eq!(frozen(9), [(Law::NoZombie, 1)]);
     // Redis had forgotten the number.
     let mut lines = good(seq);
     lines.extend(fault("flush", 0, 1_100));

@@ -1,6 +1,6 @@
 //! Which fault may be the reason for a job to run again.
 
-use super::fault::{RESUMED, excuses, takes_memory};
+use super::fault::{Fault, RESUMED, excuses, takes_memory};
 
 /// How long a healed fault may still be the reason: leases that lapse, connections that are made
 /// anew, a record that catches up.
@@ -59,10 +59,11 @@ impl Excuses {
             .is_some_and(|struck| from_ms < struck.from_ms)
     }
 
-    /// The newest fault by which Redis may have forgotten the number of a start.
-    pub(super) fn for_same_number(&self, from_ms: i64, at_ms: i64) -> Option<&Struck> {
+    /// The newest fault by which a start at `pid` may have a number that was used: Redis has
+    /// forgotten it, or the process was frozen between its claim and the handler's first line.
+    pub(super) fn for_old_number(&self, pid: u32, from_ms: i64, at_ms: i64) -> Option<&Struck> {
         self.between(from_ms, at_ms)
-            .find(|struck| takes_memory(&struck.name))
+            .find(|struck| takes_memory(&struck.name) || freezes(struck, pid))
     }
 
     fn between(&self, from_ms: i64, at_ms: i64) -> impl Iterator<Item = &Struck> {
@@ -71,6 +72,10 @@ impl Excuses {
             struck.from_ms <= at_ms && over >= from_ms
         })
     }
+}
+
+fn freezes(struck: &Struck, pid: u32) -> bool {
+    struck.name == Fault::Stop.name() && struck.pid == pid
 }
 
 #[cfg(test)]
@@ -87,7 +92,7 @@ mod tests {
         assert!(excuses.for_repeat(7, 900, 950).is_none(), "before it");
         let later = 1_100 + AFTERMATH_MS + 1;
         assert!(excuses.for_repeat(7, later, later + 1).is_none());
-        assert!(excuses.for_same_number(900, 2_000).is_none());
+        assert!(excuses.for_old_number(7, 900, 2_000).is_none());
 
         excuses.begins("rolling", 0, 50_000);
         excuses.begins("kill-serve", 0, 50_000);
@@ -96,12 +101,19 @@ mod tests {
             "these make no job run again"
         );
         excuses.begins("flush", 0, 60_000);
+        excuses.ends("flush", 60_100);
         assert!(excuses.for_repeat(9, 60_000, 60_001).is_some());
-        assert!(excuses.for_same_number(60_000, 60_001).is_some());
+        assert!(excuses.for_old_number(7, 60_000, 60_001).is_some());
         excuses.begins("kill", 9, 59_000);
         let reason = excuses.for_repeat(9, 59_500, 60_500).unwrap();
         assert_eq!(reason.name, "kill", "the nearer reason");
         assert!(!excuses.is_of_earlier_part(60_000));
+        excuses.begins("stop", 5, 200_000);
+        assert!(excuses.for_old_number(5, 200_000, 200_001).is_some());
+        assert!(
+            excuses.for_old_number(6, 300_000, 300_001).is_none(),
+            "another's"
+        );
         excuses.begins(RESUMED, 0, 70_000);
         assert!(excuses.is_of_earlier_part(60_000) && !excuses.is_of_earlier_part(70_000));
     }

@@ -1,6 +1,6 @@
 //! The processes under test: one server and some workers, of the same program as this one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -207,8 +207,8 @@ pub(super) async fn retire(process: Process, deserters: &mut Vec<String>) {
 
 /// The ledger process and its address.
 pub(super) async fn start_ledger(
-    program: &PathBuf,
-    dir: &std::path::Path,
+    program: &Path,
+    dir: &Path,
     guardian: &Guardian,
 ) -> anyhow::Result<(Process, String)> {
     let mut command = Command::new(program);

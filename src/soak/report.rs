@@ -100,6 +100,7 @@ impl Report {
         );
         row("runs repeated, by reason", by_name(&tally.repeats));
         row("of these overlapping", tally.overlaps.to_string());
+        row("starts with an old number", tally.old_numbers.to_string());
         row("stale attempts refused", tally.fenced.to_string());
         row("crash loops", tally.crash_loops.to_string());
         row("drift at the end", self.drift.to_string());

@@ -55,7 +55,15 @@ pub async fn run(
     })
     .await?;
     let tasks = Tasks::new();
-    let done = run_on(&options, state, stores, &guardian, &tasks, interrupted).await;
+    let done = Box::pin(run_on(
+        &options,
+        state,
+        stores,
+        &guardian,
+        &tasks,
+        interrupted,
+    ))
+    .await;
     tasks.stop(STOP_LIMIT).await;
     guardian.dismiss();
     done
@@ -150,15 +158,15 @@ async fn run_on(
         watch,
         violations: Violations::default(),
     };
-    let is_over = soak.load(interrupted).await?;
+    let is_over = Box::pin(soak.load(interrupted)).await?;
     if !is_over {
         // Everything is left as it is; the processes end with this one.
         soak.nemesis.stores.stop().await?;
         return Ok(None);
     }
     soak.calm_down().await?;
-    soak.look_at_the_order().await?;
-    let report = soak.judge(ledger_process).await?;
+    Box::pin(soak.look_at_the_order()).await?;
+    let report = Box::pin(soak.judge(ledger_process)).await?;
     record.close().await;
     Ok(Some(report))
 }
@@ -181,7 +189,7 @@ impl Soak<'_> {
         let seen_pids = pids.clone();
         let (generator, watch, nemesis) = (&self.generator, &self.watch, &mut self.nemesis);
         let sending = async {
-            let lanes = LANES.map(|size| generator.lane(size, &stop_sending));
+            let lanes = LANES.map(|size| Box::pin(generator.lane(size, &stop_sending)));
             let sent = futures_util::future::try_join_all(lanes).await;
             stop.cancel();
             sent.map(drop)
@@ -199,7 +207,7 @@ impl Soak<'_> {
         let breaking = async {
             let mut broken = Ok(());
             while !stop.is_cancelled() && broken.is_ok() {
-                broken = nemesis.once(&stop).await;
+                broken = Box::pin(nemesis.once(&stop)).await;
                 *pids.lock().unwrap_or_else(PoisonError::into_inner) = nemesis.fleet.pids();
             }
             broken

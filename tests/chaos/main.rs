@@ -64,7 +64,7 @@ fn killed_frozen_and_replaced_workers_lose_and_double_nothing() {
 }
 
 #[test]
-fn a_redis_that_forgets_loses_no_job_and_runs_none_again() {
+fn a_redis_that_forgets_loses_no_job() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let arguments = ["--seed", "12", "--duration", "30s", "--rate", "300"];
     let all = "flush,redis-restart,redis-empty,redis-rollback";
@@ -115,6 +115,35 @@ fn a_run_that_was_killed_leaves_no_process_and_goes_on_where_it_was() {
     assert_eq!(report["tally"]["accepted"], 6_000);
     assert_eq!(report["tally"]["faults"]["resumed"], 1);
     until("the end of its processes", || processes(place) == 0);
+}
+
+/// The checker can fail, and says what it found: the witness knows of a job that the record lacks.
+#[test]
+fn a_job_that_the_record_has_lost_fails_the_run() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let arguments = [
+        "--seed", "15", "--jobs", "300", "--faults", "none", "--dir", place,
+    ];
+    soak(&arguments);
+
+    let ledger = dir.path().join("ledger");
+    let mut lines = std::fs::read_to_string(&ledger).unwrap();
+    lines.push_str("A 300 0190000000007000800000000000beef\n");
+    std::fs::write(&ledger, lines).unwrap();
+    let output = command(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["passed"], false);
+    assert_eq!(report["seed"], 15);
+    assert_eq!(report["tally"]["lost"], 1);
+    let violations = report["violations"].as_object().unwrap();
+    assert_eq!(violations.len(), 1, "{violations:?}");
+    let found = violations["NoLoss"]["examples"][0].as_str().unwrap();
+    assert_eq!(found, "job 300 was acknowledged and is not in the record");
+    let complained = String::from_utf8(output.stderr).unwrap();
+    assert!(complained.contains(place), "{complained}");
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) {
