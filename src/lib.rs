@@ -22,6 +22,8 @@ pub mod periodic;
 pub mod reconcile;
 pub mod record;
 pub mod settle;
+#[cfg(feature = "cli")]
+pub mod soak;
 pub mod stores;
 pub mod tasks;
 #[cfg(feature = "cli")]

@@ -33,6 +33,7 @@ mod lease;
 mod limiter;
 mod linked;
 mod locate;
+mod measure;
 mod metrics;
 mod obliterate;
 mod orphans;

@@ -19,6 +19,7 @@ mod jobs;
 mod output;
 mod reconcile;
 mod serve;
+mod soak;
 mod stores;
 mod types;
 mod worker;
@@ -96,6 +97,12 @@ enum Command {
     Reconcile(reconcile::Reconcile),
     /// Measure jobs per second on private stores
     Bench(bench::Bench),
+    /// Send jobs while everything breaks, and prove that nothing was lost
+    Soak(soak::Soak),
+    #[command(hide = true)]
+    SoakWorker(soak::SoakWorker),
+    #[command(hide = true)]
+    SoakLedger(soak::SoakLedger),
 }
 
 /// A whole number within bounds, for options.
@@ -194,6 +201,9 @@ async fn run(cli: Cli) -> Done {
         Command::Verify => reconcile::verify(&global).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&global, args)).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
+        Command::Soak(soak) => soak::run(&global, soak).await,
+        Command::SoakWorker(worker) => soak::work(&global, worker).await,
+        Command::SoakLedger(ledger) => soak::serve_ledger(ledger).await,
     }
 }
 

@@ -32,6 +32,7 @@ mod room;
 pub mod schedules;
 pub mod server;
 pub mod settle;
+pub mod soak;
 pub mod start;
 pub mod stats;
 pub mod steps;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::events::WorkerEvent;
 use super::execute::execute;
 use super::held::{ForgetOnPanic, Held, Phase};
+use super::lapsed::may_begin;
 use super::options::Manners;
 use super::order::order;
 use super::restart::{Claimed, put_back, restart};
@@ -228,6 +229,7 @@ async fn claim_round(
             limit: manners.and_then(|manners| manners.limit),
             whole: shared.handlers.forwards(),
         };
+        let asked_at = Instant::now();
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
         round.may_wait |= claimed.is_held || claimed.wait_ms.is_some();
@@ -250,7 +252,7 @@ async fn claim_round(
                 claimed.jobs,
                 used,
                 &options.token,
-                claimed.now_ms,
+                (claimed.now_ms, asked_at),
             );
         }
     }
@@ -271,7 +273,7 @@ fn start(
     jobs: Vec<ClaimedJob>,
     slots: Vec<OwnedSemaphorePermit>,
     token: &str,
-    now_ms: i64,
+    (now_ms, asked_at): (i64, Instant),
 ) {
     let started_at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
     let (mut again, mut held_already) = (Vec::new(), Vec::new());
@@ -323,7 +325,7 @@ fn start(
                     .map(|seconds| Duration::from_secs(u64::from(seconds))),
                 checkpoint: None,
             };
-            run_first(shared, taken, slot);
+            run_first(shared, taken, slot, asked_at);
         } else if let Some(wire) = wire {
             again.push(claimed_job(shared, wire, held, slot));
         }
@@ -332,7 +334,13 @@ fn start(
         let shared_clone = shared.clone();
         let queue = queue.clone();
         shared.jobs.spawn("restart", async move {
-            restart(shared_clone, queue, again).await;
+            let mut leased = Vec::with_capacity(again.len());
+            for claimed in again {
+                if may_begin(&shared_clone, &claimed.held, asked_at).await {
+                    leased.push(claimed);
+                }
+            }
+            restart(shared_clone, queue, leased).await;
         });
     }
     if !held_already.is_empty() {
@@ -373,10 +381,12 @@ fn run_next(shared: &Arc<Shared>, queue: &QueueName, holder: Arc<Held>, claimed:
     });
 }
 
-fn run_first(shared: &Arc<Shared>, taken: TakenJob, slot: Slot) {
+fn run_first(shared: &Arc<Shared>, taken: TakenJob, slot: Slot, asked_at: Instant) {
     let shared_clone = shared.clone();
     shared.jobs.spawn("job", async move {
-        execute(shared_clone, taken).await;
+        if may_begin(&shared_clone, &taken.held, asked_at).await {
+            execute(shared_clone, taken).await;
+        }
         drop(slot);
     });
 }

@@ -24,6 +24,7 @@ pub mod forward;
 mod handler;
 mod held;
 mod journal;
+mod lapsed;
 mod lease;
 mod log_writer;
 mod options;

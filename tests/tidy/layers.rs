@@ -12,7 +12,7 @@ const TOOLS: [&str; 5] = ["clock", "tasks", "telemetry", "periodic", "uploads"];
 const STORES: [&str; 2] = ["broker", "record"];
 const DOORS: [&str; 4] = ["enqueue", "settle", "control", "reconcile"];
 const SERVICES: [&str; 4] = ["http", "worker", "upkeep", "handlers"];
-const OUTSIDE: [&str; 6] = ["app", "bench", "cli", "config", "stores", "main"];
+const OUTSIDE: [&str; 7] = ["app", "bench", "cli", "config", "soak", "stores", "main"];
 
 /// The modules that `module` may import, `None` if it is not in this table.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
@@ -44,8 +44,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "http" => [below_services.as_slice(), &["worker", "upkeep", "handlers"]].concat(),
         // One struct per concern, filled from flags and the environment.
         "config" => [below_app.as_slice(), &["stores"]].concat(),
-        "app" => without(&all, &["cli", "bench", "main"]),
-        "bench" => without(&all, &["cli", "main"]),
+        "app" => without(&all, &["cli", "bench", "soak", "main"]),
+        "bench" | "soak" => without(&all, &["cli", "main"]),
         "cli" => without(&all, &["main"]),
         "main" => all,
         _ => return None,

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use bullwark::app::worker_id;
+use bullwark::worker::WorkerOptions;
+use tokio_util::sync::CancellationToken;
+
 use super::rig::Rig;
-use super::script::{scripted, wait};
+use super::script::{Act, scripted, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_jobs_run_at_once_than_there_are_slots() {
@@ -134,5 +138,53 @@ async fn an_idle_worker_starts_a_new_job_at_once() {
     // Far below the idle worker's own look every five seconds: it is woken.
     assert!(best < chrono::TimeDelta::milliseconds(500), "{best}");
     worker.stop().await;
+    rig.close().await;
+}
+
+/// A worker stands still between its claim and the handler, others run the job, and it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_lease_ran_out_before_it_began_is_not_begun() {
+    let rig = Rig::new().await.with_upkeep();
+    let block = Act::Block {
+        gate: "thaw".into(),
+    };
+    let blocking = rig.enqueue(scripted("blocking", &[&[block]])).await;
+    let late = rig.enqueue(scripted("late", &[&[]])).await;
+    // One thread, which the first job of the claim holds: the second one can't begin.
+    let (app, stop) = (rig.app.clone(), CancellationToken::new());
+    let mut options = WorkerOptions::new(worker_id());
+    options.lease = Duration::from_secs(1);
+    let ending = stop.clone();
+    let frozen = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let work = app.work(options, ending, CancellationToken::new());
+        runtime.block_on(work).unwrap();
+    });
+    rig.probe.starts(1).await;
+    assert_eq!(rig.probe.started(), ["blocking"]);
+    rig.until_redis(late, "Active").await;
+    let lock = format!("{}:default:{late}:lock", rig.app.config.prefix);
+    let mut redis = rig.redis().await;
+    let gone: i64 = redis::cmd("DEL")
+        .arg(lock)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert_eq!(gone, 1);
+    let worker = rig.work(|_| {});
+    rig.until(late, "completed").await;
+    rig.probe.open("thaw");
+    rig.until(blocking, "completed").await;
+    stop.cancel();
+    tokio::task::spawn_blocking(|| frozen.join().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(rig.probe.starts_of("late"), 1);
+    assert_eq!(rig.probe.starts_of("blocking"), 1);
+    worker.stop().await;
+    rig.agree().await;
     rig.close().await;
 }

@@ -1,0 +1,144 @@
+//! Which job the nth one is: it follows from the seed and the number, so that neither the generator
+//! nor the checker has to remember any.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::random::mix;
+
+/// The job type of the soak.
+pub(crate) const TYPE: &str = "soak";
+/// The queue of the load.
+pub(super) const QUEUE: &str = "soak";
+/// The queue in which nothing but the order of starts is looked at.
+pub(super) const ORDER_QUEUE: &str = "soak-order";
+/// Numbers from here on belong to the look at the order.
+pub(super) const ORDER_FROM: u64 = 1 << 40;
+
+/// Retries of a job that reaches for a store: an outage must not use them up.
+const PATIENT: u32 = 1000;
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    Noop,
+    /// Takes some milliseconds, or seconds.
+    Sleep,
+    /// Fails in its first attempts, then completes.
+    Fails,
+    /// Fails for good: a dead letter.
+    Dies,
+    /// May not start for a while.
+    Delayed,
+    /// Goes before others.
+    Urgent,
+    /// Writes a row in the same transaction as its checkpoint: once and no more. Takes some time
+    /// after it.
+    Row,
+    /// Writes a line outside, without a key: once, and again for each run that a fault repeated.
+    /// Takes some time after it.
+    Letter,
+}
+
+impl Kind {
+    /// The status that a job of this kind ends with.
+    pub(super) fn ends(self) -> &'static str {
+        match self {
+            Self::Dies => "dead_letter",
+            _ => "completed",
+        }
+    }
+}
+
+/// What a job is told.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Payload {
+    pub(super) seq: u64,
+    pub(super) kind: Kind,
+    /// How long it takes.
+    pub(super) ms: u64,
+    /// How many attempts fail.
+    pub(super) fails: u32,
+}
+
+/// The jobs of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+}
+
+impl Plan {
+    pub(super) fn payload(self, seq: u64) -> Payload {
+        let bits = mix(self.seed ^ mix(seq));
+        let kind = match bits % 100 {
+            0..40 => Kind::Noop,
+            40..58 => Kind::Sleep,
+            58..66 => Kind::Fails,
+            66..70 => Kind::Dies,
+            70..76 => Kind::Delayed,
+            76..82 => Kind::Urgent,
+            82..92 => Kind::Row,
+            _ => Kind::Letter,
+        };
+        // Most are short. Some are long enough to be met by nearly every fault.
+        let ms = match (kind, (bits >> 8) % 20) {
+            (Kind::Sleep | Kind::Row | Kind::Letter, 0) => 200 + (bits >> 16) % 2_800,
+            (Kind::Sleep | Kind::Row | Kind::Letter, _) => 1 + (bits >> 16) % 50,
+            _ => 0,
+        };
+        let fails = match kind {
+            Kind::Fails => 1 + (bits >> 24) as u32 % 3,
+            _ => 0,
+        };
+        Payload {
+            seq,
+            kind,
+            ms,
+            fails,
+        }
+    }
+
+    /// The key that makes it safe to send the job again.
+    pub(super) fn key(self, seq: u64) -> String {
+        format!("soak-{}-{seq}", self.seed)
+    }
+
+    /// The body of the request for this job.
+    pub(super) fn request(self, seq: u64) -> Value {
+        let payload = self.payload(seq);
+        let bits = mix(seq ^ 7);
+        let mut request = json!({
+            "jobType": TYPE,
+            "queue": QUEUE,
+            "payload": payload,
+            "idempotencyKey": self.key(seq),
+            "maxAttempts": PATIENT,
+            "backoff": { "type": "fixed", "delay_ms": 100 + bits % 400, "jitter": 0.5 },
+        });
+        match payload.kind {
+            Kind::Delayed => request["delayMs"] = json!(500 + bits % 4_500),
+            Kind::Urgent => request["priority"] = json!(1 + bits % 10),
+            _ => {}
+        }
+        request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_the_same_whenever_it_is_sent() {
+        let plan = Plan { seed: 7 };
+        for seq in 0..500 {
+            assert_eq!(plan.request(seq), plan.request(seq));
+        }
+        let kinds: std::collections::HashSet<Kind> =
+            (0..500).map(|seq| plan.payload(seq).kind).collect();
+        assert_eq!(kinds.len(), 8, "each kind comes");
+    }
+}
