@@ -14,11 +14,12 @@ const PAGE: i64 = 5_000;
 /// Rows of a list of what is wrong.
 const WRONG_MAX: i64 = 50;
 
-/// Makes the tables, and a trigger that writes down every illegal change of a job: one that leaves
-/// a final status or changes anything there, takes an attempt or a failure back, moves the moment
-/// of a job's creation, or lets it end before it was made. The number of a final job's attempt may
-/// grow: Redis had started it, and it was not run. A legal change costs the evaluation of the
-/// condition, nothing more.
+/// Makes the tables, and a trigger that writes down every illegal change of a job.
+///
+/// Illegal is one that leaves a final status or changes anything there, takes an attempt or a
+/// failure back, moves the moment of a job's creation, or lets it end before it was made. The
+/// number of a final job's attempt may grow: Redis had started it, and it was not run. A legal
+/// change costs the evaluation of the condition, nothing more.
 pub async fn install(record: &Record) -> Result<(), RecordError> {
     sqlx::raw_sql(
         "CREATE SCHEMA IF NOT EXISTS soak;

@@ -53,10 +53,8 @@ impl Excuses {
 
     /// Whether every process of that time has ended: the run went on with others.
     pub(super) fn is_of_earlier_part(&self, from_ms: i64) -> bool {
-        let resumed = self.struck.iter().filter(|struck| struck.name == RESUMED);
-        resumed
-            .last()
-            .is_some_and(|struck| from_ms < struck.from_ms)
+        let resumed = self.struck.iter().rfind(|struck| struck.name == RESUMED);
+        resumed.is_some_and(|struck| from_ms < struck.from_ms)
     }
 
     /// The newest fault by which a start at `pid` may have a number that was used: Redis has
