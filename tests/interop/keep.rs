@@ -11,12 +11,15 @@ use crate::steps::steps;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn finished_jobs_stay_as_long_as_their_producer_said() {
-    use Client::{Bullwark, Node5, Node6};
+    use Client::{Bullwark, Linked, Node5, Node6};
     let pairs = vec![
         (Node5, Node5),
         (Node6, Node6),
         (Node5, Bullwark),
         (Node6, Bullwark),
+        (Linked, Node5),
+        (Linked, Node6),
+        (Linked, Bullwark),
     ];
     in_pairs(pairs, kept).await;
 }

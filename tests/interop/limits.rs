@@ -10,10 +10,16 @@ use crate::sides::{Client, Pair, Running, in_pairs};
 use crate::stage::Stage;
 use crate::steps::steps;
 
-/// A producer, and who works.
+/// Who sets the limit, and who works.
 fn works() -> Vec<Pair> {
     use Client::{Bullwark, Node5, Node6};
-    vec![(Node6, Node6), (Node5, Bullwark), (Node6, Bullwark)]
+    vec![
+        (Node6, Node6),
+        (Node5, Bullwark),
+        (Node6, Bullwark),
+        (Bullwark, Node5),
+        (Bullwark, Node6),
+    ]
 }
 
 fn version(client: Client) -> u8 {
@@ -27,7 +33,17 @@ async fn no_more_jobs_run_at_once_than_the_queue_allows() {
 
 async fn concurrency(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let producer = NodeQueue::open(&stage, version(adds), &queue).await;
-    producer.call("setGlobalConcurrency", json!([2])).await;
+    match adds {
+        Client::Bullwark => {
+            let queue = queue.parse().unwrap();
+            stage
+                .broker()
+                .set_concurrency(&queue, Some(2))
+                .await
+                .unwrap();
+        }
+        _ => drop(producer.call("setGlobalConcurrency", json!([2])).await),
+    }
     let mut ids = Vec::new();
     for _ in 0..8 {
         ids.push(
@@ -63,7 +79,13 @@ async fn rate(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let window = Duration::from_millis(500);
     let producer = NodeQueue::open(&stage, version(adds), &queue).await;
     let args = json!([3, window.as_millis() as u64]);
-    producer.call("setGlobalRateLimit", args).await;
+    match adds {
+        Client::Bullwark => {
+            let (queue, limit) = (queue.parse().unwrap(), Some((3, window)));
+            stage.broker().set_rate_limit(&queue, limit).await.unwrap();
+        }
+        _ => drop(producer.call("setGlobalRateLimit", args).await),
+    }
     let mut ids = Vec::new();
     for _ in 0..9 {
         ids.push(producer.add(steps(&[]), json!({})).await);

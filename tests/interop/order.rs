@@ -25,11 +25,14 @@ async fn by_priority(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     started_in_order(&stage, works, &queue, &ids, "prioritized", &expected).await;
 }
 
-/// Bullwark's `Enqueue` has no LIFO: its jobs have priorities.
+/// Bullwark's `Enqueue` has no LIFO: its jobs have priorities. Its producer at BullMQ's level has.
 #[tokio::test(flavor = "multi_thread")]
 async fn lifo_jobs_overtake_those_that_wait() {
     let adds_foreign = |pair: &Pair| pair.0 != Client::Bullwark;
-    in_pairs(pairs().into_iter().filter(adds_foreign).collect(), lifo).await;
+    let mut pairs: Vec<Pair> = pairs().into_iter().filter(adds_foreign).collect();
+    use Client::{Bullwark, Linked, Node5, Node6, Python, Rust};
+    pairs.extend([Node5, Node6, Python, Rust, Bullwark].map(|works| (Linked, works)));
+    in_pairs(pairs, lifo).await;
 }
 
 async fn lifo(stage: Arc<Stage>, (adds, works): Pair, queue: String) {

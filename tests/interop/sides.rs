@@ -9,6 +9,8 @@ use std::time::Duration;
 use bullmq::worker::CancellationToken as BullmqToken;
 use bullmq::{Error as BullmqError, Job as BullmqJob};
 use bullwark::app::worker_id;
+use bullwark::broker::{AddedLinked, LinkedJob};
+use bullwark::job::bullmq_options::JobsOptions;
 use bullwark::job::{Backoff, JobRequest, QueueName};
 use bullwark::worker::{ServedQueue, WorkerOptions};
 use serde_json::{Value, json};
@@ -31,6 +33,8 @@ pub(crate) enum Client {
     Rust,
     /// The library of this crate: its `Enqueue`, its `Worker`.
     Bullwark,
+    /// The library of this crate at BullMQ's level, with all options of its producers; only adds.
+    Linked,
     /// `bullwark worker --forward` and a receiver in Node; only works.
     Forward,
 }
@@ -88,6 +92,7 @@ pub(crate) enum Producer {
     Python(Arc<Driver>, String),
     Rust(Box<bullmq::Queue>),
     Bullwark(Arc<Stage>, QueueName),
+    Linked(Arc<Stage>, QueueName),
 }
 
 impl Producer {
@@ -110,6 +115,7 @@ impl Producer {
                 Self::Rust(Box::new(queue))
             }
             Client::Bullwark => Self::Bullwark(stage.clone(), queue.parse().unwrap()),
+            Client::Linked => Self::Linked(stage.clone(), queue.parse().unwrap()),
             Client::Forward => panic!("it only works"),
         }
     }
@@ -137,6 +143,7 @@ impl Producer {
                 let enqueued = stage.app.enqueue.enqueue(request).await.unwrap();
                 enqueued.id.to_string()
             }
+            Self::Linked(stage, queue) => add_linked(stage, queue, &data, &opts).await,
         }
     }
 
@@ -157,6 +164,13 @@ impl Producer {
                 let jobs = datas.iter().map(|data| bullmq::BulkJob::new(ACT, data));
                 let jobs = queue.add_bulk(jobs.collect()).await.unwrap();
                 jobs.iter().map(|job| job.id().to_owned()).collect()
+            }
+            Self::Linked(stage, queue) => {
+                let mut ids = Vec::new();
+                for data in &datas {
+                    ids.push(add_linked(stage, queue, data, &json!({})).await);
+                }
+                ids
             }
             Self::Bullwark(stage, queue) => {
                 let requests = datas
@@ -202,6 +216,17 @@ fn rust_connection(stage: &Stage) -> bullmq::options::RedisConnectionOptions {
     bullmq::options::RedisConnectionOptions::new().url(&stage.redis_url)
 }
 
+/// The id of the job, or of the one that stands for it.
+async fn add_linked(stage: &Stage, queue: &QueueName, data: &Value, opts: &Value) -> String {
+    let options = JobsOptions::read(&opts.to_string());
+    let job = LinkedJob::new(ACT, &data.to_string(), &options).unwrap();
+    let added = stage.broker().add_linked(queue, &[job]).await.unwrap();
+    match added.into_iter().next().unwrap() {
+        AddedLinked::Created { id } | AddedLinked::Deduplicated { survivor: id } => id,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Somebody who runs the jobs of a queue.
 pub(crate) enum Running {
     Node(NodeWorker),
@@ -243,6 +268,7 @@ impl Running {
                 let worker = bullmq::Worker::with_options(queue, run_official, options);
                 Self::Rust(Box::new(worker.await.unwrap()))
             }
+            Client::Linked => panic!("it only adds"),
             Client::Bullwark => Self::library(stage, queue, slots, |_| {}),
             Client::Forward => {
                 let receiver = Receiver::start(6).await;
