@@ -57,7 +57,8 @@ impl Protocol {
         }
         let late = self.mutant.late_add_again;
         let is_taken = s.redis.jobs[job].place == Place::Absent || late;
-        let is_wanted = for_memory == s.redis.memory && (!s.rows[job].is_old || late);
+        let is_its_memory = for_memory == s.redis.memory || self.mutant.add_to_any_memory;
+        let is_wanted = is_its_memory && (!s.rows[job].is_old || late);
         if is_taken && is_wanted {
             s.redis.jobs[job] = Wire {
                 place: Place::Waiting,

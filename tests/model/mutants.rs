@@ -12,7 +12,7 @@ use super::scenes::scene;
 use super::state::State;
 
 /// Some way through the mutant breaks this property; it is printed.
-fn assert_noticed(name: &str, property: &'static str, scene: Protocol) {
+pub(crate) fn assert_noticed(name: &str, property: &'static str, scene: Protocol) {
     let only = HasDiscoveries::AnyOf([property].into_iter().collect());
     let checker = scene.checker().finish_when(only).spawn_bfs().join();
     let found: HashMap<_, _> = checker.discoveries();
@@ -36,7 +36,7 @@ fn assert_noticed(name: &str, property: &'static str, scene: Protocol) {
     println!("  {:?}", steps.into_iter().flatten().collect::<Vec<_>>());
 }
 
-fn own(faults: u8, mutant: Mutant) -> Protocol {
+pub(crate) fn own(faults: u8, mutant: Mutant) -> Protocol {
     Protocol {
         mutant,
         ..scene(&[Kind::Own], faults)
@@ -70,34 +70,17 @@ mutants! {
     adding_again_under_the_old_number_is_noticed: never_raised, NOT_RUN_AGAIN, Own, 1;
 }
 
-/// The grace alone keeps the reconciler from adding what is on its way, runs and is trimmed; here
-/// with numbers that make such an add look like a first start.
+/// The grace keeps the reconciler from adding what is on its way: it would run, be trimmed, and
+/// then the original add would come.
 #[test]
 fn no_grace_is_noticed() {
-    let mutant = |no_grace| Mutant {
-        no_grace,
-        never_raised_above_zero: true,
-        ..Mutant::default()
-    };
-    let trimmed = |no_grace| Protocol {
-        trims: true,
-        ..own(0, mutant(no_grace))
-    };
-    assert_noticed("no_grace", NOT_RUN_AGAIN, trimmed(true));
-    trimmed(false)
-        .checker()
-        .spawn_bfs()
-        .join()
-        .assert_no_discovery(NOT_RUN_AGAIN);
-}
-
-/// Redis loses its memory before the record has heard of a first start: if the job goes back as
-/// never started, its second start is not checked against the record.
-#[test]
-fn a_rebuild_that_forgets_unheard_first_starts_is_noticed() {
     let mutant = Mutant {
-        never_raised_above_zero: true,
+        no_grace: true,
         ..Mutant::default()
     };
-    assert_noticed("never_raised_above_zero", NOT_RUN_AGAIN, own(1, mutant));
+    let scene = Protocol {
+        trims: true,
+        ..own(0, mutant)
+    };
+    assert_noticed("no_grace", NOT_RUN_AGAIN, scene);
 }

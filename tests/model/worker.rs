@@ -314,10 +314,12 @@ impl Protocol {
             || (row.attempt == attempt
                 && row.status == Some(Status::Processing)
                 && row.worker == Who::Worker(worker));
-        let says = match () {
-            () if self.mutant.no_fence => row.is_open(),
-            () if self.mutant.over_is_open => is_newest || row.is_final(),
-            () => row.is_open() && is_newest,
+        let says = if self.mutant.no_fence {
+            row.is_open()
+        } else if self.mutant.over_is_open {
+            is_newest || row.is_final()
+        } else {
+            row.is_open() && is_newest
         };
         s.judged.fenced_wrote |= says && !is_newest;
         says
