@@ -81,7 +81,8 @@ impl Protocol {
     /// An open job past the grace that Redis lacks is read; one that runs is left to its worker.
     pub(crate) fn sweep(&self, s: &mut State, job: usize) -> bool {
         let row = s.rows[job];
-        let is_idle = s.repair == RESTING && !self.mutant.no_sweep;
+        let is_served = s.compared == s.redis.memory;
+        let is_idle = s.repair == RESTING && is_served && !self.mutant.no_sweep;
         let is_lacking = row.is_open() && s.redis.jobs[job].place == Place::Absent;
         let is_due = row.is_old || self.mutant.no_grace;
         if !is_idle || !is_lacking || !is_due || row.status == Some(Status::Processing) {

@@ -1,5 +1,6 @@
 //! The scenes: each looks at one side of the protocol, with as many faults as it can afford.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
@@ -116,4 +117,35 @@ fn without_faults_nothing_is_repaired_and_trimmed_jobs_stay_gone() {
         ..scene(&[Kind::Transactional, Kind::Own], 0)
     };
     check("two own jobs, trimmed, no fault", scene, &[H::Readded]);
+}
+
+/// Then every way ends, and as nobody waits for ever, it ends with every job over in both stores.
+#[test]
+fn no_way_goes_round() {
+    for kind in [Kind::Own, Kind::Foreign] {
+        let scene = Protocol {
+            may_fail: true,
+            has_foreign_worker: true,
+            ..scene(&[kind], 1)
+        };
+        let mut is_done = HashMap::new();
+        let mut way: Vec<_> = scene.init_states().into_iter().map(|s| (s, None)).collect();
+        while let Some((state, next)) = way.last_mut() {
+            let next = next.get_or_insert_with(|| {
+                is_done.insert(*state, false);
+                scene.next_states(state)
+            });
+            let Some(after) = next.pop() else {
+                is_done.insert(*state, true);
+                way.pop();
+                continue;
+            };
+            match is_done.get(&after) {
+                Some(true) => {}
+                Some(false) => panic!("a way comes back to {after:#?}"),
+                None => way.push((after, None)),
+            }
+        }
+        println!("{kind:?}: no way goes round, {} states", is_done.len());
+    }
 }
