@@ -89,6 +89,8 @@ pub(crate) struct Wire {
     pub(crate) failures: u8,
     /// `stc` above 0: it was rescued.
     pub(crate) was_rescued: bool,
+    /// `processedOn`: not put back since its newest start.
+    pub(crate) is_started: bool,
     pub(crate) lock: Lock,
     /// A foreign worker ended it.
     pub(crate) by_foreign: bool,
@@ -99,6 +101,7 @@ pub(crate) const ABSENT: Wire = Wire {
     starts: 0,
     failures: 0,
     was_rescued: false,
+    is_started: false,
     lock: Lock::None,
     by_foreign: false,
 };
@@ -135,6 +138,8 @@ pub(crate) enum Phase {
         is_first: bool,
         /// The record said that it is over when it was claimed.
         was_over: bool,
+        /// Redis shows no start since somebody put it there.
+        was_put: bool,
     },
     /// The record does not know it.
     Unknown {

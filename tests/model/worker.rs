@@ -23,6 +23,7 @@ impl Protocol {
             && (!wire.was_rescued || self.mutant.rescued_not_asked);
         wire.place = Place::Active;
         wire.lock = Lock::Claim(worker);
+        let was_put = !std::mem::replace(&mut wire.is_started, true);
         wire.starts += 1;
         let number = wire.starts;
         let is_straight = is_first || (self.mutant.rescued_not_asked && wire.was_rescued);
@@ -31,6 +32,7 @@ impl Protocol {
             number,
             is_first: is_straight,
             was_over: s.rows[job].is_final(),
+            was_put,
         };
         true
     }
@@ -42,6 +44,7 @@ impl Protocol {
             number,
             is_first,
             was_over,
+            was_put,
         } = s.workers[worker].phase
         else {
             return false;
@@ -69,6 +72,11 @@ impl Protocol {
                 };
             }
             Some(status) if status.is_final() => {
+                let looks_retried = was_put && number > 1 && number == row.attempt + 1;
+                if self.mutant.reopens && looks_retried {
+                    row.status = Some(Status::Pending);
+                    return true;
+                }
                 self.happened(Happened::AskedAndOver);
                 s.workers[worker].phase = Phase::Tell {
                     job,
@@ -109,6 +117,7 @@ impl Protocol {
             number,
             is_first: false,
             was_over,
+            was_put: false,
         };
         true
     }
