@@ -57,7 +57,9 @@ for position = 1, #job_keys do
     local delay = is_delayed and text(math.max(due_ms - tonumber(timestamp), 0)) or '0'
     call('HSET', job_key, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
       'timestamp', timestamp, 'delay', delay, 'priority', priority)
-    if ARGV[at + 8] ~= '' then call('HSET', job_key, 'ats', ARGV[at + 8]) end
+    if ARGV[at + 8] ~= '' then -- put back: without `processedOn` it would look retried by hand
+      call('HSET', job_key, 'ats', ARGV[at + 8], 'processedOn', text(now))
+    end
     if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
     call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
     if is_delayed then

@@ -44,6 +44,8 @@ local function store_job(queue, job, due_ms, now)
   keep('rjk', job.schedule_id)
   keep('deid', job.dedup and job.dedup.id)
   keep('ats', job.attempts_started)
+  -- Put back: without it, it would look as if it had been retried by hand.
+  keep('processedOn', (job.attempts_started or 0) > 0 and now)
   keep('atm', job.attempts_made)
   call_many('HSET', queue.key.base .. job.id, fields)
   if job.children then store_children(queue.key.base .. job.id, job.children, now) end

@@ -80,16 +80,29 @@ impl Broker {
     /// Into another memory of Redis than the one that is served nothing is put: what that lacks
     /// comes before, in its order.
     pub async fn add(&self, queue: &QueueName, jobs: &[NewJob]) -> Result<Vec<Added>, BrokerError> {
-        self.add_until(queue, jobs, None).await
+        self.put(queue, jobs, None, Repeat::Safe).await
     }
 
-    /// The same, but not later than this by the server's clock, however long the call is under way:
-    /// by then somebody else may have added the jobs, and they may have run and gone.
+    /// The same for jobs of the record, but not later than this by the server's clock, however long
+    /// the call is under way: by then somebody else may have added the jobs, and they may have run
+    /// and gone. For the same reason a call whose reply was lost is not sent again: whoever calls
+    /// again asks the record first.
     pub async fn add_until(
         &self,
         queue: &QueueName,
         jobs: &[NewJob],
         not_after_ms: Option<i64>,
+    ) -> Result<Vec<Added>, BrokerError> {
+        self.put(queue, jobs, not_after_ms, Repeat::OnlyIfNotRun)
+            .await
+    }
+
+    async fn put(
+        &self,
+        queue: &QueueName,
+        jobs: &[NewJob],
+        not_after_ms: Option<i64>,
+        repeat: Repeat,
     ) -> Result<Vec<Added>, BrokerError> {
         let keys = self.keys(queue);
         jobs.iter().try_for_each(NewJob::check)?;
@@ -117,7 +130,7 @@ impl Broker {
                 .arg(served.as_deref().unwrap_or_default())
                 .number_or_empty(not_after_ms);
             batch.iter().for_each(|job| job.write(&mut call));
-            answers.extend(self.run_marking("add", &call, batch.len()).await?);
+            answers.extend(self.run_marking("add", &call, batch.len(), repeat).await?);
         }
         Ok(answers)
     }
@@ -157,7 +170,10 @@ impl Broker {
             call.arg(keys.job_prefix())
                 .number_or_empty(self.test_now_ms);
             batch.iter().for_each(|job| job.write(&mut call));
-            answers.extend(self.run_marking("requeue", &call, batch.len()).await?);
+            answers.extend(
+                self.run_marking("requeue", &call, batch.len(), Repeat::Safe)
+                    .await?,
+            );
         }
         Ok(answers)
     }
@@ -206,7 +222,9 @@ impl Broker {
             batch.iter().for_each(|id| {
                 call.arg(id);
             });
-            let added = self.run_marking("promote", &call, batch.len()).await?;
+            let added = self
+                .run_marking("promote", &call, batch.len(), Repeat::Safe)
+                .await?;
             answers.extend(added.into_iter().map(|answer| answer == Added::Created));
         }
         Ok(answers)
@@ -218,8 +236,9 @@ impl Broker {
         doing: &'static str,
         call: &ScriptCall,
         jobs: usize,
+        repeat: Repeat,
     ) -> Result<Vec<Added>, BrokerError> {
-        let untouched: Vec<i64> = self.connections.run(call, Repeat::Safe).await?;
+        let untouched: Vec<i64> = self.connections.run(call, repeat).await?;
         match untouched[..] {
             [OTHER_MEMORY] => return Err(BrokerError::OtherMemory { doing }),
             [TOO_LATE] => return Err(BrokerError::TooLate { doing }),

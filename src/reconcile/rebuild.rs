@@ -40,6 +40,10 @@ const WAITING: [BrokerState; 5] = [
 /// How long a worker that runs a job has time to renew its lease in the new memory: several
 /// renewals at defaults.
 const LEASE: Duration = Duration::from_secs(30);
+/// First starts are written behind, about 100 ms. So long is waited before the record is read, so
+/// that it knows what ran when Redis lost its memory: else such a job would be put back as one that
+/// was never started, which nobody asks about.
+const MARKS: Duration = Duration::from_millis(500);
 const WHY: &str = "Redis had lost its memory";
 
 /// Makes sure that jobs are claimed from a memory of Redis that agrees with the record. Cheap when
@@ -73,6 +77,9 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         };
         // Whoever had the turn before may have just done it.
         if !is_compared().await? {
+            if rebuild::compared(record, broker.prefix()).await?.is_some() {
+                tokio::time::sleep(MARKS).await;
+            }
             Box::pin(compare(record, &broker.for_repair(), &epoch)).await?;
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
         }

@@ -68,7 +68,8 @@ async fn a_mix_of_jobs_goes_where_each_belongs() {
          pc = 3
          prio1 {{data={{}} delay=0 name=n opts={{}} priority=11 timestamp={NOW}}}
          prio2 {{data={{}} delay=0 name=n opts={{}} priority=1 timestamp={NOW}}}
-         prio3 {{atm=1 ats=2 data={{}} delay=0 name=n opts={{}} priority=11 timestamp={NOW}}}
+         prio3 {{atm=1 ats=2 data={{}} delay=0 name=n opts={{}} priority=11 processedOn={NOW} \
+         timestamp={NOW}}}
          prioritized <prio2={p2} prio1={p1} prio3={p3}>
          std1 {{data={{\"a\":1}} delay=0 name=n opts={{\"attempts\":6}} priority=0 timestamp={NOW}}}
          std2 {{data={{}} delay=0 name=n opts={{}} priority=0 timestamp={NOW}}}
