@@ -65,3 +65,16 @@ local function find_states(prefix, sets, lists, ids)
   end
   return states
 end
+
+-- Others keep hashes of a queue, too, those of schedules first of all. Every job has one of these.
+local function is_job(job_key)
+  if call('TYPE', job_key).ok ~= 'hash' then return false end
+  local field = call('HMGET', job_key, 'timestamp', 'ats')
+  return field[1] ~= false or field[2] ~= false
+end
+
+local function has_parts(job_key)
+  local parts = { job_key .. ':lock' }
+  for i = 1, #JOB_PARTS do parts[i + 1] = job_key .. JOB_PARTS[i] end
+  return call_keys('EXISTS', parts) > 0
+end

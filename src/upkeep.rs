@@ -83,11 +83,14 @@ fn readmit(record: &Record, broker: &Broker, tasks: &Tasks) {
 fn keep_queues(record: &Record, broker: &Broker, tasks: &Tasks) {
     let (record, broker) = (record.clone(), broker.clone());
     let token = Uuid::new_v4().to_string();
+    let finder = Arc::new(tokio::sync::Mutex::new(broker.queue_finder()));
     every(tasks, "queues", KEEP_EVERY, move || {
         let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+        let finder = finder.clone();
         async move {
             if broker.take_duty("queues", &token, KEEP_EVERY * 2).await? {
-                reconcile::keep_queues(&record, &broker).await?;
+                let queues = finder.lock().await.look().await?.clone();
+                reconcile::keep_these(&record, &broker, queues).await?;
             }
             Ok::<_, ReconcileError>(Next::Rest)
         }

@@ -96,16 +96,7 @@ impl Broker {
         for batch in batches(ids, String::len) {
             let mut call = ScriptCall::new(
                 ScriptId::States,
-                [
-                    &keys.completed(),
-                    &keys.failed(),
-                    &keys.delayed(),
-                    &keys.prioritized(),
-                    &keys.active(),
-                    &keys.wait(),
-                    &keys.paused(),
-                    &keys.waiting_children(),
-                ],
+                keys.states().each_ref().map(String::as_str),
             );
             call.arg(keys.job_prefix());
             for id in batch {

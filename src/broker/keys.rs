@@ -163,6 +163,20 @@ impl Keys {
         ]
     }
 
+    /// The sets and lists of all states, in the order in which `prelude_states.lua` takes them.
+    pub(super) fn states(&self) -> [String; 8] {
+        [
+            self.completed(),
+            self.failed(),
+            self.delayed(),
+            self.prioritized(),
+            self.active(),
+            self.wait(),
+            self.paused(),
+            self.waiting_children(),
+        ]
+    }
+
     /// Glob for keys of this queue that end in `suffix`, which may hold a `*`.
     pub(super) fn pattern(&self, suffix: &str) -> String {
         format!("{}{suffix}", escape_glob(&self.base))

@@ -111,16 +111,7 @@ impl Broker {
         let keys = self.keys(queue);
         let mut call = ScriptCall::new(
             ScriptId::RemoveOrphans,
-            [
-                &keys.completed(),
-                &keys.failed(),
-                &keys.delayed(),
-                &keys.prioritized(),
-                &keys.active(),
-                &keys.wait(),
-                &keys.paused(),
-                &keys.waiting_children(),
-            ],
+            keys.states().each_ref().map(String::as_str),
         );
         call.arg(keys.job_prefix());
         ids.iter().for_each(|id| {

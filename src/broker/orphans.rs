@@ -52,16 +52,7 @@ impl Broker {
         for batch in batches(ids, String::len) {
             let mut call = ScriptCall::new(
                 ScriptId::FindOrphans,
-                [
-                    &keys.completed(),
-                    &keys.failed(),
-                    &keys.delayed(),
-                    &keys.prioritized(),
-                    &keys.active(),
-                    &keys.wait(),
-                    &keys.paused(),
-                    &keys.waiting_children(),
-                ],
+                keys.states().each_ref().map(String::as_str),
             );
             call.arg(keys.job_prefix());
             batch.iter().for_each(|id| {

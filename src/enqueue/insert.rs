@@ -61,7 +61,6 @@ async fn insert(
             0 => insert_many(record, jobs).await,
             _ => insert_again(record, jobs).await,
         };
-        record.note_write(&inserted);
         let error = match inserted {
             Ok(inserted) => return Ok(inserted),
             Err(error) => error,

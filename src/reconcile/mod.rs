@@ -36,7 +36,7 @@ pub use all::{Reconciled, reconcile_all};
 pub use job_logs::copy_logs;
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
-pub use queues::keep_queues;
+pub use queues::{keep_queues, keep_these};
 pub(crate) use queues::{tell_schedule, tell_settings};
 pub use rebuild::readmit;
 pub use recover::beat;

@@ -19,11 +19,20 @@ use crate::record::schedules::{self, KnownSchedule, SCHEDULES_PAGE};
 /// Brings the record and Redis together about the settings and schedules of all queues. Returns how
 /// much differed.
 pub async fn keep_queues(record: &Record, broker: &Broker) -> Result<u64, ReconcileError> {
+    keep_these(record, broker, broker.queues().await?).await
+}
+
+/// The same for queues that the caller knows of: finding all of them walks over all keys.
+pub async fn keep_these(
+    record: &Record,
+    broker: &Broker,
+    queues: impl IntoIterator<Item = QueueName>,
+) -> Result<u64, ReconcileError> {
     if !is_compared(broker).await? {
         return Ok(0);
     }
     let mut changed = tell_or_forget_schedules(record, broker).await?;
-    for queue in broker.queues().await? {
+    for queue in queues {
         changed += keep_settings(record, broker, &queue).await?;
         changed += copy_schedules(record, broker, &queue).await?;
     }

@@ -28,7 +28,6 @@ pub mod outbox;
 pub mod queues;
 pub mod rebuild;
 pub mod restart;
-mod room;
 pub mod schedules;
 pub mod server;
 pub mod settle;
@@ -49,7 +48,6 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 
 pub use error::{RecordError, Trouble};
-use room::Room;
 pub use tx::Tx;
 
 /// How long a caller waits for a free connection before it is told to try again.
@@ -90,7 +88,6 @@ pub struct Record {
     pool: PgPool,
     connect: PgConnectOptions,
     connected: Connected,
-    room: Room,
 }
 
 /// Counts connections, so that it is noticed when another server may answer.
@@ -157,7 +154,6 @@ impl Record {
             pool: pool.connect_lazy_with(connect.clone()),
             connect,
             connected,
-            room: Room::default(),
         })
     }
 

@@ -174,9 +174,7 @@ impl Lane {
         rows: &[SettledAttempt],
         is_unsure: bool,
     ) -> Result<HashSet<Uuid>, RecordError> {
-        let settled = settle_many(&self.record, rows).await;
-        self.record.note_write(&settled);
-        let mut accepted = settled?;
+        let mut accepted = settle_many(&self.record, rows).await?;
         if is_unsure && accepted.len() < rows.len() {
             // What an earlier try committed without telling us is ours as well.
             accepted.extend(settled_as(&self.record, rows).await?);
