@@ -52,13 +52,19 @@ for position = 1, #job_keys do
   else
     seen[id] = true
     local name, timestamp, due, priority = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+    local starts = ARGV[at + 8]
     local due_ms = tonumber(due)
     local is_delayed = due_ms ~= nil and due_ms > now
     local delay = is_delayed and text(math.max(due_ms - tonumber(timestamp), 0)) or '0'
-    call('HSET', job_key, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
-      'timestamp', timestamp, 'delay', delay, 'priority', priority)
-    if ARGV[at + 8] ~= '' then -- put back: without `processedOn` it would look retried by hand
-      call('HSET', job_key, 'ats', ARGV[at + 8], 'processedOn', text(now))
+    if starts == '' then
+      call('HSET', job_key, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
+        'timestamp', timestamp, 'delay', delay, 'priority', priority)
+    else
+      call('HSET', job_key, 'name', name, 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
+        'timestamp', timestamp, 'delay', delay, 'priority', priority, 'ats', starts)
+      if starts ~= '0' then -- put back: without it, it would look retried by hand
+        call('HSET', job_key, 'processedOn', text(now))
+      end
     end
     if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
     call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)

@@ -43,7 +43,10 @@ local function store_job(queue, job, due_ms, now)
   keep('parent', job.parent_key and job.parent)
   keep('rjk', job.schedule_id)
   keep('deid', job.dedup and job.dedup.id)
-  keep('ats', job.attempts_started)
+  if job.attempts_started then -- 0, too: only a job of the record says so
+    fields[#fields + 1] = 'ats'
+    fields[#fields + 1] = text(job.attempts_started)
+  end
   -- Put back: without it, it would look as if it had been retried by hand.
   keep('processedOn', (job.attempts_started or 0) > 0 and now)
   keep('atm', job.attempts_made)

@@ -29,8 +29,9 @@ pub struct NewJob {
     pub priority: u32,
     /// Next in line among the jobs without priority.
     pub lifo: bool,
-    /// How often it was started before; written when above 0.
-    pub attempts_started: u32,
+    /// How often it was started before. Only jobs of the record say so, from 0 on: see
+    /// [`ClaimedJob::is_counted`](super::ClaimedJob::is_counted).
+    pub attempts_started: Option<u32>,
     /// How many attempts it spent before; written when above 0.
     pub attempts_made: u32,
 }
@@ -66,7 +67,7 @@ impl NewJob {
             .number_or_empty(self.due_ms)
             .arg(self.priority)
             .flag(self.lifo)
-            .number_or_empty(positive(self.attempts_started))
+            .number_or_empty(self.attempts_started.map(i64::from))
             .number_or_empty(positive(self.attempts_made));
     }
 }

@@ -69,6 +69,9 @@ pub struct ClaimedJob {
     pub priority: u32,
     /// How often it was started, this time included.
     pub attempts_started: u32,
+    /// Its hash said so, be it 0. Every job of the record is added with this count, and a client's
+    /// retry may take it away: a job without it may have run before, however new it looks.
+    pub is_counted: bool,
     pub attempts_made: u32,
     pub stalled_count: u32,
     /// It must fail with this reason without being run.
@@ -198,15 +201,18 @@ pub(super) fn millis(duration: Duration) -> u64 {
 fn job_of(id: Vec<u8>, row: Row, hash: Hash) -> ClaimedJob {
     let mut fields = row.into_iter().map(|field| field.map(text));
     let mut next = || fields.next().flatten();
+    let (name, data, opts) = (next(), next(), next());
+    let (timestamp, delay, priority, starts) = (next(), next(), next(), next());
     ClaimedJob {
         id: text(id),
-        name: next().unwrap_or_default(),
-        data: next().unwrap_or_else(|| "{}".to_owned()),
-        opts: next().unwrap_or_else(|| "{}".to_owned()),
-        timestamp_ms: number(next()),
-        delay_ms: number(next()),
-        priority: number(next()),
-        attempts_started: number::<u32>(next()).saturating_add(1),
+        name: name.unwrap_or_default(),
+        data: data.unwrap_or_else(|| "{}".to_owned()),
+        opts: opts.unwrap_or_else(|| "{}".to_owned()),
+        timestamp_ms: number(timestamp),
+        delay_ms: number(delay),
+        priority: number(priority),
+        is_counted: starts.is_some(),
+        attempts_started: number::<u32>(starts).saturating_add(1),
         attempts_made: number(next()),
         stalled_count: number(next()),
         deferred_failure: next(),

@@ -35,8 +35,8 @@ pub struct LinkedJob {
     pub lifo: bool,
     /// A parent whose children are yet to come.
     pub waits_for_children: bool,
-    /// How often it was started before; written when above 0.
-    pub attempts_started: u32,
+    /// How often it was started before. Only jobs of the record say so, from 0 on.
+    pub attempts_started: Option<u32>,
     /// How many attempts it spent before; written when above 0.
     pub attempts_made: u32,
     pub parent: Option<ParentLink>,
@@ -110,7 +110,7 @@ struct Packed<'a> {
     priority: u32,
     lifo: bool,
     waits_for_children: bool,
-    attempts_started: u32,
+    attempts_started: Option<u32>,
     attempts_made: u32,
     parent_key: Option<&'a str>,
     parent: Option<&'a str>,

@@ -167,6 +167,8 @@ pub(crate) fn stored_entry(stored: &StoredJob) -> broker::NewJob {
     // A client's job goes back in the client's words: its options, its priority, its place.
     broker::NewJob {
         id,
+        // Clients count from their first start on.
+        attempts_started: Some(attempts_started).filter(|starts| *starts > 0),
         data: wire.data.clone().unwrap_or(entry.data),
         opts: wire.opts.clone(),
         priority: wire.priority,
@@ -192,7 +194,7 @@ pub fn entry(
         due_ms,
         priority: job.priority.to_wire(),
         lifo: false,
-        attempts_started,
+        attempts_started: Some(attempts_started),
         attempts_made,
     }
 }

@@ -282,6 +282,7 @@ fn start(
         let options = wire::read_options(&job.opts);
         let own_id = job.id.parse::<Uuid>().ok();
         let is_first = job.attempts_started == 1
+            && job.is_counted
             && job.attempts_made == 0
             && job.stalled_count == 0
             && job.stacktrace.is_none() // a client that runs it again may reset the counts

@@ -26,7 +26,7 @@ async fn a_mix_of_jobs_goes_where_each_belongs() {
         },
         NewJob {
             priority: 11,
-            attempts_started: 2,
+            attempts_started: Some(2),
             attempts_made: 1,
             ..job("prio3")
         },

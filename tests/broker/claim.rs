@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bullwark::broker::{ClaimOptions, ClaimedJob, NewJob};
+use bullwark::broker::{ClaimOptions, ClaimedJob, LinkedJob, NewJob};
 
 use crate::support::{Bench, NOW, NOW_SCORE, STEP, claim_options, ids, job};
 
@@ -70,6 +70,7 @@ async fn all_that_a_hash_can_tell_is_handed_out() {
             delay_ms: 3,
             priority: 2,
             attempts_started: 5,
+            is_counted: true,
             attempts_made: 3,
             stalled_count: 1,
             deferred_failure: Some("boom".into()),
@@ -336,4 +337,40 @@ async fn production_uses_the_server_clock() {
         claimed.now_ms
     );
     assert!((1..=1500).contains(&t.raw::<i64>("PTTL @a:lock").await));
+}
+
+/// A job of the record brings its count along, a client's begins without one; and a client that
+/// runs a job again may take the count away.
+#[tokio::test]
+async fn a_claim_tells_whether_the_hash_counts_the_starts() {
+    let t = Bench::new().await;
+    let counted = NewJob {
+        attempts_started: Some(0),
+        ..job("ours")
+    };
+    let jobs = [counted, job("theirs")];
+    t.broker.add(&t.queue, &jobs).await.unwrap();
+    let linked = |id: &str, starts| LinkedJob {
+        attempts_started: starts,
+        timestamp_ms: Some(NOW),
+        ..LinkedJob::from(job(id))
+    };
+    let jobs = [linked("child", Some(0)), linked("plain", None)];
+    t.broker.add_linked(&t.queue, &jobs).await.unwrap();
+    let claimed = t.claim(4).await.jobs;
+    let told = |job: &ClaimedJob| (job.id.clone(), job.attempts_started, job.is_counted);
+    assert_eq!(
+        claimed.iter().map(told).collect::<Vec<_>>(),
+        [
+            ("ours", true),
+            ("theirs", false),
+            ("child", true),
+            ("plain", false)
+        ]
+        .map(|(id, is_counted)| (id.to_owned(), 1, is_counted))
+    );
+    t.raws(&["HDEL @ours ats", "LREM @active 1 ours", "LPUSH @wait ours"])
+        .await;
+    let again = t.claim(1).await.jobs;
+    assert_eq!(told(&again[0]), ("ours".to_owned(), 1, false));
 }

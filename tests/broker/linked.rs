@@ -45,7 +45,7 @@ async fn a_job_without_links_ends_up_as_add_would_leave_it() {
     let new = NewJob {
         due_ms: Some(NOW + 5000),
         priority: 3,
-        attempts_started: 2,
+        attempts_started: Some(2),
         attempts_made: 1,
         ..job("a")
     };
@@ -54,7 +54,7 @@ async fn a_job_without_links_ends_up_as_add_would_leave_it() {
         timestamp_ms: Some(NOW),
         delay_ms: 5000,
         priority: 3,
-        attempts_started: 2,
+        attempts_started: Some(2),
         attempts_made: 1,
         ..linked("a")
     };

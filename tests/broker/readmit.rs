@@ -31,7 +31,7 @@ async fn a_running_job_is_active_again_wherever_it_waited_and_starts_are_never_l
             ..job("later")
         },
         NewJob {
-            attempts_started: 9,
+            attempts_started: Some(9),
             ..job("often")
         },
     ];

@@ -16,7 +16,7 @@ async fn a_finished_job_waits_again_as_if_it_had_never_run() {
         .await;
         let again = NewJob {
             attempts_made: 3,
-            attempts_started: 4,
+            attempts_started: Some(4),
             ..job("a")
         };
         assert_eq!(

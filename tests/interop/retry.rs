@@ -8,6 +8,7 @@ use crate::node::{NodeEvents, NodeQueue};
 use crate::sides::{Client, Pair, Producer, Running, in_pairs, pairs};
 use crate::stage::Stage;
 use crate::steps::steps;
+use crate::wait::eventually;
 
 const DELAY_MS: i64 = 60;
 
@@ -86,4 +87,65 @@ async fn exhausted(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
         1
     );
     worker.stop().await;
+}
+
+/// A retry that takes both counts away leaves nothing of the earlier runs in Redis. The record
+/// still has them: the job runs once for each retry, not once unseen and once again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_counts_are_taken_away_runs_once_for_each_retry() {
+    use Client::{Bullwark, Node5, Node6};
+    in_pairs(
+        vec![(Bullwark, Bullwark), (Bullwark, Node6), (Node5, Bullwark)],
+        reset,
+    )
+    .await;
+}
+
+const RETRIES: usize = 3;
+
+async fn reset(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
+    stage.app.start_upkeep(&stage.tasks); // who else tells the record what Node did
+    let producer = Producer::open(&stage, adds, &queue).await;
+    let events = NodeEvents::open(&stage, 6, &queue).await;
+    let worker = Running::start(&stage, works, &queue, 5).await;
+    let seen = NodeQueue::open(&stage, 6, &queue).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(producer.add(steps(&[]), json!({})).await);
+    }
+    let how = json!({ "resetAttemptsMade": true, "resetAttemptsStarted": true });
+    for round in 1..=RETRIES {
+        for id in &ids {
+            until_count(&events, id, "completed", round).await;
+            seen.until_state(id, "completed").await;
+            stage.until_recorded(&queue, id, "completed").await;
+            seen.job(id, "retry", json!(["completed", how])).await;
+        }
+    }
+    // A run that nobody counted leaves the job active, and the stalled check runs it once more.
+    for id in &ids {
+        until_count(&events, id, "completed", RETRIES + 1).await;
+        seen.until_state(id, "completed").await;
+        stage.until_recorded(&queue, id, "completed").await;
+    }
+    for id in &ids {
+        let count = |event: &str| events.of(id).iter().filter(|name| *name == event).count();
+        assert_eq!(count("active"), RETRIES + 1, "{queue} {:?}", events.of(id));
+        assert_eq!(
+            count("completed"),
+            RETRIES + 1,
+            "{queue} {:?}",
+            events.of(id)
+        );
+        assert_eq!(seen.get(id).await["attemptsMade"], 1, "{queue}");
+    }
+    worker.stop().await;
+}
+
+async fn until_count(events: &NodeEvents, id: &str, event: &str, count: usize) {
+    eventually(&format!("{count} times {event} of {id}"), async || {
+        let heard = events.of(id).iter().filter(|name| *name == event).count();
+        (heard >= count).then_some(())
+    })
+    .await;
 }

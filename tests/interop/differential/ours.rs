@@ -186,7 +186,7 @@ impl Ours {
             due_ms: delay_ms.map(|delay| self.now_ms + delay),
             priority: options.priority.unwrap_or(0),
             lifo: options.lifo,
-            attempts_started: 0,
+            attempts_started: None,
             attempts_made: 0,
         };
         self.broker.add(&self.queue, &[job]).await?;
