@@ -20,7 +20,8 @@
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`.
 --
--- Returns  the positions (from 1) of jobs that are live and were left as they are
+-- Returns  the positions (from 1) of jobs that are live and were left as they are; below zero if
+--          an earlier start than the one that is asked for is active
 -- Moves    completed | failed | no state | nothing -> wait | prioritized | delayed.
 --          A live id whose hash is gone gets its hash back and stays where it is.
 -- Repeat   safe: the second time the job is live.
@@ -28,12 +29,20 @@
 local id_key, delayed, events = KEYS[1], KEYS[4], KEYS[9]
 local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = delayed, pc = KEYS[5],
   marker = KEYS[6], active = KEYS[7] }
-local LIVE_SETS, LIVE_LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[7], KEYS[2], KEYS[13] }
+local LIVE_SETS, LIVE_LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[2], KEYS[13] }
 local completed, failed = KEYS[10], KEYS[11]
 local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
 local FIRST, STRIDE = 3, 10
 
+local function is_active(id) return call('LPOS', key.active, id) ~= false end
+
+local function is_ending(id, starts)
+  if not is_active(id) then return false end
+  return (tonumber(call('HGET', prefix .. id, 'ats')) or 0) < (tonumber(starts) or 0)
+end
+
 local function is_live(id)
+  if is_active(id) then return true end
   for i = 1, #LIVE_SETS do
     if call('ZSCORE', LIVE_SETS[i], id) then return true end
   end
@@ -64,7 +73,9 @@ for at = FIRST, #ARGV, STRIDE do
   local exists = call('EXISTS', job_key) == 1
   local prev = leave_finished(id)
   if placed[id] or (not prev and exists and is_live(id)) then
-    untouched[#untouched + 1] = (at - FIRST) / STRIDE + 1
+    local position = (at - FIRST) / STRIDE + 1
+    untouched[#untouched + 1] = not placed[id] and is_ending(id, ARGV[at + 8]) and -position
+      or position
   else
     local due_ms = tonumber(ARGV[at + 5])
     local is_delayed = due_ms ~= nil and due_ms > now

@@ -1,4 +1,4 @@
-//! Jobs come in: `add`, `requeue` and `promote`.
+//! Jobs come in: `add` and `promote`.
 
 use super::batch::{batches, mark};
 use super::connection::ScriptCall;
@@ -45,19 +45,19 @@ pub enum Added {
 }
 
 impl NewJob {
-    fn check(&self) -> Result<(), BrokerError> {
+    pub(super) fn check(&self) -> Result<(), BrokerError> {
         if self.priority > PRIORITY_MAX {
             return Err(BrokerError::Refused(Refusal::Priority(self.priority)));
         }
         check_job_id(&self.id)
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.id.len() + self.name.len() + self.data.len() + self.opts.len()
     }
 
     /// The ten arguments that `add` and `requeue` take per job.
-    fn write(&self, call: &mut ScriptCall) {
+    pub(super) fn write(&self, call: &mut ScriptCall) {
         let positive = |number: u32| (number > 0).then(|| i64::from(number));
         call.arg(&self.id)
             .arg(&self.name)
@@ -132,49 +132,6 @@ impl Broker {
                 .number_or_empty(not_after_ms);
             batch.iter().for_each(|job| job.write(&mut call));
             answers.extend(self.run_marking("add", &call, batch.len(), repeat).await?);
-        }
-        Ok(answers)
-    }
-
-    /// Makes jobs wait again that are finished, lost, or in no state; as the record has them.
-    ///
-    /// A job that is live is left as it is and reported as a duplicate. It searches `wait` for
-    /// each job, so it is for repairs; to fill an empty Redis again, use [`Broker::add`].
-    pub async fn requeue(
-        &self,
-        queue: &QueueName,
-        jobs: &[NewJob],
-    ) -> Result<Vec<Added>, BrokerError> {
-        let keys = self.keys(queue);
-        jobs.iter().try_for_each(NewJob::check)?;
-        self.note_v5_peers(queue).await?;
-        let mut answers = Vec::with_capacity(jobs.len());
-        for batch in batches(jobs, NewJob::bytes) {
-            let mut call = ScriptCall::new(
-                ScriptId::Requeue,
-                [
-                    &keys.id(),
-                    &keys.wait(),
-                    &keys.prioritized(),
-                    &keys.delayed(),
-                    &keys.pc(),
-                    &keys.marker(),
-                    &keys.active(),
-                    &keys.meta(),
-                    &keys.events(),
-                    &keys.completed(),
-                    &keys.failed(),
-                    &keys.waiting_children(),
-                    &keys.paused(),
-                ],
-            );
-            call.arg(keys.job_prefix())
-                .number_or_empty(self.test_now_ms);
-            batch.iter().for_each(|job| job.write(&mut call));
-            answers.extend(
-                self.run_marking("requeue", &call, batch.len(), Repeat::Safe)
-                    .await?,
-            );
         }
         Ok(answers)
     }

@@ -27,6 +27,8 @@ pub struct WireJob {
     pub processed_ms: Option<i64>,
     pub attempts_made: u32,
     pub attempts_started: u32,
+    /// Its hash says so, be it 0; see [`ClaimedJob::is_counted`](super::ClaimedJob::is_counted).
+    pub is_counted: bool,
     pub finished_ms: Option<i64>,
     /// JSON text, if its writer kept to the rules.
     pub progress: Option<String>,
@@ -113,15 +115,18 @@ fn job_of(row: Row, is_whole: bool) -> Result<WireJob, BrokerError> {
     let mut next = || fields.next().flatten().filter(|text| !text.is_empty());
     let state = BrokerState::parse(DOING, &next().unwrap_or_default())?;
     let score: f64 = number(next()).unwrap_or_default();
+    let (token, timestamp, priority, processed) = (next(), next(), next(), next());
+    let (made, started) = (next(), next());
     let mut job = WireJob {
         state,
         due_ms: (state == BrokerState::Delayed).then_some((score / 4096.0) as i64),
-        token: next(),
-        timestamp_ms: number(next()).unwrap_or_default(),
-        priority: number(next()).unwrap_or_default(),
-        processed_ms: number(next()),
-        attempts_made: number(next()).unwrap_or_default(),
-        attempts_started: number(next()).unwrap_or_default(),
+        token,
+        timestamp_ms: number(timestamp).unwrap_or_default(),
+        priority: number(priority).unwrap_or_default(),
+        processed_ms: number(processed),
+        attempts_made: number(made).unwrap_or_default(),
+        is_counted: started.is_some(),
+        attempts_started: number(started).unwrap_or_default(),
         finished_ms: number(next()),
         progress: next(),
         returnvalue: next(),

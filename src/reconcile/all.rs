@@ -3,7 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{ReconcileError, keep_queues, mirror, passes, readmit, rebuild, relay};
+use super::{ReconcileError, keep_queues, mirror, over, passes, readmit, relay};
 use crate::broker::Broker;
 use crate::record::{self, Record};
 
@@ -47,7 +47,7 @@ pub async fn reconcile_all(record: &Record, broker: &Broker) -> Result<Reconcile
     let queues = broker.queues().await?;
     done.copied = mirror::scan_all(record, broker, &queues).await?;
     for queue in &queues {
-        done.ended += rebuild::end_all_that_is_over(record, broker, queue).await?;
+        done.ended += over::end_all(record, broker, queue).await?;
     }
     while passes::deliver_recent(record, broker).await? {}
     let mut after = Uuid::nil();

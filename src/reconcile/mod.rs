@@ -10,6 +10,7 @@
 //! * [`readmit`]: a memory of Redis that was emptied or put back is made to agree, before a job is
 //!   claimed from it;
 //! * [`beat`]: notices a record that lost its tail, which then gets back what Redis knows;
+//! * [`Lingering`]: what is over does not wait in Redis;
 //! * [`keep_queues`]: the settings and schedules of queues are kept in the record, too;
 //! * [`seal`]: keeps finding the open jobs cheap;
 //! * [`Mirror`]: what `BullMQ` clients did in Redis is written into the record;
@@ -22,6 +23,7 @@ mod job_logs;
 mod links;
 mod mirror;
 mod orphans;
+mod over;
 mod passes;
 mod queues;
 mod rebuild;
@@ -35,6 +37,7 @@ use crate::record::RecordError;
 pub use all::{Reconciled, reconcile_all};
 pub use job_logs::copy_logs;
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
+pub use over::Lingering;
 pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
 pub use queues::{keep_queues, keep_these};
 pub(crate) use queues::{tell_schedule, tell_settings};

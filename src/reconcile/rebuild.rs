@@ -11,8 +11,9 @@
 //! again. Every step may be repeated, and two rebuilds at once do the same. If Redis loses its
 //! memory again meanwhile, it has another name by then, and is compared again.
 //!
-//! A client's retry of a job that is over, with its counts reset, looks like an earlier state of
-//! Redis. If it came so shortly before the loss that the record had not heard of it, it is undone.
+//! A client's retry of a client's job that is over, with its counts reset, looks like an earlier
+//! state of Redis. If it came so shortly before the loss that the record had not heard of it, it is
+//! undone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,23 +21,13 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{ReconcileError, flows, mirror, passes, queues, recover};
-use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob, rebuilt_token};
-use crate::clock;
-use crate::job::{Outcome, QueueName};
+use super::{ReconcileError, flows, mirror, over, passes, queues, recover};
+use crate::broker::{Broker, Readmit, rebuilt_token};
+use crate::job::QueueName;
 use crate::record::open::{LOAD_MAX, StoredJob};
-use crate::record::rebuild::{self, OpenInOrder, OverJob};
+use crate::record::rebuild::{self, OpenInOrder};
 use crate::record::{Record, adopt};
-use crate::settle::{Ended, tell};
 
-/// Where jobs wait. Those that are active are asked about when their lease ends.
-const WAITING: [BrokerState; 5] = [
-    BrokerState::Wait,
-    BrokerState::Paused,
-    BrokerState::Prioritized,
-    BrokerState::Delayed,
-    BrokerState::WaitingChildren,
-];
 /// How long a worker that runs a job has time to renew its lease in the new memory: several
 /// renewals at defaults.
 const LEASE: Duration = Duration::from_secs(30);
@@ -99,7 +90,7 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
     mirror::scan_all(record, broker, &queues).await?;
     let mut ended = 0;
     for queue in &queues {
-        ended += end_all_that_is_over(record, broker, queue).await?;
+        ended += over::end_all(record, broker, queue).await?;
     }
     let (open, added) = put_back(record, broker, epoch).await?;
     queues::repair_schedules(broker, &broker.queues().await?).await?;
@@ -114,107 +105,6 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
         "this memory of Redis was compared with the record"
     );
     Ok(())
-}
-
-/// Ends in Redis whatever waits in a queue and is over by the record. Returns how many.
-pub(super) async fn end_all_that_is_over(
-    record: &Record,
-    broker: &Broker,
-    queue: &QueueName,
-) -> Result<u64, ReconcileError> {
-    let mut ended = 0;
-    for state in WAITING {
-        ended += end_what_is_over(record, broker, queue, state).await?;
-    }
-    Ok(ended)
-}
-
-async fn end_what_is_over(
-    record: &Record,
-    broker: &Broker,
-    queue: &QueueName,
-    state: BrokerState,
-) -> Result<u64, ReconcileError> {
-    let (mut offset, mut ended) = (0, 0);
-    loop {
-        let page = broker.list(queue, state, offset, LIST_MAX).await?;
-        let over = rebuild::over_among(record, queue, &page.ids).await?;
-        let gone = end_in_redis(record, broker, queue, over).await?;
-        ended += gone;
-        match page.next {
-            // What left the page makes room for others, which were not looked at.
-            _ if gone > 0 => {}
-            Some(next) => offset = next,
-            None => return Ok(ended),
-        }
-    }
-}
-
-async fn end_in_redis(
-    record: &Record,
-    broker: &Broker,
-    queue: &QueueName,
-    over: Vec<OverJob>,
-) -> Result<u64, ReconcileError> {
-    if over.is_empty() {
-        return Ok(0);
-    }
-    let ids: Vec<String> = over.iter().map(|job| job.wire_id.clone()).collect();
-    let seen = broker.read_jobs(queue, &ids, false).await?;
-    let (mut later, mut ending) = (Vec::new(), Vec::new());
-    for (job, seen) in over.into_iter().zip(seen) {
-        match seen {
-            Some(seen) if is_another(&job, &seen) => later.push(job.wire_id),
-            Some(seen) if was_run_again(&job, &seen) => {}
-            Some(_) => ending.push(job),
-            None => {}
-        }
-    }
-    let adopted = mirror::adopt_unknown(record, broker, queue, later).await?;
-    tracing::debug!(%queue, adopted, ended = ending.len(), "jobs that are over were waiting");
-    let token = format!("{}rebuild", crate::broker::OWN_TOKEN);
-    let active: Vec<Readmit> = ending
-        .iter()
-        .map(|job| Readmit {
-            id: job.wire_id.clone(),
-            starts: job.attempt.unsigned_abs(),
-            token: Some(token.clone()),
-        })
-        .collect();
-    broker.readmit(queue, &active, LEASE).await?;
-    let ended: Vec<Ended> = ending
-        .into_iter()
-        .map(|job| ended(queue, &token, job))
-        .collect();
-    tell(broker, &ended.iter().collect::<Vec<_>>()).await?;
-    Ok(ended.len() as u64)
-}
-
-fn ended(queue: &QueueName, token: &str, job: OverJob) -> Ended {
-    Ended {
-        id: job.id,
-        wire_id: job.wire_id,
-        queue: queue.clone(),
-        token: token.to_owned(),
-        attempt: job.attempt,
-        max_attempts: job.max_attempts.unsigned_abs(),
-        started_at: clock::now(),
-        outcome: Outcome::recorded(job.status, job.result, job.error),
-        manner: None,
-        kept_result: None,
-    }
-}
-
-/// Whether the hash is that of a later job with the same id.
-fn is_another(job: &OverJob, seen: &WireJob) -> bool {
-    job.wire_id != job.id.to_string() && seen.timestamp_ms != job.created_ms
-}
-
-/// Whether a client has run the job again after it was over: that takes away when it was started,
-/// and leaves how often. An earlier state of Redis knows of fewer starts.
-fn was_run_again(job: &OverJob, seen: &WireJob) -> bool {
-    let starts = i32::try_from(seen.attempts_started).unwrap_or(i32::MAX);
-    seen.processed_ms.is_none() && starts > 0 && starts == job.attempt
 }
 
 /// Jobs of a page that Redis lacks, loaded.

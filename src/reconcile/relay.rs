@@ -1,12 +1,12 @@
 //! The relay of the outbox: makes Redis agree with the record about single jobs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 use super::ReconcileError;
 use super::halves::{Halves, passed_over};
-use crate::broker::{self, Broker};
+use crate::broker::{Broker, NewJob, Requeued};
 use crate::enqueue::stored_entry;
 use crate::job::QueueName;
 use crate::record::open::StoredJob;
@@ -14,47 +14,62 @@ use crate::record::{Record, jobs, open, outbox};
 
 /// Delivers the oldest entries of the outbox; returns how many.
 ///
-/// An entry is removed only when Redis
-/// has been told, so dying in between repeats it, which changes nothing. One that Redis refuses
-/// stays, behind all others, so that however many of them there are, the others go out.
+/// An entry is removed only when Redis has been told, so dying in between repeats it, which changes
+/// nothing. One that Redis refuses, or that comes too early, stays behind all others, so that
+/// however many of them there are, the others go out.
 pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, ReconcileError> {
     let entries = outbox::take(record).await?;
     if entries.is_empty() {
         return Ok(0);
     }
-    let (mut relayed, mut refused, mut halves) = (0, Vec::new(), Halves::of(&entries));
+    let (mut relayed, mut staying, mut halves) = (0, Vec::new(), Halves::of(&entries));
     while let Some(part) = halves.next() {
         let ids: Vec<Uuid> = part.iter().map(|(_, id)| *id).collect();
         let told = tell(record, broker, &ids).await;
         let told = halves.judge(part, told, |(seq, id), error| {
             passed_over("", &id.to_string(), error);
-            refused.push(*seq);
+            staying.push(*seq);
         })?;
-        if told.is_some() {
-            outbox::delivered(record, part).await?;
-            relayed += part.len();
+        if let Some(early) = told {
+            let (stay, done): (Vec<_>, Vec<_>) =
+                part.iter().partition(|(_, id)| early.contains(id));
+            staying.extend(stay.into_iter().map(|(seq, _)| seq));
+            outbox::delivered(record, &done).await?;
+            relayed += done.len();
         }
     }
-    if !refused.is_empty() {
-        outbox::put_last(record, &refused).await?;
+    if !staying.is_empty() {
+        outbox::put_last(record, &staying).await?;
     }
     metrics::counter!("bullwark_outbox_relayed_total").increment(relayed as u64);
     Ok(relayed)
 }
 
-/// Tells Redis of these jobs now and removes their entries of the outbox.
+/// Tells Redis of these jobs now and removes their entries of the outbox; for those that come too
+/// early the relay tries again.
 pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), ReconcileError> {
     for ids in ids.chunks(open::LOAD_MAX) {
-        let entries = outbox::of_jobs(record, ids).await?;
-        tell(record, broker, ids).await?;
+        let mut entries = outbox::of_jobs(record, ids).await?;
+        let early = tell(record, broker, ids).await?;
+        entries.retain(|(_, id)| !early.contains(id));
         outbox::delivered(record, &entries).await?;
     }
     Ok(())
 }
 
-/// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words.
-async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), ReconcileError> {
-    requeue_stored(broker, &open::load(record, ids).await?).await?;
+/// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words. Returns
+/// those for which it is too early.
+///
+/// A job of which Redis shows an earlier start as active, and that waits by the record, was run again
+/// before Redis heard of the end of that start. The end is on its way, or the lease runs out. Until
+/// then the entry stays: it keeps the mirror from taking the end for news, and the job from being
+/// forgotten among those that are over.
+async fn tell(
+    record: &Record,
+    broker: &Broker,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, ReconcileError> {
+    let early = requeue_stored(broker, &open::load(record, ids).await?).await?;
     let mut cancelled: HashMap<String, Vec<String>> = HashMap::new();
     for job in jobs::cancelled_among(record, ids).await? {
         cancelled
@@ -67,23 +82,28 @@ async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(), Reco
             broker.cancel(&queue, &ids).await?;
         }
     }
-    Ok(())
+    Ok(early)
 }
 
-/// Makes stored jobs wait in Redis; those that are live there stay as they are.
+/// Makes stored jobs wait in Redis; those that are live there stay as they are. Returns those of
+/// which an earlier start is active there although they wait by the record.
 pub(super) async fn requeue_stored(
     broker: &Broker,
     jobs: &[StoredJob],
-) -> Result<(), ReconcileError> {
-    let mut waiting: HashMap<QueueName, Vec<broker::NewJob>> = HashMap::new();
+) -> Result<HashSet<Uuid>, ReconcileError> {
+    let mut waiting: HashMap<&QueueName, Vec<&StoredJob>> = HashMap::new();
     for stored in jobs {
-        waiting
-            .entry(stored.job.queue.clone())
-            .or_default()
-            .push(stored_entry(stored));
+        waiting.entry(&stored.job.queue).or_default().push(stored);
     }
-    for (queue, entries) in waiting {
-        broker.requeue(&queue, &entries).await?;
+    let mut early = HashSet::new();
+    for (queue, jobs) in waiting {
+        let entries: Vec<NewJob> = jobs.iter().map(|stored| stored_entry(stored)).collect();
+        let requeued = broker.requeue(queue, &entries).await?;
+        for (stored, requeued) in jobs.into_iter().zip(requeued) {
+            if requeued == Requeued::IsEnding && !stored.is_running {
+                early.insert(stored.job.id);
+            }
+        }
     }
-    Ok(())
+    Ok(early)
 }

@@ -221,6 +221,8 @@ pub struct StoredJob {
     pub age_ms: i64,
     /// When it may start next, if not at once.
     pub due_at: Option<DateTime<Utc>>,
+    /// The record says that an attempt runs.
+    pub is_running: bool,
     pub attempt: i32,
     pub attempts: i32,
     /// What it brought along, if a `BullMQ` client added it: it goes back as it was.
@@ -243,6 +245,7 @@ struct StoredRow {
     created_at: DateTime<Utc>,
     age_ms: i64,
     due_at: Option<DateTime<Utc>>,
+    is_running: bool,
     attempt: i32,
     attempts: i32,
     wire: Option<sqlx::types::Json<WireForm>>,
@@ -256,7 +259,7 @@ pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, Recor
            payload::text, priority, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
            created_at, (extract(epoch FROM now() - created_at) * 1000)::bigint AS age_ms,
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
-           attempt, attempts,
+           status = 'processing' AS is_running, attempt, attempts,
            -- A job of a flow of ours has its links there instead.
            CASE WHEN (wire -> 'children') IS NULL THEN wire END AS wire
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
@@ -297,6 +300,7 @@ impl StoredRow {
             created_at: self.created_at,
             age_ms: self.age_ms,
             due_at: self.due_at,
+            is_running: self.is_running,
             attempt: self.attempt,
             attempts: self.attempts,
             wire: self.wire.map(|json| json.0),

@@ -1,4 +1,4 @@
-use bullwark::broker::{Added, NewJob};
+use bullwark::broker::{NewJob, Requeued};
 
 use crate::support::{Bench, NOW, NOW_SCORE, STEP, job};
 
@@ -21,7 +21,7 @@ async fn a_finished_job_waits_again_as_if_it_had_never_run() {
         };
         assert_eq!(
             t.broker.requeue(&t.queue, &[again]).await.unwrap(),
-            [Added::Created]
+            [Requeued::Waits]
         );
         let hash = format!(
             "a {{atm=3 ats=4 data={{}} delay=0 name=n opts={{}} parentKey=p:q:1 priority=0 \
@@ -57,7 +57,7 @@ async fn a_lost_job_comes_back_where_the_record_wants_it() {
         job("plain"),
     ];
     let answers = t.broker.requeue(&t.queue, &jobs).await.unwrap();
-    assert_eq!(answers, [Added::Created; 3]);
+    assert_eq!(answers, [Requeued::Waits; 3]);
     let due = NOW + 10;
     let hash = |delay: i64, priority: u32| {
         format!("{{data={{}} delay={delay} name=n opts={{}} priority={priority} timestamp={NOW}}}")
@@ -103,7 +103,7 @@ async fn a_live_job_is_left_as_it_is() {
         let answers = t.broker.requeue(&t.queue, &[job("a")]).await.unwrap();
         assert_eq!(
             (answers, t.dump().await),
-            (vec![Added::Duplicate], before),
+            (vec![Requeued::IsLive], before),
             "{arrange}"
         );
         let key = arrange.split_whitespace().nth(1).unwrap();
@@ -127,7 +127,7 @@ async fn a_hash_in_no_state_waits_and_a_live_id_gets_its_hash_back() {
         },
     ];
     let answers = t.broker.requeue(&t.queue, &jobs).await.unwrap();
-    assert_eq!(answers, [Added::Created; 2]);
+    assert_eq!(answers, [Requeued::Waits; 2]);
     let hash =
         |p: u32| format!("{{data={{}} delay=0 name=n opts={{}} priority={p} timestamp={NOW}}}");
     t.expect(&format!(
@@ -153,8 +153,29 @@ async fn requeueing_again_changes_nothing() {
         .requeue(&t.queue, &[job("a"), job("a")])
         .await
         .unwrap();
-    assert_eq!(once, [Added::Created, Added::Duplicate]);
+    assert_eq!(once, [Requeued::Waits, Requeued::IsLive]);
     let before = t.dump().await;
     let again = t.broker.requeue(&t.queue, &[job("a")]).await.unwrap();
-    assert_eq!((again, t.dump().await), (vec![Added::Duplicate], before));
+    assert_eq!((again, t.dump().await), (vec![Requeued::IsLive], before));
+}
+
+/// A person runs a job again, and Redis has not heard yet that its last run is over.
+#[tokio::test]
+async fn a_job_of_which_an_earlier_start_is_active_is_named_and_left_as_it_is() {
+    let t = Bench::new().await;
+    let again = NewJob {
+        attempts_started: Some(3),
+        ..job("a")
+    };
+    for (starts, answer) in [("2", Requeued::IsEnding), ("3", Requeued::IsLive)] {
+        t.raws(&[
+            "DEL @active",
+            "LPUSH @active a",
+            &format!("HSET @a ats {starts}"),
+        ])
+        .await;
+        let before = t.dump().await;
+        let answers = t.broker.requeue(&t.queue, &[again.clone()]).await.unwrap();
+        assert_eq!((answers, t.dump().await), (vec![answer], before));
+    }
 }

@@ -1,5 +1,7 @@
 //! What people do to jobs: cancel, and retry by hand.
 
+use std::time::Duration;
+
 use bullwark::broker::BrokerState;
 use bullwark::control;
 use bullwark::reconcile;
@@ -9,7 +11,7 @@ use bullwark::stores::Kill;
 
 use crate::reconcile::deliver;
 use crate::stage::{
-    Stage, completed, discarded, eventually, failed, ids, running, settled, some_jobs,
+    Stage, completed, discarded, eventually, failed, ids, old_job, running, settled, some_jobs,
 };
 use crate::support::own_stores;
 
@@ -147,4 +149,65 @@ async fn what_a_person_does_while_redis_is_away_is_done_when_it_is_back() {
     assert_eq!(stage.state(all[0]).await, None);
     assert_eq!(stage.state(all[1]).await, Some(BrokerState::Prioritized));
     stores.stop().await.unwrap();
+}
+
+/// Its end is in the record, Redis is about to hear of it, and a person is faster than that.
+#[tokio::test]
+async fn a_job_that_is_run_again_before_redis_heard_of_its_end_does_run_again() {
+    let stage = Stage::new().await;
+    let jobs = [(); 2].map(|()| old_job(Duration::from_secs(600)));
+    stage.insert_back_then(&jobs).await;
+    deliver(&stage, &jobs).await;
+    let all = ids(&jobs);
+    let token = "bullwark:a:1";
+    let claimed = stage.claim(token).await.jobs;
+    let ends = [completed(), discarded("x")];
+    let mut untold = Vec::new();
+    for (n, outcome) in ends.into_iter().enumerate() {
+        let row = settled(all[n], 1, "a", outcome.clone());
+        assert_eq!(settle_many(&stage.record, &[row]).await.unwrap().len(), 1);
+        untold.push(bullwark::settle::Ended {
+            id: all[n],
+            wire_id: claimed[n].id.clone(),
+            queue: jobs[n].queue.clone(),
+            token: token.to_owned(),
+            attempt: 1,
+            max_attempts: 5,
+            started_at: bullwark::clock::now(),
+            outcome,
+            manner: None,
+            kept_result: None,
+        });
+    }
+    let retried = control::retry(&stage.record, &stage.broker, &all, None).await;
+    assert_eq!(retried.unwrap().len(), 2);
+    let relay = async || {
+        let relayed = reconcile::relay_outbox(&stage.record, &stage.broker).await;
+        relayed.unwrap()
+    };
+    assert_eq!(relay().await, 0, "it is too early");
+    let untold: Vec<&bullwark::settle::Ended> = untold.iter().collect();
+    bullwark::settle::tell(&stage.broker, &untold)
+        .await
+        .unwrap();
+    for (id, state) in all
+        .iter()
+        .zip([BrokerState::Completed, BrokerState::Failed])
+    {
+        assert_eq!(stage.state(*id).await, Some(state));
+    }
+    // Neither who hears the events nor who compares the stores takes the old end for a new one.
+    let mut mirror = reconcile::Mirror::new(stage.record.clone(), stage.broker.clone());
+    while mirror.step().await.unwrap() {}
+    reconcile::sweep_open(&stage.record, &stage.broker, uuid::Uuid::nil())
+        .await
+        .unwrap();
+    assert_eq!(relay().await, 2);
+    for id in &all {
+        assert_eq!(stage.status(*id).await, "pending");
+        assert_eq!(stage.state(*id).await, Some(BrokerState::Prioritized));
+    }
+    assert_eq!(relay().await, 0);
+    assert_eq!(stage.count("bullwark.outbox").await, 0);
+    assert_eq!(stage.claim("b").await.jobs.len(), 2);
 }

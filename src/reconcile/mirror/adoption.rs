@@ -86,6 +86,7 @@ mod tests {
             processed_ms: Some(6),
             attempts_made: 1,
             attempts_started: 1,
+            is_counted: true,
             finished_ms,
             progress: None,
             returnvalue: None,

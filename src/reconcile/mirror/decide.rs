@@ -218,8 +218,8 @@ fn waiting(
         // Running a job again takes away when it was started, and may take away how often. One that
         // Bullwark put back has a number above all that the record knows, one that an older memory
         // of Redis shows a number below: its claim asks, and is told that it is over.
-        let starts = signed(seen.attempts_started);
-        let is_retried = seen.processed_ms.is_none() && (starts == known.attempt || starts == 0);
+        let is_same = signed(seen.attempts_started) == known.attempt;
+        let is_retried = seen.processed_ms.is_none() && (is_same || !seen.is_counted);
         return is_retried.then(|| reopened(known, failures, due_ms));
     }
     if failures > known.attempts {

@@ -15,6 +15,7 @@ use crate::broker::event::EventId;
 use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
 use crate::reconcile::halves::{Halves, passed_over};
+use crate::reconcile::over::{Lingering, is_waiting};
 use crate::reconcile::{ReconcileError, copy_logs};
 use crate::record::{Record, jobs, mirror};
 
@@ -48,6 +49,7 @@ pub(super) struct Scan {
     /// Where the last batch of each queue began.
     read_after: HashMap<QueueName, EventId>,
     round: Option<Instant>,
+    lingering: Lingering,
     /// Jobs that the record had missed.
     pub(super) repaired: u64,
 }
@@ -112,7 +114,8 @@ impl Scan {
             let Some((queue, nth, offset)) = self.at.clone() else {
                 return Ok(false);
             };
-            let (next, repaired) = page(record, broker, &queue, STATES[nth], offset).await?;
+            let at = (&queue, STATES[nth], offset);
+            let (next, repaired) = page(record, broker, &mut self.lingering, at).await?;
             self.repaired += repaired;
             self.at = match next {
                 Some(offset) => Some((queue, nth, offset)),
@@ -129,9 +132,8 @@ impl Scan {
 async fn page(
     record: &Record,
     broker: &Broker,
-    queue: &QueueName,
-    state: BrokerState,
-    offset: usize,
+    lingering: &mut Lingering,
+    (queue, state, offset): (&QueueName, BrokerState, usize),
 ) -> Result<(Option<usize>, u64), ReconcileError> {
     let is_over = matches!(state, BrokerState::Completed | BrokerState::Failed);
     let (ids, next) = match is_over {
@@ -148,6 +150,11 @@ async fn page(
             passed_over(queue.as_str(), id, error)
         })?;
         repaired += done.unwrap_or_default();
+    }
+    if is_waiting(state) {
+        repaired += lingering
+            .look(record, broker, queue, &ids, Instant::now())
+            .await?;
     }
     Ok((next, repaired))
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bullwark::broker::Settled;
-use bullwark::broker::{Added, Cancelled, Fail, Finish, Keep, NewJob as WireJob, Release, Retry};
+use bullwark::broker::{
+    Added, Cancelled, Fail, Finish, Keep, NewJob as WireJob, Release, Requeued, Retry,
+};
 use bullwark::enqueue::entry;
 use bullwark::job::Status;
 use bullwark::job::{Backoff, Ending, Event, JobError, NewJob, Outcome, QueueName, RetryRule};
@@ -344,7 +346,7 @@ impl<'a> Play<'a> {
                 let stored = open::load(record, &[id]).await.unwrap().remove(0);
                 let entry = wire_job(&stored.job);
                 let answers = self.stage.broker.requeue(&self.queue, &[entry]).await;
-                same("Redis", answers.unwrap(), vec![Added::Duplicate])
+                same("Redis", answers.unwrap(), vec![Requeued::IsLive])
             };
             return Box::pin(self.untouched(refused)).await;
         };

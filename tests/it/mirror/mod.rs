@@ -128,7 +128,7 @@ impl Stage {
     }
 
     /// Sends raw commands; `@` stands for the start of the queue's keys.
-    async fn raw(&self, commands: &[&str]) {
+    pub(crate) async fn raw(&self, commands: &[&str]) {
         let mut redis = self.redis().await;
         for command in commands {
             let mut words = command.split(' ');

@@ -37,6 +37,7 @@ fn seen(state: BrokerState, started: u32, made: u32) -> WireJob {
         processed_ms: (started > 0).then_some(NOW),
         attempts_made: made,
         attempts_started: started,
+        is_counted: started > 0,
         finished_ms: None,
         progress: None,
         returnvalue: Some("1".into()),
