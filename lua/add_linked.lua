@@ -3,10 +3,13 @@
 -- any of these needs, `add` does faster.
 --
 -- KEYS[1] meta         HASH    settings of the queue of the first job; it routes in a cluster
+-- KEYS[2] epoch        STRING  the name of this memory of Redis
 -- ARGV[1] test_now_ms  empty in production: server time is used
 -- ARGV[2] is_flow      '1': parents that turn out to have nothing to wait for are released after
 --                      the last job, because their later children are not there before
--- ARGV[3…] three per job: data (JSON), opts (JSON), and a msgpack map: queue (`prefix:queue`),
+-- ARGV[3] epoch        empty: whatever memory it is
+-- ARGV[4] not_after_ms empty: at any time
+-- ARGV[5…] three per job: data (JSON), opts (JSON), and a msgpack map: queue (`prefix:queue`),
 --          id (optional: the queue's counter), name, timestamp_ms (optional: now), delay_ms,
 --          priority, lifo, waits_for_children, attempts_started, attempts_made, and optional:
 --          parent_key, parent (JSON), schedule_id, dedup (BullMQ's options),
@@ -14,7 +17,8 @@
 --
 -- Undeclared keys: all others of the queues of the jobs and of their parents.
 --
--- Returns  {code, id, …} per job: 1 added; 2 its id exists, linked to the parent given now;
+-- Returns  {-1, ''}: nothing was done, it is another memory; {-2, ''}: nothing was done, it is too
+--          late; else {code, id, …} per job: 1 added; 2 its id exists, linked to the parent given now;
 --          3 deduplicated, and the id that stays; -5 its parent does not exist; -7 it exists and
 --          is the child of another parent. For the last two nothing was changed
 -- Moves    nothing -> wait | prioritized | delayed | waiting-children;
@@ -22,8 +26,10 @@
 -- Repeat   safe for jobs with an id; each call adds another job without one.
 
 local ADDED, DUPLICATE, DEDUPLICATED, PARENT_MISSING, PARENT_KEPT = 1, 2, 3, -5, -7
-local FIRST, STRIDE = 3, 3
-local now, is_flow = clock_ms(ARGV[1]), ARGV[2] ~= ''
+local FIRST, STRIDE, OTHER_MEMORY, TOO_LATE = 5, 3, -1, -2
+local now, is_flow, epoch = clock_ms(ARGV[1]), ARGV[2] ~= '', ARGV[3]
+if epoch ~= '' and call('GET', KEYS[2]) ~= epoch then return { OTHER_MEMORY, '' } end
+if ARGV[4] ~= '' and now > tonumber(ARGV[4]) then return { TOO_LATE, '' } end
 local queues, parents, incomplete = {}, {}, {}
 
 local function queue_of(job)

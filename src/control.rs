@@ -59,14 +59,15 @@ async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) {
 /// Changes settings of a queue: it is paused, resumed or limited, for all workers of any kind.
 /// Returns what holds now. Doing it again changes nothing.
 ///
-/// It holds when the record has it: if Redis is away, it is told when it is back.
+/// It holds when the record has it: if Redis is away, it is told when it is back. What is not
+/// changed stays as clients have set it.
 pub async fn change_queue(
     record: &Record,
     broker: &Broker,
     queue: &QueueName,
     change: &QueueChange,
 ) -> Result<QueueSettings, RecordError> {
-    // Only for a queue that the record does not know yet: what clients have set stays.
+    // Only for a queue that the record does not know yet.
     let base = broker.queue_meta(queue).await;
     let base = base.map(|meta| meta.settings()).unwrap_or_default();
     let known = queues::change(record, broker.prefix(), queue, &base, change).await?;

@@ -9,9 +9,9 @@ use super::script::ScriptId;
 use super::{Broker, BrokerError, PRIORITY_MAX, Repeat};
 use crate::job::QueueName;
 
-/// What `add.lua` answers instead of positions.
-const OTHER_MEMORY: i64 = -1;
-const TOO_LATE: i64 = -2;
+/// What `add.lua` and `add_linked.lua` answer when they did nothing.
+pub(super) const OTHER_MEMORY: i64 = -1;
+pub(super) const TOO_LATE: i64 = -2;
 
 /// A job as it goes on the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

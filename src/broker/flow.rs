@@ -76,15 +76,17 @@ impl Broker {
             .iter()
             .map(|placed| (placed.queue_key.as_str(), &placed.job))
             .collect();
-        let answers = self.run_linked(&jobs, true).await?;
+        let answers = self.run_linked(&jobs, true, None).await?;
         Ok(grow(&placed, answers))
     }
 
     /// Adds jobs of any queues of this prefix in one atomic step, parents before their children; a
-    /// flow whose jobs are made elsewhere. The same bounds hold.
+    /// flow whose jobs are made elsewhere. The same bounds hold; and for a flow of the record, as
+    /// with [`Broker::add_until`], a last moment by the server's clock.
     pub async fn add_flow_jobs(
         &self,
         jobs: &[(QueueName, LinkedJob)],
+        not_after_ms: Option<i64>,
     ) -> Result<Vec<AddedLinked>, BrokerError> {
         if jobs.len() > FLOW_NODES_MAX {
             return Err(BrokerError::Refused(Refusal::FlowNodes));
@@ -97,7 +99,8 @@ impl Broker {
             .iter()
             .zip(jobs)
             .map(|(key, (_, job))| (key.as_str(), job));
-        self.run_linked(&jobs.collect::<Vec<_>>(), true).await
+        self.run_linked(&jobs.collect::<Vec<_>>(), true, not_after_ms)
+            .await
     }
 
     /// Level by level over all flows. Without recursion: a flow may be a long chain.

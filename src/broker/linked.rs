@@ -6,8 +6,10 @@
 
 use serde::Serialize;
 
+use super::add::{OTHER_MEMORY, TOO_LATE};
 use super::batch::batches;
 use super::connection::ScriptCall;
+use super::epoch::EPOCH;
 use super::error::Refusal;
 use super::keys::check_job_id;
 use super::script::ScriptId;
@@ -263,18 +265,21 @@ impl Broker {
         let mut answers = Vec::with_capacity(jobs.len());
         for batch in batches(jobs, LinkedJob::bytes) {
             let batch: Vec<_> = batch.iter().map(|job| (queue_key.as_str(), job)).collect();
-            answers.extend(self.run_linked(&batch, false).await?);
+            answers.extend(self.run_linked(&batch, false, None).await?);
         }
         Ok(answers)
     }
 
     /// One script call, whatever the number of jobs. `is_flow`: parents are released after the last
-    /// one.
+    /// one. Not later than `not_after_ms` by the server's clock, and then not sent again, as with
+    /// [`Broker::add_until`]; and not into another memory of Redis than the one that is served.
     pub(super) async fn run_linked(
         &self,
         jobs: &[(&str, &LinkedJob)],
         is_flow: bool,
+        not_after_ms: Option<i64>,
     ) -> Result<Vec<AddedLinked>, BrokerError> {
+        const DOING: &str = "add_linked";
         let Some((first_queue, _)) = jobs.first() else {
             return Ok(Vec::new());
         };
@@ -282,9 +287,15 @@ impl Broker {
         self.note_v5_peers_of(jobs.iter().map(|(queue_key, _)| *queue_key))
             .await?;
         let meta = format!("{first_queue}:meta");
-        let mut call = ScriptCall::new(ScriptId::AddLinked, [&meta]);
-        call.number_or_empty(self.test_now_ms).flag(is_flow);
-        let mut repeat = Repeat::Safe;
+        let mut call = ScriptCall::new(ScriptId::AddLinked, [&meta, &self.own_key(EPOCH)]);
+        call.number_or_empty(self.test_now_ms)
+            .flag(is_flow)
+            .arg(self.served().as_deref().unwrap_or_default())
+            .number_or_empty(not_after_ms);
+        let mut repeat = match not_after_ms {
+            Some(_) => Repeat::OnlyIfNotRun,
+            None => Repeat::Safe,
+        };
         for (queue_key, job) in jobs {
             call.arg(&job.data).arg(&job.opts).arg(job.pack(queue_key)?);
             if job.repeat() == Repeat::OnlyIfNotRun {
@@ -292,6 +303,11 @@ impl Broker {
             }
         }
         let reply: Vec<(i64, String)> = self.connections.run(&call, repeat).await?;
+        match reply.first() {
+            Some((OTHER_MEMORY, _)) => return Err(BrokerError::OtherMemory { doing: DOING }),
+            Some((TOO_LATE, _)) => return Err(BrokerError::TooLate { doing: DOING }),
+            _ => {}
+        }
         let count = reply.len();
         let answers = reply
             .into_iter()
@@ -299,7 +315,7 @@ impl Broker {
         let answers: Option<Vec<_>> = answers.collect();
         answers
             .filter(|_| count == jobs.len())
-            .ok_or_else(|| BrokerError::corrupt("add_linked", "not one known code per job"))
+            .ok_or_else(|| BrokerError::corrupt(DOING, "not one known code per job"))
     }
 
     /// `prefix:queue`.

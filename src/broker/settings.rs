@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::claim::millis;
 use super::{Broker, BrokerError};
-use crate::job::{QueueName, QueueSettings};
+use crate::job::{QueueChange, QueueName, QueueSettings};
 
 /// What the `meta` hash of a queue says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +68,26 @@ impl Broker {
         match settings.is_paused {
             true => self.pause(queue).await.map(drop),
             false => self.resume(queue).await.map(drop),
+        }
+    }
+
+    /// Changes some settings of a queue. Done again, it changes nothing.
+    pub async fn change_settings(
+        &self,
+        queue: &QueueName,
+        change: &QueueChange,
+    ) -> Result<(), BrokerError> {
+        if let Some(concurrency) = change.concurrency {
+            self.set_concurrency(queue, concurrency).await?;
+        }
+        if let Some(limit) = change.rate_limit {
+            let limit = limit.map(|(max, ms)| (max, Duration::from_millis(ms)));
+            self.set_rate_limit(queue, limit).await?;
+        }
+        match change.is_paused {
+            Some(true) => self.pause(queue).await.map(drop),
+            Some(false) => self.resume(queue).await.map(drop),
+            None => Ok(()),
         }
     }
 

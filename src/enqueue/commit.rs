@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Deliver, Delivery};
 use super::insert::insert_all;
 use super::{EnqueueError, Waiting, answer};
+use crate::job::NewJob;
 use crate::record::Record;
 use crate::record::enqueue::{INSERT_MAX, Inserted};
+
+/// Payloads of one statement; a single larger job goes alone. They are copied for the statement and
+/// for Redis: this bounds what all that costs.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One of the writers. Only one lane collects at a time; the others commit meanwhile.
 pub(super) struct Lane {
@@ -46,11 +52,12 @@ impl Lane {
                 receiver.recv().await?
             }
         };
-        let mut size = first.jobs.len();
+        let (mut size, mut bytes) = (first.jobs.len(), bytes_of(&first.jobs));
         let mut batch = vec![first];
-        while size < INSERT_MAX {
+        while size < INSERT_MAX && bytes < BYTES_MAX {
             let Ok(next) = receiver.try_recv() else { break };
             size += next.jobs.len();
+            bytes += bytes_of(&next.jobs);
             batch.push(next);
         }
         Some(batch)
@@ -65,19 +72,20 @@ impl Lane {
         }
         // The last caller may have brought more than fits into one statement.
         let mut results = Vec::with_capacity(jobs.len());
-        for part in jobs.chunks(INSERT_MAX) {
-            results.extend(insert_all(&self.record, part).await);
-        }
-
-        let mut delivery = Delivery::now();
-        for (job, result) in jobs.iter().zip(&results) {
-            if let Ok(Inserted::New { created_at }) = result {
-                delivery.push(job, *created_at);
+        for part in parts(&jobs) {
+            // Before the commit: whatever holds it up, its answer, or this process counts.
+            let mut delivery = Delivery::begun(Instant::now());
+            let inserted = insert_all(&self.record, part).await;
+            for (job, result) in part.iter().zip(&inserted) {
+                if let Ok(Inserted::New { created_at }) = result {
+                    delivery.push(job, *created_at);
+                }
             }
+            // Handed over before the answer: a caller that waits for one job before it sends the
+            // next finds them in this order in Redis, whichever lane commits the second.
+            self.deliver.hand_over(delivery).await;
+            results.extend(inserted);
         }
-        // Handed over before the answer: a caller that waits for one job before it sends the next
-        // finds them in this order in Redis, whichever lane commits the second.
-        self.deliver.hand_over(delivery).await;
 
         let mut outcomes = jobs.iter().zip(results).map(|(job, result)| match result {
             Ok(inserted) => answer(job.id, &inserted),
@@ -88,4 +96,24 @@ impl Lane {
             caller.send(Ok(outcomes.by_ref().take(size).collect())).ok();
         }
     }
+}
+
+fn bytes_of(jobs: &[NewJob]) -> usize {
+    jobs.iter().map(|job| job.payload.len()).sum()
+}
+
+/// In their order, each within the bounds of a statement.
+fn parts(jobs: &[NewJob]) -> impl Iterator<Item = &[NewJob]> {
+    let mut rest = jobs;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(INSERT_MAX).take_while(|job| {
+            bytes += job.payload.len();
+            bytes <= BYTES_MAX
+        });
+        let size = fits.count().max(1).min(rest.len());
+        let (part, others) = rest.split_at(size);
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
 }

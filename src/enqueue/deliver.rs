@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -30,17 +31,21 @@ pub(super) const UNDER_WAY: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Jobs of one call to Redis, before the next queue has its turn.
 const MERGE_MAX: usize = 500;
+/// Queues that are told at once.
+const QUEUES_AT_ONCE: usize = 8;
 
 /// Jobs of one commit.
 pub(super) struct Delivery {
-    committed: Instant,
+    /// Not later than the commit.
+    begun: Instant,
     jobs: Vec<(QueueName, broker::NewJob)>,
 }
 
 impl Delivery {
-    pub(super) fn now() -> Self {
+    /// Of a commit that begins now.
+    pub(super) fn begun(begun: Instant) -> Self {
         Self {
-            committed: Instant::now(),
+            begun,
             jobs: Vec::new(),
         }
     }
@@ -89,10 +94,10 @@ async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
     let mut pause_until: Option<Instant> = None;
     while let Some(first) = receiver.recv().await {
         let mut batch = first.jobs;
-        let mut oldest = first.committed;
+        let mut oldest = first.begun;
         while batch.len() < MERGE_MAX {
             let Ok(next) = receiver.try_recv() else { break };
-            oldest = oldest.min(next.committed);
+            oldest = oldest.min(next.begun);
             batch.extend(next.jobs);
         }
         let jobs = batch.len() as u64;
@@ -106,23 +111,30 @@ async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
             Err(error) => {
                 metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
                 tracing::warn!(%error, jobs, "delivery failed; reconcile will deliver");
-                pause_until = Some(Instant::now() + PAUSE);
+                if error.is_unavailable() {
+                    pause_until = Some(Instant::now() + PAUSE);
+                }
             }
         }
     }
 }
 
-/// Adds jobs whose commit was at that moment, if Redis is reached soon enough.
+/// Adds jobs whose commit was not before that moment, if Redis is reached soon enough.
 async fn add_fresh(
     broker: &Broker,
     jobs: Vec<(QueueName, broker::NewJob)>,
-    committed: Instant,
+    begun: Instant,
 ) -> Result<(), BrokerError> {
-    let not_after = broker.server_ms_at(committed + FRESH + UNDER_WAY).await?;
-    add_all(broker, jobs, Some(not_after)).await
+    add_all(broker, jobs, Some(not_after(broker, begun).await?)).await
 }
 
-/// Adds jobs of several queues, keeping the order within each queue.
+/// The last moment, by the server's clock, for jobs whose commit was not before `begun`.
+pub(super) async fn not_after(broker: &Broker, begun: Instant) -> Result<i64, BrokerError> {
+    broker.server_ms_at(begun + FRESH + UNDER_WAY).await
+}
+
+/// Adds jobs of several queues, keeping the order within each queue. A queue at fault, such as one
+/// whose keys hold something else, does not keep the jobs of others out.
 async fn add_all(
     broker: &Broker,
     jobs: Vec<(QueueName, broker::NewJob)>,
@@ -132,10 +144,14 @@ async fn add_all(
     for (queue, job) in jobs {
         queues.entry(queue).or_default().push(job);
     }
-    for (queue, jobs) in queues {
-        broker.add_until(&queue, &jobs, not_after_ms).await?;
+    let mut added = stream::iter(queues)
+        .map(|(queue, jobs)| async move { broker.add_until(&queue, &jobs, not_after_ms).await })
+        .buffer_unordered(QUEUES_AT_ONCE);
+    let mut first_error = Ok(());
+    while let Some(result) = added.next().await {
+        first_error = first_error.and(result.map(drop));
     }
-    Ok(())
+    first_error
 }
 
 /// Adds stored jobs that Redis lacks, each with the number of its newest start plus one: a start

@@ -13,15 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::deliver::{FRESH, ROOM_TIMEOUT, due_ms, entry};
+use super::deliver::{FRESH, ROOM_TIMEOUT, due_ms, entry, not_after};
+use super::insert::insert_whole;
 use super::{Enqueue, EnqueueError, Enqueued, answer};
-use crate::broker::{Broker, FLOW_BYTES_MAX, FLOW_NODES_MAX, LinkedJob, ParentLink};
+use crate::broker::{Broker, BrokerError, FLOW_BYTES_MAX, FLOW_NODES_MAX, LinkedJob, ParentLink};
 use crate::job::bullmq_options::{JobsOptions, ParentOption};
 use crate::job::flow::{FlowRequest, FlowWire, OnFailure};
 use crate::job::{Due, NewJob, Problem, QueueName, Refused};
 use crate::record::Record;
 use crate::record::enqueue::Inserted;
-use crate::record::flow::insert_flow;
+use crate::record::flow::FlowRows;
 use crate::tasks::Tasks;
 
 /// Flows between commit and Redis.
@@ -46,7 +47,8 @@ pub(super) struct Flows {
 
 #[derive(Debug)]
 struct FlowDelivery {
-    committed: Instant,
+    /// Not later than the commit.
+    begun: Instant,
     jobs: Vec<(QueueName, LinkedJob)>,
 }
 
@@ -56,6 +58,13 @@ struct Planned {
     above: Option<usize>,
     on_failure: OnFailure,
     children: Vec<Uuid>,
+}
+
+impl Planned {
+    /// Where it hangs, and by what rule: two flows are the same request only if these are.
+    fn place(&self) -> String {
+        format!("{:?} {:?}", self.above, self.on_failure)
+    }
 }
 
 impl Flows {
@@ -83,7 +92,7 @@ impl Enqueue {
         let planned = self.plan(flow)?;
         let jobs: Vec<NewJob> = planned.iter().map(|planned| planned.job.clone()).collect();
         let prefix = &self.flows.prefix;
-        let links = |created_at| {
+        let links = |created_at: DateTime<Utc>| -> Vec<String> {
             let linked = link(&planned, prefix, created_at);
             let texts = planned
                 .iter()
@@ -91,7 +100,15 @@ impl Enqueue {
                 .map(|(p, (_, job))| wire(p, job));
             texts.collect()
         };
-        let inserted = insert_flow(&self.flows.record, &jobs, links).await;
+        let places: Vec<String> = planned.iter().map(Planned::place).collect();
+        // Before the commit: whatever holds it up, or its answer, counts.
+        let begun = Instant::now();
+        let tree = FlowRows {
+            jobs: &jobs,
+            places: &places,
+            links: &links,
+        };
+        let inserted = insert_whole(&self.flows.record, &tree).await;
         let inserted = inserted.map_err(|error| EnqueueError::Record(Arc::new(error)))?;
         let (Some(inserted), Some(root)) = (inserted, jobs.first()) else {
             return Err(EnqueueError::Stopping);
@@ -101,7 +118,7 @@ impl Enqueue {
         if let Inserted::New { created_at } = inserted {
             ids = jobs.iter().map(|job| job.id).collect();
             let delivery = FlowDelivery {
-                committed: Instant::now(),
+                begun,
                 jobs: link(&planned, prefix, created_at),
             };
             let sent = self.flows.sender.send_timeout(delivery, ROOM_TIMEOUT);
@@ -231,14 +248,24 @@ async fn run(
                 receiver.recv().await
             }
         };
-        let Some(FlowDelivery { committed, jobs }) = next else {
+        let Some(FlowDelivery { begun, jobs }) = next else {
             return;
         };
-        if committed.elapsed() > FRESH {
+        if begun.elapsed() > FRESH {
             left(jobs.len());
-        } else if let Err(error) = broker.add_flow_jobs(&jobs).await {
+        } else if let Err(error) = add_fresh(&broker, &jobs, begun).await {
             tracing::warn!(%error, jobs = jobs.len(), "flow not delivered; reconcile will");
             left(jobs.len());
         }
     }
+}
+
+async fn add_fresh(
+    broker: &Broker,
+    jobs: &[(QueueName, LinkedJob)],
+    begun: Instant,
+) -> Result<(), BrokerError> {
+    let not_after = not_after(broker, begun).await?;
+    broker.add_flow_jobs(jobs, Some(not_after)).await?;
+    Ok(())
 }

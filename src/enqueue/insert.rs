@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::job::NewJob;
 use crate::record::enqueue::{Inserted, insert_again, insert_many};
+use crate::record::flow::{FlowRows, insert_flow, insert_flow_again};
 use crate::record::{Record, RecordError, Trouble};
 
 /// Connections that may turn out to be broken before a batch is given up: all that the lanes may
@@ -55,28 +56,75 @@ async fn insert(
     jobs: &[NewJob],
     conflicts_max: u32,
 ) -> Result<Vec<Inserted>, RecordError> {
-    let (mut lost, mut conflicts) = (0, 0);
+    let mut tries = Tries::new(conflicts_max);
     loop {
-        let inserted = match lost {
-            0 => insert_many(record, jobs).await,
-            _ => insert_again(record, jobs).await,
+        let inserted = match tries.may_be_written() {
+            false => insert_many(record, jobs).await,
+            true => insert_again(record, jobs).await,
         };
-        let error = match inserted {
+        match inserted {
             Ok(inserted) => return Ok(inserted),
-            Err(error) => error,
+            Err(error) => tries.next(error).await?,
+        }
+    }
+}
+
+/// A flow goes in whole or not at all.
+pub(super) async fn insert_whole(
+    record: &Record,
+    tree: &FlowRows<'_>,
+) -> Result<Option<Inserted>, RecordError> {
+    let mut tries = Tries::new(CONFLICTS_MAX);
+    loop {
+        let inserted = match tries.may_be_written() {
+            false => insert_flow(record, tree).await,
+            true => insert_flow_again(record, tree).await,
         };
+        match inserted {
+            Ok(inserted) => return Ok(inserted),
+            Err(error) => tries.next(error).await?,
+        }
+    }
+}
+
+/// How often something was tried, and why it failed.
+struct Tries {
+    lost: u32,
+    conflicts: u32,
+    conflicts_max: u32,
+}
+
+impl Tries {
+    fn new(conflicts_max: u32) -> Self {
+        Self {
+            lost: 0,
+            conflicts: 0,
+            conflicts_max,
+        }
+    }
+
+    /// An answer may have been lost.
+    fn may_be_written(&self) -> bool {
+        self.lost > 0
+    }
+
+    /// Returns when it is time for the next try; the error, if something else is wrong than the
+    /// connection or another transaction, or for too long.
+    async fn next(&mut self, error: RecordError) -> Result<(), RecordError> {
         match error.trouble() {
-            Some(Trouble::Lost) if lost < LOST_MAX => {
-                lost += 1;
-                tracing::debug!(%error, jobs = jobs.len(), "connection lost: looked at again");
+            Some(Trouble::Lost) if self.lost < LOST_MAX => {
+                self.lost += 1;
+                tracing::debug!(%error, "connection lost: looked at again");
+                Ok(())
             }
-            Some(Trouble::Conflict) if conflicts < conflicts_max => {
-                conflicts += 1;
+            Some(Trouble::Conflict) if self.conflicts < self.conflicts_max => {
+                self.conflicts += 1;
                 metrics::counter!("bullwark_enqueue_conflicts_total").increment(1);
-                tokio::time::sleep(PAUSE * conflicts).await;
+                tokio::time::sleep(PAUSE * self.conflicts).await;
                 tokio::time::sleep(PAUSE.mul_f64(rand::random::<f64>())).await;
+                Ok(())
             }
-            _ => return Err(error),
+            _ => Err(error),
         }
     }
 }

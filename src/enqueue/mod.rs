@@ -167,7 +167,7 @@ impl Enqueue {
 
     /// Accepts many jobs; one answer each, in order. A wrong request does not keep the others
     /// out. Not atomic over more than [`INSERT_MAX`] jobs: earlier ones stay when the record goes
-    /// away in the middle, and the answers say so.
+    /// away or the process stops in the middle, and the answers say so.
     pub async fn enqueue_many(
         &self,
         requests: Vec<JobRequest>,
@@ -200,7 +200,8 @@ impl Enqueue {
                 Err(EnqueueError::Record(error)) => (0..size)
                     .map(|_| Err(EnqueueError::Record(error.clone())))
                     .collect(),
-                Err(other) => return Err(other),
+                // The rest was not stored, as its answers say already; what was keeps its own.
+                Err(_) => break,
             };
             for (answer, place) in chunk_answers.into_iter().zip(places.by_ref()) {
                 answers[place] = answer;

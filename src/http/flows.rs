@@ -12,6 +12,7 @@ use super::body;
 use super::enqueue::{open, take_key};
 use super::problem::{Code, Problem};
 use super::state::State;
+use crate::broker::FLOW_NODES_MAX;
 use crate::job::flow::FlowRequest;
 use crate::job::{self, JobRequest};
 
@@ -55,12 +56,12 @@ fn read(bytes: &[u8]) -> Result<FlowRequest, Problem> {
     };
     let mut faults = Vec::new();
     if let Ok(value) = serde_json::from_slice(bytes) {
-        find_faults(&value, "", &mut faults);
+        find_faults(&value, "", &mut { FLOW_NODES_MAX }, &mut faults);
+        faults.truncate(FAULTS_MAX);
     }
     if faults.is_empty() {
         return Err(problem);
     }
-    faults.truncate(FAULTS_MAX);
     let texts: Vec<String> = faults
         .iter()
         .map(|fault| format!("{}: {}", fault.pointer, fault.message))
@@ -69,16 +70,25 @@ fn read(bytes: &[u8]) -> Result<FlowRequest, Problem> {
     Err(Problem::new(Code::InvalidRequest, detail).with_errors(faults))
 }
 
-/// The wrong fields of each job, with the job's place in the tree. No deeper than JSON is read.
-fn find_faults(node: &Value, place: &str, faults: &mut Vec<job::Problem>) {
-    // Each part of the node alone: then all that is wrong is found, and not only the first.
-    let mut alone = node.clone();
-    if let Some(parts) = alone.as_object_mut() {
-        parts.remove("children");
-        if parts.contains_key("job") {
-            parts.insert("job".to_owned(), json!({ "jobType": "" }));
-        }
+/// The wrong fields of each job, with the job's place in the tree: the first of them, and the first
+/// jobs. No deeper than JSON is read.
+fn find_faults(node: &Value, place: &str, left: &mut usize, faults: &mut Vec<job::Problem>) {
+    if *left == 0 || faults.len() >= FAULTS_MAX {
+        return;
     }
+    *left -= 1;
+    // Each part of the node alone: then all that is wrong is found, and not only the first.
+    let alone = match node.as_object() {
+        None => node.clone(),
+        Some(parts) => parts
+            .iter()
+            .filter(|(name, _)| *name != "children")
+            .map(|(name, part)| match name.as_str() {
+                "job" => (name.clone(), json!({ "jobType": "" })),
+                _ => (name.clone(), part.clone()),
+            })
+            .collect(),
+    };
     let minimal = json!({ "jobType": "" });
     note::<FlowRequest>(&alone, &json!({ "job": minimal }), place, faults);
     if let Some(job) = node.get("job") {
@@ -88,7 +98,10 @@ fn find_faults(node: &Value, place: &str, faults: &mut Vec<job::Problem>) {
         None => {}
         Some(Value::Array(children)) => {
             for (nth, child) in children.iter().enumerate() {
-                find_faults(child, &format!("{place}/children/{nth}"), faults);
+                find_faults(child, &format!("{place}/children/{nth}"), left, faults);
+                if *left == 0 || faults.len() >= FAULTS_MAX {
+                    break;
+                }
             }
         }
         Some(_) => faults.push(job::Problem {

@@ -64,13 +64,13 @@ async fn keep_settings(
     Ok(1)
 }
 
-/// Tells Redis what the record says of a queue.
+/// Tells Redis what Bullwark has changed of a queue. The rest stays as a client may have set it.
 pub(crate) async fn tell_settings(
     record: &Record,
     broker: &Broker,
     known: &KnownQueue,
 ) -> Result<(), ReconcileError> {
-    broker.apply_settings(&known.queue, &known.settings).await?;
+    broker.change_settings(&known.queue, &known.untold).await?;
     queues::set_told(record, broker.prefix(), &known.queue, known.version).await?;
     Ok(())
 }

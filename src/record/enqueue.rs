@@ -93,7 +93,7 @@ pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserte
         return Ok(jobs.iter().map(|_| Inserted::New { created_at }).collect());
     }
     let mut tx = Tx::begin(record.writers.clone()).await?;
-    let inserted = insert_with_keys(&mut tx, jobs).await?;
+    let inserted = insert_with_keys(&mut tx, jobs, fingerprint).await?;
     tx.commit().await?;
     Ok(inserted)
 }
@@ -174,7 +174,7 @@ pub async fn insert_in(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, Re
 }
 
 async fn insert_with_outbox(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
-    let inserted = insert_with_keys(tx, jobs).await?;
+    let inserted = insert_with_keys(tx, jobs, fingerprint).await?;
     let new: Vec<Uuid> = jobs
         .iter()
         .zip(&inserted)
@@ -188,11 +188,13 @@ async fn insert_with_outbox(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Inserted
     Ok(inserted)
 }
 
+/// `print`: what makes two requests with one key the same.
 pub(super) async fn insert_with_keys(
     tx: &mut Tx,
     jobs: &[NewJob],
+    print: impl Fn(&NewJob) -> Vec<u8>,
 ) -> Result<Vec<Inserted>, RecordError> {
-    let taken = take_keys(tx, jobs).await?;
+    let taken = take_keys(tx, jobs, print).await?;
     let fresh = jobs
         .iter()
         .zip(&taken)
@@ -207,7 +209,11 @@ pub(super) async fn insert_with_keys(
 
 /// Takes the idempotency keys of the batch. `Some` for a job whose key was taken before, also by an
 /// earlier job of the same batch. A key that another transaction is just taking makes this wait.
-async fn take_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Option<Inserted>>, RecordError> {
+async fn take_keys(
+    tx: &mut Tx,
+    jobs: &[NewJob],
+    print: impl Fn(&NewJob) -> Vec<u8>,
+) -> Result<Vec<Option<Inserted>>, RecordError> {
     type Taken = (Uuid, Uuid, bool);
     // Sorted, so that two batches with the same keys can not wait for each other.
     let mut keyed: Vec<&NewJob> = jobs
@@ -227,7 +233,7 @@ async fn take_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Option<Inserted>>
         .filter_map(|job| job.idempotency_key.as_deref())
         .collect();
     let ids: Vec<Uuid> = keyed.iter().map(|job| job.id).collect();
-    let prints: Vec<Vec<u8>> = keyed.iter().map(|job| fingerprint(job)).collect();
+    let prints: Vec<Vec<u8>> = keyed.iter().map(|job| print(job)).collect();
     sqlx::query(
         "INSERT INTO bullwark.idempotency_keys (workspace_id, key, job_id, fingerprint)
          SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[])
@@ -263,7 +269,7 @@ async fn take_keys(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<Option<Inserted>>
 }
 
 /// What makes two requests the same: type, queue, payload and priority.
-fn fingerprint(job: &NewJob) -> Vec<u8> {
+pub(super) fn fingerprint(job: &NewJob) -> Vec<u8> {
     let mut hash = Sha256::new();
     for part in [job.job_type.as_str(), job.queue.as_str(), &job.payload] {
         hash.update((part.len() as u64).to_le_bytes());

@@ -4,27 +4,49 @@
 //! nothing must be searched for: only who has links pays for them.
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::enqueue::{INSERT_MAX, Inserted, insert, insert_with_keys};
+use super::enqueue::{INSERT_MAX, Inserted, fingerprint, insert, insert_with_keys};
 use super::{Record, RecordError, Tx};
 use crate::job::flow::FlowWire;
 use crate::job::{NewJob, QueueName, Status};
 
-/// Inserts all jobs of a flow in one transaction, the root first; `links` makes their `wire` texts
-/// when the time of the commit is known.
+/// A flow that is to be written.
+pub struct FlowRows<'a> {
+    /// The root first.
+    pub jobs: &'a [NewJob],
+    /// Of each job, what beside itself makes two flows the same request.
+    pub places: &'a [String],
+    /// The `wire` texts of the jobs, made when the time of the commit is known.
+    pub links: &'a (dyn Fn(DateTime<Utc>) -> Vec<String> + Sync),
+}
+
+impl FlowRows<'_> {
+    fn fingerprint(&self) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        for (job, place) in self.jobs.iter().zip(self.places) {
+            hash.update(fingerprint(job));
+            hash.update((place.len() as u64).to_le_bytes());
+            hash.update(place);
+        }
+        hash.finalize().to_vec()
+    }
+}
+
+/// Inserts all jobs of a flow in one transaction.
 ///
 /// Nothing is written when the root's idempotency key was used before.
 pub async fn insert_flow(
     record: &Record,
-    jobs: &[NewJob],
-    links: impl FnOnce(DateTime<Utc>) -> Vec<String>,
+    flow: &FlowRows<'_>,
 ) -> Result<Option<Inserted>, RecordError> {
-    let Some((root, others)) = jobs.split_first() else {
+    let Some((root, others)) = flow.jobs.split_first() else {
         return Ok(None);
     };
     let mut tx = Tx::begin(record.writers.clone()).await?;
-    let inserted = insert_with_keys(&mut tx, std::slice::from_ref(root)).await?;
+    let roots = std::slice::from_ref(root);
+    let inserted = insert_with_keys(&mut tx, roots, |_| flow.fingerprint()).await?;
     let inserted = inserted.into_iter().next();
     let Some(Inserted::New { created_at }) = inserted else {
         tx.rollback().await?;
@@ -33,17 +55,52 @@ pub async fn insert_flow(
     for part in others.chunks(INSERT_MAX) {
         insert(tx.connection(), part.iter()).await?;
     }
-    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+    let ids: Vec<Uuid> = flow.jobs.iter().map(|job| job.id).collect();
     sqlx::query(
         "UPDATE jobs j SET wire = u.wire::json
          FROM unnest($1::uuid[], $2::text[]) AS u (id, wire) WHERE j.id = u.id",
     )
     .bind(&ids)
-    .bind(links(created_at))
+    .bind((flow.links)(created_at))
     .execute(tx.connection())
     .await?;
     tx.commit().await?;
     Ok(inserted)
+}
+
+/// The same for a flow of which nobody knows whether [`insert_flow`] wrote it: its root tells.
+///
+/// The server may still be at work on the first try. Then this one waits for it, and finds that
+/// the id is taken.
+pub async fn insert_flow_again(
+    record: &Record,
+    flow: &FlowRows<'_>,
+) -> Result<Option<Inserted>, RecordError> {
+    let Some(root) = flow.jobs.first() else {
+        return Ok(None);
+    };
+    if let Some(created_at) = time_of(record, root.id).await? {
+        return Ok(Some(Inserted::New { created_at }));
+    }
+    match insert_flow(record, flow).await {
+        Err(RecordError::Refused {
+            constraint: Some(name),
+            ..
+        }) if name == "jobs_pkey" => {
+            let created_at = time_of(record, root.id).await?;
+            Ok(created_at.map(|created_at| Inserted::New { created_at }))
+        }
+        inserted => inserted,
+    }
+}
+
+async fn time_of(record: &Record, id: Uuid) -> Result<Option<DateTime<Utc>>, RecordError> {
+    Ok(
+        sqlx::query_scalar("SELECT created_at FROM jobs WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&record.writers)
+            .await?,
+    )
 }
 
 /// The links of those of these jobs that belong to a flow.

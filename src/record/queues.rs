@@ -15,6 +15,8 @@ pub struct KnownQueue {
     pub version: i64,
     /// False: Redis has not been told of this version.
     pub is_told: bool,
+    /// What it is to be told.
+    pub untold: QueueChange,
 }
 
 #[derive(sqlx::FromRow)]
@@ -28,27 +30,42 @@ struct Row {
     has_v5_peers: bool,
     version: i64,
     is_told: bool,
+    untold: Vec<String>,
 }
 
+/// Names in `untold`.
+const PAUSED: &str = "paused";
+const CONCURRENCY: &str = "concurrency";
+const RATE_LIMIT: &str = "rate_limit";
+
 const COLUMNS: &str = "SELECT job_queue, is_paused, concurrency, rate_max, rate_duration_ms,
-  events_max, has_v5_peers, version, is_told FROM bullwark.queues";
+  events_max, has_v5_peers, version, is_told, untold FROM bullwark.queues";
 
 impl Row {
     /// None: a name that no queue can have, which a person wrote.
     fn known(self) -> Option<KnownQueue> {
         let number = |value: Option<i64>| value.map(i64::unsigned_abs);
+        let settings = QueueSettings {
+            is_paused: self.is_paused,
+            concurrency: number(self.concurrency),
+            rate_max: number(self.rate_max),
+            rate_duration_ms: number(self.rate_duration_ms),
+            events_max: number(self.events_max),
+            has_v5_peers: self.has_v5_peers,
+        };
+        let is_untold = |name: &str| self.untold.iter().any(|untold| untold == name);
+        let untold = QueueChange {
+            is_paused: is_untold(PAUSED).then_some(settings.is_paused),
+            concurrency: is_untold(CONCURRENCY).then_some(settings.concurrency),
+            rate_limit: is_untold(RATE_LIMIT)
+                .then(|| settings.rate_max.zip(settings.rate_duration_ms)),
+        };
         Some(KnownQueue {
             queue: self.job_queue.parse().ok()?,
-            settings: QueueSettings {
-                is_paused: self.is_paused,
-                concurrency: number(self.concurrency),
-                rate_max: number(self.rate_max),
-                rate_duration_ms: number(self.rate_duration_ms),
-                events_max: number(self.events_max),
-                has_v5_peers: self.has_v5_peers,
-            },
+            settings,
             version: self.version,
             is_told: self.is_told,
+            untold,
         })
     }
 }
@@ -86,11 +103,10 @@ pub async fn get(
     Ok(row.and_then(Row::known))
 }
 
-/// Writes what Bullwark wants of a queue; Redis is to be told.
+/// Writes what Bullwark wants of a queue; Redis is to be told of that, and of nothing else.
 ///
-/// `base` is what holds for a queue
-/// that the record does not know yet. Two that change different things at once both have their way.
-/// Returns what holds now.
+/// `base` is what holds for a queue that the record does not know yet. Two that change different
+/// things at once both have their way. Returns what holds now.
 pub async fn change(
     record: &Record,
     prefix: &str,
@@ -102,17 +118,19 @@ pub async fn change(
     let row: Row = bind(
         sqlx::query_as(
             "INSERT INTO bullwark.queues AS q (prefix, job_queue, is_paused, concurrency,
-               rate_max, rate_duration_ms, events_max, has_v5_peers, version, is_told)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, false)
+               rate_max, rate_duration_ms, events_max, has_v5_peers, version, is_told, untold)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, false, $12)
              ON CONFLICT (prefix, job_queue) DO UPDATE
                SET is_paused = CASE WHEN $9 THEN excluded.is_paused ELSE q.is_paused END,
                  concurrency = CASE WHEN $10 THEN excluded.concurrency ELSE q.concurrency END,
                  rate_max = CASE WHEN $11 THEN excluded.rate_max ELSE q.rate_max END,
                  rate_duration_ms = CASE WHEN $11 THEN excluded.rate_duration_ms
                                          ELSE q.rate_duration_ms END,
-                 version = q.version + 1, is_told = false, changed_at = now()
+                 version = q.version + 1, is_told = false, changed_at = now(),
+                 untold = (SELECT array_agg(DISTINCT name)
+                           FROM unnest(q.untold || excluded.untold) AS name)
              RETURNING job_queue, is_paused, concurrency, rate_max, rate_duration_ms, events_max,
-               has_v5_peers, version, is_told",
+               has_v5_peers, version, is_told, untold",
         ),
         prefix,
         queue,
@@ -121,6 +139,7 @@ pub async fn change(
     .bind(change.is_paused.is_some())
     .bind(change.concurrency.is_some())
     .bind(change.rate_limit.is_some())
+    .bind(names(change))
     .fetch_one(&record.pool)
     .await?;
     row.known()
@@ -135,7 +154,7 @@ pub async fn set_told(
     version: i64,
 ) -> Result<bool, RecordError> {
     let done = sqlx::query(
-        "UPDATE bullwark.queues SET is_told = true
+        "UPDATE bullwark.queues SET is_told = true, untold = '{}'
          WHERE prefix = $1 AND job_queue = $2 AND version = $3",
     )
     .bind(prefix)
@@ -176,6 +195,16 @@ pub async fn copy(
     .fetch_optional(&record.pool)
     .await?;
     Ok(copied.is_some())
+}
+
+fn names(change: &QueueChange) -> Vec<&'static str> {
+    let names = [
+        (change.is_paused.is_some(), PAUSED),
+        (change.concurrency.is_some(), CONCURRENCY),
+        (change.rate_limit.is_some(), RATE_LIMIT),
+    ];
+    let changed = names.into_iter().filter(|(is_changed, _)| *is_changed);
+    changed.map(|(_, name)| name).collect()
 }
 
 type Query<'q, T> = sqlx::query::QueryAs<'q, sqlx::Postgres, T, sqlx::postgres::PgArguments>;

@@ -95,20 +95,22 @@ pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {
 }
 
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
-/// there. A job that gets on is no crash loop: its lost leases are forgotten.
+/// there. A job that gets on is no crash loop: its lost leases are forgotten. Returns the number of
+/// the transaction, for [`Tx::has_committed`].
 pub async fn save_checkpoint(
     tx: &mut Tx,
     id: Uuid,
     checkpoint: &serde_json::Value,
     progress: &Progress,
-) -> Result<(), RecordError> {
-    sqlx::query("UPDATE jobs SET checkpoint = $2, progress = $3, lease_losses = 0 WHERE id = $1")
-        .bind(id)
-        .bind(checkpoint)
-        .bind(sqlx::types::Json(progress))
-        .execute(tx.connection())
-        .await?;
-    Ok(())
+) -> Result<String, RecordError> {
+    let number = sqlx::query_scalar(
+        "UPDATE jobs SET checkpoint = $2, progress = $3, lease_losses = 0 WHERE id = $1
+         RETURNING pg_current_xact_id()::text",
+    )
+    .bind(id)
+    .bind(checkpoint)
+    .bind(sqlx::types::Json(progress));
+    Ok(number.fetch_one(tx.connection()).await?)
 }
 
 /// Saves the newest progress of several attempts. Skips what is over or locked, like

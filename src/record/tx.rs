@@ -50,6 +50,15 @@ impl Tx {
         Ok(self.0.commit().await?)
     }
 
+    /// Whether the transaction of this number, which is over, was committed.
+    pub(crate) async fn has_committed(&mut self, number: &str) -> Result<bool, RecordError> {
+        let status: Option<String> = sqlx::query_scalar("SELECT pg_xact_status($1::text::xid8)")
+            .bind(number)
+            .fetch_one(self.connection())
+            .await?;
+        Ok(status.as_deref() == Some("committed"))
+    }
+
     /// Rolls back and waits for it.
     pub async fn rollback(self) -> Result<(), RecordError> {
         Ok(self.0.rollback().await?)

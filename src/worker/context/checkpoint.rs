@@ -1,9 +1,9 @@
 //! Work of a handler, committed together with the place where the next attempt goes on.
 
-use super::write::{Fenced, write_error};
+use super::write::{Fenced, Wrote, not_committed, write_error};
 use super::{JobContext, storable};
 use crate::job::{JobError, Progress};
-use crate::record::{Tx, start};
+use crate::record::{RecordError, Tx, start};
 
 impl JobContext {
     /// Begins a checkpoint: a transaction that commits work of the handler together with the place
@@ -31,7 +31,8 @@ impl Checkpoint {
     }
 
     /// Commits the work, the place to go on from and the progress: all or nothing. A job that was
-    /// interrupted any time later goes on from this checkpoint.
+    /// interrupted any time later goes on from this checkpoint. When the answer to the commit is
+    /// lost, the record is asked what became of it.
     pub async fn commit(
         mut self,
         checkpoint: serde_json::Value,
@@ -39,10 +40,20 @@ impl Checkpoint {
     ) -> Result<(), JobError> {
         progress.message = storable(&progress.message);
         let id = self.context.inner.held.id;
-        start::save_checkpoint(&mut self.fenced.tx, id, &checkpoint, &progress)
+        let number = start::save_checkpoint(&mut self.fenced.tx, id, &checkpoint, &progress)
             .await
             .map_err(write_error)?;
-        self.fenced.commit().await.map_err(write_error)?;
+        match self.fenced.commit().await {
+            Ok(()) => {}
+            // A constraint that was checked at the end: an answer, and nothing was written.
+            Err(error @ RecordError::Refused { .. }) => return Err(write_error(error)),
+            Err(error) => {
+                let wrote = Wrote::Transaction(&number);
+                if !self.context.resolve(&error, wrote).await {
+                    return Err(not_committed(&error));
+                }
+            }
+        }
         self.context.progress(progress);
         Ok(())
     }

@@ -39,6 +39,8 @@ pub(super) enum Wrote<'a> {
     /// This attempt's completion of the job.
     End,
     Step(&'a str),
+    /// The transaction of this number.
+    Transaction(&'a str),
 }
 
 impl JobContext {
@@ -100,6 +102,8 @@ impl JobContext {
         match wrote {
             Wrote::End => settle::is_completed_by(&mut tx, held.id, held.attempt, worker_id).await,
             Wrote::Step(name) => Ok(steps::find(&mut tx, held.id, name).await?.is_some()),
+            // The job's lock was its, so it is over.
+            Wrote::Transaction(number) => tx.has_committed(number).await,
         }
     }
 
