@@ -17,8 +17,8 @@
 --
 -- Undeclared keys: all others of the queues of the jobs and of their parents.
 --
--- Returns  {-1, ''}: nothing was done, it is another memory; {-2, ''}: nothing was done, it is too
---          late; else {code, id, …} per job: 1 added; 2 its id exists, linked to the parent given now;
+-- Returns  {-1, ''}: nothing was done, it is another memory; {-2, ''}: the same, it is too late;
+--          else {code, id, …} per job: 1 added; 2 its id exists, linked to the parent given now;
 --          3 deduplicated, and the id that stays; -5 its parent does not exist; -7 it exists and
 --          is the child of another parent. For the last two nothing was changed
 -- Moves    nothing -> wait | prioritized | delayed | waiting-children;

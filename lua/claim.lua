@@ -44,13 +44,16 @@ promote_due(prefix, key, meta, now, options.promote_max)
 local rate = read_rate(meta, options.limit)
 local count, rate_wait_ms, held = room(key, meta, rate, options.max)
 local claimed, rows, hashes, counted = {}, {}, {}, 0
-for _ = 1, ROUNDS_MAX do
-  local ids = #claimed < count and pop_next(key, count - #claimed) or {}
-  if #ids == 0 then break end
+local bytes = 0
+for round = 1, ROUNDS_MAX do
+  local wanted = math.min(count - #claimed, FIRST_ROUND * 2 ^ (round - 1))
+  if wanted <= 0 or bytes >= BYTES_MAX then break end
+  local ids, is_last = pop_next(key, wanted)
   local live = {}
   for i = 1, #ids do
     local id, job_key = ids[i], prefix .. ids[i]
     local row = call('HMGET', job_key, unpack(JOB_FIELDS))
+    bytes = bytes + #(row[DATA] or '')
     if row[NAME] or row[DATA] then -- else its hash is gone: running it would make a ghost
       live[#live + 1] = id
       call('SET', job_key .. ':lock', options.token, 'PX', lease_ms)
@@ -68,6 +71,7 @@ for _ = 1, ROUNDS_MAX do
     end
   end
   call_many('LPUSH', key.active, live)
+  if is_last then break end
 end
 count_started(key, rate, counted)
 if #claimed > 0 then call('ZADD', key.marker, '0', '0') end -- the next sleeper looks, too

@@ -11,8 +11,10 @@ local function is_memory(epoch_key, epoch, server)
       or call('INFO', 'replication'):find('master_replid:' .. server, 1, true) ~= nil)
 end
 
--- More than one only where old markers or ids without a hash are dropped.
-local ROUNDS_MAX = 10
+-- A claim pops in rounds, each twice as large as the one before, and ends when the jobs' data grow
+-- beyond this: a reply that takes longer than its reader waits would leave all of them without an
+-- owner, again and again.
+local ROUNDS_MAX, FIRST_ROUND, BYTES_MAX = 12, 16, 4 * 1024 * 1024
 
 -- Appends up to `count` ids of a list; entries `0:…` are markers of old BullMQ versions.
 local function pop_list(list, ids, count)
@@ -25,16 +27,19 @@ local function pop_list(list, ids, count)
   end
 end
 
+-- The next ids, and whether there are no more.
 local function pop_next(key, count)
   local ids = {}
   pop_list(key.wait, ids, count)
   pop_list(key.paused, ids, count)
   if #ids < count then
     local popped = call('ZPOPMIN', key.prioritized, count - #ids)
-    if #popped / 2 < count - #ids then call('DEL', key.pc) end
+    local is_last = #popped / 2 < count - #ids
+    if is_last then call('DEL', key.pc) end
     for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+    return ids, is_last
   end
-  return ids
+  return ids, false
 end
 
 -- The rate limit of the queue goes before that of the worker; a window that the worker names

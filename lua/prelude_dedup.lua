@@ -33,6 +33,11 @@ local function add_successor(prefix, dedup_id, now)
   local counted, options = call('INCR', prefix .. 'id'), cjson.decode(kept[3])
   local key, id = keys_of_queue(prefix:sub(1, -2)), kept[4] or text(counted)
   local job_key, delay_ms = prefix .. id, tonumber(options.delay) or 0
+  if call('EXISTS', job_key) == 1 then -- somebody has added a job of that name meanwhile
+    call('XADD', key.events, '*', 'event', 'duplicated', 'jobId', id)
+    call('DEL', next_key)
+    return
+  end
   local priority = tonumber(options.priority) or 0
   local fields = { 'name', kept[1], 'data', kept[2], 'opts', kept[3], 'deid', dedup_id,
     'timestamp', text(now), 'delay', text(delay_ms), 'priority', text(priority) }

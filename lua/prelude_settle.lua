@@ -63,7 +63,7 @@ local EVICT_MAX = 1000
 local function keep_within(set, prefix, keep, now)
   if keep.age_s then
     local cutoff = text(now - keep.age_s * 1000)
-    local limit = text(keep.limit or EVICT_MAX)
+    local limit = text(math.min(keep.limit or EVICT_MAX, EVICT_MAX))
     evict(set, prefix, call('ZRANGEBYSCORE', set, '-inf', cutoff, 'LIMIT', '0', limit))
   end
   if keep.count and keep.count > 0 then

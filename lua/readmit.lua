@@ -10,16 +10,18 @@
 -- ARGV[1] job_prefix        start of a job's hash key
 -- ARGV[2] lease_ms          of jobs that are to be active
 -- ARGV[3] active_max        active jobs that are searched for each of them
--- ARGV[4…] three per job: id, starts at least, token or '' if it need not be active
+-- ARGV[4…] four per job: id, starts at least, token or '' if it need not be active, starts at most
+--          or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
 --
--- Returns  the positions (from 1) of jobs without a hash
--- Moves    any state -> active, for jobs with a token. A lock that is there stays.
+-- Returns  the positions (from 1) of jobs without a hash, or with more starts: left as they are
+-- Moves    any state but a finished one -> active, for jobs with a token. A lock that is there
+--          stays.
 -- Repeat   safe.
 
 local active, prefix, lease_ms, active_max = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-local FIRST, STRIDE = 4, 3
+local FIRST, STRIDE = 4, 4
 
 local function leave_state(id)
   for i = 4, 6 do
@@ -31,11 +33,12 @@ end
 local absent = {}
 for at = FIRST, #ARGV, STRIDE do
   local id, starts, token = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  local job_key = prefix .. id
-  if call('EXISTS', job_key) == 0 then
+  local job_key, most = prefix .. id, tonumber(ARGV[at + 3])
+  local known = tonumber(call('HGET', job_key, 'ats')) or 0
+  if call('EXISTS', job_key) == 0 or (most and known > most) then
     absent[#absent + 1] = (at - FIRST) / STRIDE + 1
   else
-    if starts > 0 and (tonumber(call('HGET', job_key, 'ats')) or 0) < starts then
+    if starts > known then
       call('HSET', job_key, 'ats', text(starts))
     end
     if token ~= '' then

@@ -18,38 +18,52 @@
 -- ARGV[3…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
 --          lifo '1' or '', attempts_started or '', attempts_made or ''
 --
--- Undeclared keys: the job hashes, `job_prefix .. id`.
+-- Undeclared keys: the job hashes, `job_prefix .. id`, and their parents' keys, in whatever queue.
 --
--- Returns  the positions (from 1) of jobs that are live and were left as they are; below zero if
---          an earlier start than the one that is asked for is active
+-- Returns  the positions (from 1) of jobs that were left as they are: live ones, below zero if an
+--          earlier start than the one that is asked for is active; and finished ones that were
+--          started as often as that already
 -- Moves    completed | failed | no state | nothing -> wait | prioritized | delayed.
 --          A live id whose hash is gone gets its hash back and stays where it is.
--- Repeat   safe: the second time the job is live.
+-- Repeat   safe: the second time the job is live, or has run since.
 
 local id_key, delayed, events = KEYS[1], KEYS[4], KEYS[9]
 local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = delayed, pc = KEYS[5],
   marker = KEYS[6], active = KEYS[7] }
-local LIVE_SETS, LIVE_LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[2], KEYS[13] }
+local LIVE_SETS, LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[2], KEYS[13] }
 local completed, failed = KEYS[10], KEYS[11]
 local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
 local FIRST, STRIDE = 3, 10
 
-local function is_active(id) return call('LPOS', key.active, id) ~= false end
-
-local function is_ending(id, starts)
-  if not is_active(id) then return false end
-  return (tonumber(call('HGET', prefix .. id, 'ats')) or 0) < (tonumber(starts) or 0)
+-- The lists may be long; only jobs without a priority are in them, and all are looked for at once.
+local listed = {}
+do
+  local ids = {}
+  for at = FIRST, #ARGV, STRIDE do
+    local known = call('HGET', prefix .. ARGV[at], 'priority')
+    if (tonumber(known or ARGV[at + 6]) or 0) == 0 then ids[#ids + 1] = ARGV[at] end
+  end
+  local states = #ids > 0 and find_states(prefix, {}, LISTS, ids) or {}
+  for i = 1, #states do listed[ids[i]] = states[i] ~= 'orphan' and states[i] ~= 'absent' end
 end
 
+local function starts_of(id) return tonumber(call('HGET', prefix .. id, 'ats')) or 0 end
+
+local function is_active(id) return call('LPOS', key.active, id) ~= false end
+
 local function is_live(id)
-  if is_active(id) then return true end
+  if listed[id] or is_active(id) then return true end
   for i = 1, #LIVE_SETS do
     if call('ZSCORE', LIVE_SETS[i], id) then return true end
   end
-  for i = 1, #LIVE_LISTS do
-    if call('LPOS', LIVE_LISTS[i], id) then return true end
-  end
   return false
+end
+
+-- Another process may have asked for the same start, and it is over.
+local function has_run_since(id, starts)
+  local before = starts_of(id)
+  return before > 0 and before >= starts
+    and (call('ZSCORE', completed, id) or call('ZSCORE', failed, id))
 end
 
 local function leave_finished(id)
@@ -69,18 +83,20 @@ end
 local batch, untouched, created = new_batch(), {}, 0
 local placed = {} -- in this batch, not written yet
 for at = FIRST, #ARGV, STRIDE do
-  local id, job_key = ARGV[at], prefix .. ARGV[at]
+  local id, job_key, starts = ARGV[at], prefix .. ARGV[at], tonumber(ARGV[at + 8]) or 0
   local exists = call('EXISTS', job_key) == 1
-  local prev = leave_finished(id)
-  if placed[id] or (not prev and exists and is_live(id)) then
+  local has_run = has_run_since(id, starts)
+  local prev = not has_run and leave_finished(id)
+  if has_run or placed[id] or (not prev and exists and is_live(id)) then
     local position = (at - FIRST) / STRIDE + 1
-    untouched[#untouched + 1] = not placed[id] and is_ending(id, ARGV[at + 8]) and -position
-      or position
+    local is_ending = not placed[id] and is_active(id) and starts_of(id) < starts
+    untouched[#untouched + 1] = is_ending and -position or position
   else
     local due_ms = tonumber(ARGV[at + 5])
     local is_delayed = due_ms ~= nil and due_ms > now
     local delay_ms = is_delayed and math.max(due_ms - tonumber(ARGV[at + 4]), 0) or 0
     write_hash(job_key, at, text(delay_ms))
+    if prev then pend_again(job_key, prev) end
     placed[id] = true
     if not exists then
       created = created + 1
@@ -92,7 +108,7 @@ for at = FIRST, #ARGV, STRIDE do
         call('XADD', events, '*', 'event', 'delayed', 'jobId', id, 'delay', ARGV[at + 5])
       else
         place(batch, id, tonumber(ARGV[at + 6]), ARGV[at + 7] ~= '')
-        announce_waiting(events, id, prev)
+        announce_waiting(events, id, prev or nil)
       end
     end
   end

@@ -13,7 +13,8 @@
 -- ARGV[2] interval_ms    time until the next check
 -- ARGV[3] stalled_max    rescues of one job before it fails at its next claim
 -- ARGV[4] own_max        the same of a job that Bullwark accepted
--- ARGV[5] suspects_max   suspects looked at in this check; the others are in the next
+-- ARGV[5] rescued_max    no further suspects are looked at when so many were put back; the others
+--                        are in the next check
 -- ARGV[6] active_max     active jobs marked as suspects, oldest first
 -- ARGV[7] test_now_ms    empty in production: server time is used
 --
@@ -27,7 +28,8 @@ local stalled, wait, active, stalled_check = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local marker, events, repeat_key = KEYS[5], KEYS[7], KEYS[8]
 local prefix, interval_ms = ARGV[1], ARGV[2]
 local stalled_max, own_max = tonumber(ARGV[3]), tonumber(ARGV[4])
-local suspects_max, active_max, now = ARGV[5], tonumber(ARGV[6]), clock_ms(ARGV[7])
+local rescued_max, active_max, now = tonumber(ARGV[5]), tonumber(ARGV[6]), clock_ms(ARGV[7])
+local PAGE = math.min(rescued_max, 1000)
 
 if not call('SET', stalled_check, text(now), 'PX', interval_ms, 'NX') then return {} end
 local meta = read_meta(KEYS[6])
@@ -38,11 +40,10 @@ local function belongs_to_schedule(schedule_id)
     or call('ZSCORE', repeat_key, schedule_id) ~= false
 end
 
-local suspects = call('SPOP', stalled, suspects_max)
 local rescued = {}
-for i = 1, #suspects do
-  local id, job_key = suspects[i], prefix .. suspects[i]
-  if call('EXISTS', job_key .. ':lock') == 0 and call('LREM', active, -1, id) == 1 then
+local function judge(id)
+  local job_key = prefix .. id
+  if call('LREM', active, -1, id) == 1 then
     local job = call('HMGET', job_key, 'name', 'rjk', 'opts')
     if job[1] or call('EXISTS', job_key) == 1 then -- an id without a hash just leaves
       local count = call('HINCRBY', job_key, 'stc', 1)
@@ -55,6 +56,17 @@ for i = 1, #suspects do
       announce_waiting(events, id, 'active')
       call('XADD', events, '*', 'event', 'stalled', 'jobId', id)
     end
+  end
+end
+-- Most suspects have been renewed since: all are looked at, or a lost one among them would wait for
+-- its luck.
+while #rescued < rescued_max do
+  local suspects, locks = call('SPOP', stalled, text(PAGE)), {}
+  if #suspects == 0 then break end
+  for i = 1, #suspects do locks[i] = prefix .. suspects[i] .. ':lock' end
+  local owners = call('MGET', unpack(locks))
+  for i = 1, #suspects do
+    if not owners[i] then judge(suspects[i]) end
   end
 end
 if #rescued > 0 then

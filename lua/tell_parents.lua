@@ -18,10 +18,10 @@ local now = clock_ms(ARGV[1])
 for at = FIRST, #ARGV, STRIDE do
   local child_key, parent_key, ending = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if ending == 'completed' then
-    tell_parent_completed(child_key, parent_key, ARGV[at + 3], now)
+    attempt_to(tell_parent_completed, child_key, parent_key, ARGV[at + 3], now)
   elseif ending == 'failed' then
-    tell_parent_failed(child_key, parent_key, ARGV[at + 4], ARGV[at + 3], now)
+    attempt_to(tell_parent_failed, child_key, parent_key, ARGV[at + 4], ARGV[at + 3], now)
   else
-    detach_from_parent(child_key, parent_key)
+    attempt_to(detach_from_parent, child_key, parent_key)
   end
 end

@@ -30,7 +30,7 @@ for at = FIRST, #ARGV, STRIDE do
     refuse(position, JOB_MISSING)
   elseif not owner then
     refuse(position, LOCK_MISSING)
-  elseif owner ~= ARGV[at + 1] then
+  elseif not is_holder(owner, ARGV[at + 1]) then
     refuse(position, LOCK_MISMATCH)
   else
     call('HSET', job_key, 'progress', ARGV[at + 2])

@@ -131,12 +131,14 @@ pub fn start_rescue(broker: &Broker, stalls_max: u32, tasks: &Tasks) {
         max: stalls_max,
         own_max: OWN_STALLS_MAX,
     };
+    let finder = Arc::new(tokio::sync::Mutex::new(broker.queue_finder()));
     every(tasks, "rescue", RESCUE_EVERY, move || {
-        let broker = broker.clone();
+        let (broker, finder) = (broker.clone(), finder.clone());
         async move {
+            let queues = finder.lock().await.look().await?.clone();
             // One queue that can not be checked must not keep the others from it.
             let mut first_error = Ok(Next::Rest);
-            for queue in broker.queues().await? {
+            for queue in queues {
                 let rescued = broker
                     .rescue(&queue, RESCUE_EVERY, stalls, RESCUE_MAX)
                     .await;
@@ -175,10 +177,14 @@ fn watch_open(record: &Record, broker: &Broker, tasks: &Tasks) {
         async move { reconcile::seal(&record).await.map(again_if) }
     });
 
-    let r = record.clone();
+    let (r, b) = (record.clone(), broker.clone());
     every(tasks, "silence", Duration::from_secs(60), move || {
-        let record = r.clone();
-        async move { reconcile::reset_silent(&record).await.map(|_| Next::Rest) }
+        let (record, broker) = (r.clone(), b.clone());
+        async move {
+            reconcile::reset_silent(&record, &broker)
+                .await
+                .map(|_| Next::Rest)
+        }
     });
 
     // One page per run, round and round: a steady, small load however many jobs are open.

@@ -88,7 +88,7 @@ impl ScriptCall {
         self.arg(if value { "1" } else { "" })
     }
 
-    /// The number, or empty for zero or none.
+    /// The number, or empty for none.
     pub(super) fn number_or_empty(&mut self, value: Option<i64>) -> &mut Self {
         match value {
             Some(number) => self.arg(number),

@@ -21,6 +21,8 @@ const DOING: &str = "discover queues";
 pub struct QueueFinder {
     broker: Broker,
     cursor: u64,
+    /// A whole walk was made: what comes later is noticed step by step.
+    has_walked: bool,
     /// Noticed in the walk that is under way.
     walk: BTreeSet<QueueName>,
     known: BTreeSet<QueueName>,
@@ -32,6 +34,7 @@ impl Broker {
         QueueFinder {
             broker: self.clone(),
             cursor: 0,
+            has_walked: false,
             walk: BTreeSet::new(),
             known: BTreeSet::new(),
         }
@@ -39,10 +42,12 @@ impl Broker {
 }
 
 impl QueueFinder {
-    /// Looks once more; at most [`QUEUES_MAX`] queues are known. A queue that is gone is forgotten
-    /// at the end of a whole walk.
+    /// Looks once more; at most [`QUEUES_MAX`] queues are known. The first look is a whole walk, so
+    /// that no queue waits for its turn. A queue that is gone is forgotten at the end of a walk.
     pub async fn look(&mut self) -> Result<&BTreeSet<QueueName>, BrokerError> {
-        for _ in 0..STEPS_MAX {
+        let mut steps = 0;
+        while steps < STEPS_MAX || !self.has_walked {
+            steps += 1;
             let pattern = every_meta(self.broker.prefix());
             let (next, keys) = match self.broker.scan_step(DOING, &pattern, self.cursor).await {
                 Ok(step) => step,
@@ -57,6 +62,7 @@ impl QueueFinder {
                 .extend(keys.iter().filter_map(|key| queue_of_meta(prefix, key)));
             self.cursor = next.unwrap_or(0);
             if next.is_none() {
+                self.has_walked = true;
                 self.known = std::mem::take(&mut self.walk);
                 break;
             }

@@ -151,13 +151,15 @@ impl EventReader {
         let wait = wait.min(READ_WAIT_MAX);
         self.settle_places(&mut link).await?;
         let queues: Vec<QueueName> = self.places.keys().cloned().collect();
-        let mut batches = Vec::new();
+        let (mut batches, mut places) = (Vec::new(), Vec::new());
         let waits = queues.len() <= QUEUES_PER_READ && !wait.is_zero();
         for part in queues.chunks(QUEUES_PER_READ) {
             let cmd = self.command(part, max, waits.then_some(wait));
             let reply = self.timed(wait, &cmd, &mut link).await?;
-            batches.extend(self.take(part, reply, max)?);
+            batches.extend(self.take(part, reply, max, &mut places)?);
         }
+        // Not before all of them are here: what is not handed out is read again.
+        self.places.extend(places);
         self.link = Some(link);
         if batches.is_empty() && !waits {
             tokio::time::sleep(wait).await;
@@ -208,10 +210,11 @@ impl EventReader {
 
     /// Sorts a reply by queue and moves the places.
     fn take(
-        &mut self,
+        &self,
         queues: &[QueueName],
         reply: Value,
         max: usize,
+        places: &mut Vec<(QueueName, From)>,
     ) -> Result<Vec<Batch>, BrokerError> {
         let streams = match reply {
             Value::Nil => return Ok(Vec::new()),
@@ -243,7 +246,8 @@ impl EventReader {
             let Some(last) = entries.last().map(|entry| entry.id) else {
                 continue;
             };
-            let before = self.places.insert(queue.clone(), From::After(last));
+            let before = self.places.get(&queue).copied();
+            places.push((queue.clone(), From::After(last)));
             batches.push(Batch {
                 queue,
                 is_full: entries.len() >= max.max(1),

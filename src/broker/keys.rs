@@ -4,7 +4,7 @@ use super::error::{BrokerError, Refusal};
 use crate::job::QueueName;
 
 /// Ids that would overwrite a key of the queue itself.
-const RESERVED_IDS: [&str; 17] = [
+const RESERVED_IDS: [&str; 23] = [
     "wait",
     "paused",
     "active",
@@ -22,6 +22,12 @@ const RESERVED_IDS: [&str; 17] = [
     "stalled-check",
     "limiter",
     "repeat",
+    "delay",
+    "priority",
+    "metrics:completed",
+    "metrics:completed:data",
+    "metrics:failed",
+    "metrics:failed:data",
 ];
 
 /// The keys of one queue.

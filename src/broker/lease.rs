@@ -9,7 +9,7 @@ use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat};
 use crate::job::QueueName;
 
-/// Suspects that one check looks at, at most.
+/// After so many rescued jobs a check looks at no further suspects.
 pub const RESCUE_MAX: usize = 1000;
 /// Active jobs that one check marks as suspects, at most; the oldest ones.
 const SUSPECTS_MAX: u32 = 50_000;

@@ -214,7 +214,9 @@ impl LinkedJob {
 
     pub(super) fn bytes(&self) -> usize {
         let parent = self.parent.as_ref().map_or(0, |parent| parent.json.len());
-        self.name.len() + self.data.len() + self.opts.len() + parent
+        let told = self.children.processed.iter().chain(&self.children.ignored);
+        let told: usize = told.map(|(key, value)| key.len() + value.len()).sum();
+        self.name.len() + self.data.len() + self.opts.len() + parent + told
     }
 
     /// A job without an id would be added twice, and a child that ended meanwhile would be waited

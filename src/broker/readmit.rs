@@ -19,12 +19,15 @@ pub struct Readmit {
     pub id: String,
     /// So often it was started, at least.
     pub starts: u32,
+    /// One that was started more often is left as it is.
+    pub starts_max: Option<u32>,
     /// It runs: it is to be active, under this token if nobody holds its lease.
     pub token: Option<String>,
 }
 
 impl Broker {
-    /// Corrects the starts of jobs, and makes those active that run; false: Redis has no such job.
+    /// Corrects the starts of jobs, and makes those active that run; false: Redis has no such
+    /// job, or it was started more often.
     pub async fn readmit(
         &self,
         queue: &QueueName,
@@ -53,7 +56,8 @@ impl Broker {
                 check_job_id(&job.id)?;
                 call.arg(&job.id)
                     .arg(job.starts)
-                    .arg(job.token.as_deref().unwrap_or_default());
+                    .arg(job.token.as_deref().unwrap_or_default())
+                    .number_or_empty(job.starts_max.map(i64::from));
             }
             let absent: Vec<usize> = self.connections.run(&call, Repeat::Safe).await?;
             let mut present = vec![true; batch.len()];

@@ -44,7 +44,7 @@ macro_rules! scripts {
 
 scripts! {
     Add = "add", keys 10, after "prelude" "prelude_place";
-    AddLinked = "add_linked", keys 1, after "prelude" "prelude_place" "prelude_parent"
+    AddLinked = "add_linked", keys 2, after "prelude" "prelude_place" "prelude_parent"
         "prelude_dedup" "prelude_dedup_add" "prelude_store";
     AddLog = "add_log", keys 2, after "prelude";
     AddLogs = "add_logs", keys 0, after "prelude";
@@ -86,7 +86,8 @@ scripts! {
     Reprocess = "reprocess", keys 8, after "prelude" "prelude_place" "prelude_again";
     ReprocessMany = "reprocess_many", keys 8,
         after "prelude" "prelude_place" "prelude_promote" "prelude_again";
-    Requeue = "requeue", keys 13, after "prelude" "prelude_place";
+    Requeue = "requeue", keys 13,
+        after "prelude" "prelude_place" "prelude_states" "prelude_again";
     Rescue = "rescue", keys 8, after "prelude" "prelude_place";
     Resume = "resume", keys 8, after "prelude" "prelude_place";
     Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_promote" "prelude_settle";

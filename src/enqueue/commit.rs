@@ -117,3 +117,26 @@ fn parts(jobs: &[NewJob]) -> impl Iterator<Item = &[NewJob]> {
         (!part.is_empty()).then_some(part)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{JobRequest, JobType, JobTypes};
+
+    #[test]
+    fn a_statement_is_bounded_in_jobs_and_in_bytes() {
+        let mut types = JobTypes::default();
+        types.add(JobType::new("noop", serde_json::json!({})).unwrap());
+        let of = |bytes: usize| {
+            let request = JobRequest::new("noop", serde_json::json!("x".repeat(bytes)));
+            types.check(request).unwrap()
+        };
+        let small: Vec<NewJob> = (0..=INSERT_MAX).map(|_| of(1)).collect();
+        let sizes = |jobs: &[NewJob]| parts(jobs).map(<[NewJob]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&small), [INSERT_MAX, 1]);
+        let half: Vec<NewJob> = (0..4).map(|_| of(900_000)).collect();
+        let large = [half.clone(), half.clone(), half].concat();
+        assert_eq!(sizes(&large), [4, 4, 4]);
+        assert_eq!(sizes(&[]), Vec::<usize>::new());
+    }
+}

@@ -176,6 +176,12 @@ pub(crate) fn stored_entry(stored: &StoredJob) -> broker::NewJob {
         attempts_started,
         stored.attempts.unsigned_abs(),
     );
+    // Another process may have added a job that seems never to have been started, and it may have
+    // run and gone: without a count, the record is asked before it starts.
+    let entry = broker::NewJob {
+        attempts_started: Some(attempts_started).filter(|starts| *starts > 0),
+        ..entry
+    };
     let id = stored.wire_id.clone();
     let Some(wire) = &stored.wire else {
         return broker::NewJob { id, ..entry };
@@ -183,8 +189,6 @@ pub(crate) fn stored_entry(stored: &StoredJob) -> broker::NewJob {
     // A client's job goes back in the client's words: its options, its priority, its place.
     broker::NewJob {
         id,
-        // Clients count from their first start on.
-        attempts_started: Some(attempts_started).filter(|starts| *starts > 0),
         data: wire.data.clone().unwrap_or(entry.data),
         opts: wire.opts.clone(),
         priority: wire.priority,

@@ -19,6 +19,7 @@ use super::{Enqueue, EnqueueError, Enqueued, answer};
 use crate::broker::{Broker, BrokerError, FLOW_BYTES_MAX, FLOW_NODES_MAX, LinkedJob, ParentLink};
 use crate::job::bullmq_options::{JobsOptions, ParentOption};
 use crate::job::flow::{FlowRequest, FlowWire, OnFailure};
+use crate::job::wire::parent_options;
 use crate::job::{Due, NewJob, Problem, QueueName, Refused};
 use crate::record::Record;
 use crate::record::enqueue::Inserted;
@@ -183,7 +184,10 @@ fn link(
     let one = |this: &Planned| {
         let plain = entry(&this.job, created_ms, due_ms(&this.job, created_ms), 0, 0);
         let mut linked = LinkedJob::from(plain);
-        linked.waits_for_children = !this.children.is_empty();
+        if !this.children.is_empty() {
+            linked.waits_for_children = true;
+            linked.opts = parent_options(&this.job, created_ms);
+        }
         if let Some(parent) = this.above.map(|above| &planned[above].job) {
             let mut options = JobsOptions::read(&linked.opts);
             let (id, queue) = (parent.id.to_string(), format!("{prefix}:{}", parent.queue));

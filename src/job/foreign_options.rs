@@ -9,6 +9,8 @@ use super::Backoff;
 
 /// The most texts of a stack trace list that are kept when the job does not say.
 const STACK_TRACES_MAX: usize = 100;
+/// The delay of a backoff that names a strategy and no delay: the specification's first one.
+const UNKNOWN_DELAY_MS: u64 = 60_000;
 
 /// How long finished jobs stay in Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -147,8 +149,15 @@ impl From<RawBackoff> for Option<Backoff> {
                 max_ms: Some(u64::MAX),
                 jitter,
             }),
-            // A strategy of the application's own: only its worker can know the delay.
-            _ => None,
+            // A strategy of the application's own, which only its worker knows. Its delay is a
+            // better guess than none: without one, a job would spend all its attempts at once.
+            _ => Some(Backoff::Fixed {
+                delay_ms: match delay_ms {
+                    0 => UNKNOWN_DELAY_MS,
+                    delay_ms => delay_ms,
+                },
+                jitter,
+            }),
         }
     }
 }

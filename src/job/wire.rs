@@ -26,6 +26,9 @@ pub struct Envelope {
     pub retry_delay_seconds: Option<i32>,
     #[serde(rename = "bo", default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
+    /// It has children: before it completes, Redis is asked how they stand.
+    #[serde(rename = "pa", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_parent: bool,
 }
 
 #[derive(Serialize)]
@@ -76,12 +79,22 @@ pub struct ClaimedOptions {
 
 /// The `opts` JSON of a new job. `timestamp_ms` and `due_ms` are the record's.
 pub fn options(job: &NewJob, timestamp_ms: i64, due_ms: Option<i64>) -> String {
+    write_options(job, timestamp_ms, due_ms, false)
+}
+
+/// The same for a job that has children.
+pub fn parent_options(job: &NewJob, timestamp_ms: i64) -> String {
+    write_options(job, timestamp_ms, None, true)
+}
+
+fn write_options(job: &NewJob, timestamp_ms: i64, due_ms: Option<i64>, is_parent: bool) -> String {
     let envelope = Envelope {
         workspace_id: job.workspace_id,
         timeout_seconds: job.timeout_seconds,
         retry_delay_seconds: (job.retry_delay_seconds != backoff::RETRY_DELAY_SECONDS)
             .then_some(job.retry_delay_seconds),
         backoff: job.backoff.clone(),
+        is_parent,
     };
     let options = WireOptions {
         attempts: job.max_attempts + 1,

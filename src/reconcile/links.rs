@@ -9,16 +9,16 @@ use std::collections::{HashMap, HashSet};
 use super::ReconcileError;
 use super::flows::{is_over, stand};
 use crate::broker::{
-    AddedLinked, Broker, ChildEnding, EndedChild, LinkedJob, ParentLink, StoredChildren,
+    AddedLinked, Broker, ChildEnding, ChildState, EndedChild, LinkedJob, ParentLink, StoredChildren,
 };
 use crate::enqueue::{deliver_stored, stored_entry};
 use crate::job::bullmq_options::{Deduplication, JobsOptions};
 use crate::job::flow::OnFailure;
-use crate::job::{Status, WireForm};
-use crate::record::open::{LOAD_MAX, StoredJob};
+use crate::job::{QueueName, Status, WireForm};
+use crate::record::open::StoredJob;
 use crate::record::{Record, family};
 
-/// Ended children that Redis is told of in one call.
+/// Children that are looked at, and that Redis is told of, in one call.
 const TELL_MAX: usize = 500;
 
 /// What the record knows of the relatives of some jobs.
@@ -74,19 +74,39 @@ async fn add(broker: &Broker, run: &[&StoredJob], family: &Family) -> Result<(),
     Ok(())
 }
 
-/// Tells waiting parents, by their keys, of children that are over, in case Redis had lost one of
-/// them when the child ended: nobody else would.
+/// Tells waiting parents of children that are over and that they still wait for, in case Redis had
+/// lost one of them when the child ended: nobody else would.
 pub(super) async fn tell_waiting(
     record: &Record,
     broker: &Broker,
-    parents: &[String],
+    parents: &[(QueueName, String)],
 ) -> Result<(), ReconcileError> {
-    for keys in parents.chunks(LOAD_MAX) {
-        let children = family::children(record, keys).await?;
-        let ended = children.iter().filter_map(|child| ended(broker, child));
-        let ended: Vec<EndedChild> = ended.collect();
-        for part in ended.chunks(TELL_MAX) {
-            broker.tell_parents(part).await?;
+    let start = format!("{}:", broker.prefix());
+    for (queue, id) in parents {
+        let parent_key = format!("{start}{queue}:{id}");
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let page = broker
+                .children(queue, id, ChildState::Pending, from, TELL_MAX)
+                .await?;
+            cursor = page.next;
+            let names = page.children.iter().filter_map(|(key, _)| {
+                // Names of queues hold no colon, ids may.
+                let (queue, id) = key.strip_prefix(&start)?.split_once(':')?;
+                Some((queue.to_owned(), id.to_owned()))
+            });
+            let names: Vec<(String, String)> = names.collect();
+            if names.is_empty() {
+                continue;
+            }
+            let children = family::ended(record, &parent_key, &names).await?;
+            let ended: Vec<EndedChild> = children
+                .iter()
+                .filter_map(|child| ended(broker, child))
+                .collect();
+            if !ended.is_empty() {
+                broker.tell_parents(&ended).await?;
+            }
         }
     }
     Ok(())

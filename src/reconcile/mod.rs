@@ -29,6 +29,7 @@ mod queues;
 mod rebuild;
 mod recover;
 mod relay;
+mod silence;
 mod verify;
 
 use crate::broker::{BrokerError, Refusal};
@@ -38,12 +39,13 @@ pub use all::{Reconciled, reconcile_all};
 pub use job_logs::copy_logs;
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use over::Lingering;
-pub use passes::{deliver_recent, reset_silent, seal, sweep_open};
+pub use passes::{deliver_recent, seal, sweep_open};
 pub use queues::{keep_queues, keep_these};
 pub(crate) use queues::{tell_schedule, tell_settings};
 pub use rebuild::readmit;
 pub use recover::beat;
 pub use relay::{relay, relay_outbox};
+pub use silence::reset_silent;
 pub use verify::{Difference, Verdict, verify};
 
 /// One of the stores did not answer.

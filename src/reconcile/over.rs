@@ -1,6 +1,6 @@
 //! What the record says is over must not wait in Redis: it is ended there, too, and not run.
 //!
-//! After a loss Redis may show many such jobs; they are ended before anything is claimed. In between
+//! After a loss Redis may show many such jobs; they are ended before anything is claimed. Otherwise
 //! there should be none: an outcome that Redis was not told of leaves its job active, and whoever
 //! rescues that asks the record. The scan looks all the same, and ends a job that it finds so twice
 //! with some time in between. That time is a client's: its own retry of a job that is over looks
@@ -17,11 +17,11 @@ use uuid::Uuid;
 use super::{ReconcileError, mirror};
 use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob};
 use crate::clock;
-use crate::job::{Outcome, QueueName};
+use crate::job::{ForeignOptions, Outcome, QueueName};
 use crate::record::Record;
 use crate::record::logs::{self, LOG_BATCH_MAX, LogLevel, NewLog};
 use crate::record::rebuild::{self, OverJob};
-use crate::settle::{Ended, tell};
+use crate::settle::{Ended, Manner, tell};
 
 /// Where jobs wait. Those that are active are asked about when their lease ends.
 const WAITING: [BrokerState; 5] = [
@@ -118,7 +118,8 @@ async fn end_all_in(
 }
 
 /// Ends those of these jobs in Redis that are still over by the record when Redis has been looked
-/// at: a person who ran one again in between has the last word.
+/// at: a person who ran one again in between has the last word. Such a job counts one more start
+/// than the record knows, as does one that was put back before it ended: claims ask about those.
 async fn end_in_redis(
     record: &Record,
     broker: &Broker,
@@ -129,13 +130,15 @@ async fn end_in_redis(
         return Ok(0);
     }
     let ids: Vec<String> = over.iter().map(|job| job.wire_id.clone()).collect();
-    let seen = broker.read_jobs(queue, &ids, false).await?;
-    let (mut later, mut ending) = (Vec::new(), HashSet::new());
+    let seen = broker.read_jobs(queue, &ids, true).await?;
+    let again = run_again(broker, queue, &over, &seen).await?;
+    let (mut later, mut ending) = (Vec::new(), HashMap::new());
     for (job, seen) in over.iter().zip(seen) {
         match seen {
             Some(seen) if is_another(job, &seen) => later.push(job.wire_id.clone()),
-            Some(seen) if was_run_again(job, &seen) => {}
-            Some(_) => drop(ending.insert(job.id)),
+            Some(_) if again.contains(&job.wire_id) => {}
+            Some(seen) if is_newer(job, &seen) => {}
+            Some(seen) => drop(ending.insert(job.id, manner(job, &seen))),
             None => {}
         }
     }
@@ -144,7 +147,7 @@ async fn end_in_redis(
         return Ok(0);
     }
     let mut over = rebuild::over_among(record, queue, &ids).await?;
-    over.retain(|job| ending.contains(&job.id));
+    over.retain(|job| ending.contains_key(&job.id));
     tracing::debug!(%queue, jobs = over.len(), "jobs that are over were waiting");
     let token = format!("{}rebuild", crate::broker::OWN_TOKEN);
     let active: Vec<Readmit> = over
@@ -152,14 +155,20 @@ async fn end_in_redis(
         .map(|job| Readmit {
             id: job.wire_id.clone(),
             starts: job.attempt.unsigned_abs(),
+            starts_max: Some(job.attempt.unsigned_abs()),
             token: Some(token.clone()),
         })
         .collect();
-    broker.readmit(queue, &active, LEASE).await?;
+    let found = broker.readmit(queue, &active, LEASE).await?;
+    let mut found = found.into_iter();
+    over.retain(|_| found.next() == Some(true));
     let lines: Vec<NewLog> = over.iter().map(|job| audit(job.id)).collect();
     let ended: Vec<Ended> = over
         .into_iter()
-        .map(|job| ended(queue, &token, job))
+        .map(|job| {
+            let manner = ending.remove(&job.id).flatten();
+            ended(queue, &token, job, manner)
+        })
         .collect();
     tell(broker, &ended.iter().collect::<Vec<_>>()).await?;
     for lines in lines.chunks(LOG_BATCH_MAX) {
@@ -179,7 +188,16 @@ fn audit(job_id: Uuid) -> NewLog {
     }
 }
 
-fn ended(queue: &QueueName, token: &str, job: OverJob) -> Ended {
+/// A client's job leaves behind what its client wished.
+fn manner(job: &OverJob, seen: &WireJob) -> Option<Box<Manner>> {
+    let content = seen.content.as_ref()?;
+    let is_own = job.wire_id == job.id.to_string();
+    let options = || ForeignOptions::read(&content.opts);
+    let manner = || Manner::of(&options(), None, None, seen.stacktrace.clone());
+    (!is_own).then(|| Box::new(manner()))
+}
+
+fn ended(queue: &QueueName, token: &str, job: OverJob, manner: Option<Box<Manner>>) -> Ended {
     Ended {
         id: job.id,
         wire_id: job.wire_id,
@@ -189,7 +207,7 @@ fn ended(queue: &QueueName, token: &str, job: OverJob) -> Ended {
         max_attempts: job.max_attempts.unsigned_abs(),
         started_at: clock::now(),
         outcome: Outcome::recorded(job.status, job.result, job.error),
-        manner: None,
+        manner,
         kept_result: None,
     }
 }
@@ -199,12 +217,35 @@ fn is_another(job: &OverJob, seen: &WireJob) -> bool {
     job.wire_id != job.id.to_string() && seen.timestamp_ms != job.created_ms
 }
 
-/// Whether a client has run the job again after it was over: that takes away when it was started,
-/// and leaves how often, or takes that away as well. An earlier state of Redis knows of fewer
-/// starts, and of a client's job that was never started it tells nothing.
-fn was_run_again(job: &OverJob, seen: &WireJob) -> bool {
-    let starts = i32::try_from(seen.attempts_started).unwrap_or(i32::MAX);
-    let is_own = job.wire_id == job.id.to_string();
-    seen.processed_ms.is_none()
-        && ((starts > 0 && starts == job.attempt) || (is_own && !seen.is_counted))
+/// Whether Redis counts a start that the record does not know of.
+fn is_newer(job: &OverJob, seen: &WireJob) -> bool {
+    i64::from(seen.attempts_started) > i64::from(job.attempt)
+}
+
+/// Those that a client has run again after they were over. That takes away when a job was started,
+/// and leaves how often; an earlier state of Redis knows of fewer starts. Where the client took
+/// that away as well, events tell.
+async fn run_again(
+    broker: &Broker,
+    queue: &QueueName,
+    over: &[OverJob],
+    seen: &[Option<WireJob>],
+) -> Result<HashSet<String>, ReconcileError> {
+    let (mut again, mut asked) = (HashSet::new(), Vec::new());
+    for (job, seen) in over.iter().zip(seen) {
+        let Some(seen) = seen.as_ref().filter(|seen| seen.processed_ms.is_none()) else {
+            continue;
+        };
+        match i32::try_from(seen.attempts_started).unwrap_or(i32::MAX) {
+            0 if !seen.is_counted => asked.push(job.wire_id.clone()),
+            starts if starts > 0 && starts == job.attempt => {
+                again.insert(job.wire_id.clone());
+            }
+            _ => {}
+        }
+    }
+    if !asked.is_empty() {
+        again.extend(mirror::put_back_by_clients(broker, queue, &asked).await?);
+    }
+    Ok(again)
 }

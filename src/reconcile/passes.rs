@@ -10,16 +10,14 @@ use super::relay::requeue_stored;
 use super::{ReconcileError, flows, links, mirror};
 use crate::broker::{Broker, BrokerState};
 use crate::job::QueueName;
+use crate::record::Record;
 use crate::record::adopt;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
-use crate::record::{Record, jobs::CONTROL_MAX};
 
 /// How old a job must be before it may be delivered here. Longer than a delivery stays fresh
 /// (one second), so that the original add and this one never race.
 const DELIVER_LAG: Duration = Duration::from_secs(2);
-/// The specification's silence after which a worker counts as gone.
-const SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Looks at one step of new jobs and adds those that Redis does not know. Returns whether there is
 /// more to do at once.
@@ -76,20 +74,6 @@ pub(super) async fn sweep_page(
     let pass = add_absent(record, broker, &old, "Redis had forgotten it").await?;
     *repaired += pass.repaired;
     Ok(Some(last))
-}
-
-/// Puts running jobs without a sign of life back to pending. Redis gives them back by itself when
-/// their lease ends; if it has forgotten them, the sweep adds them.
-pub async fn reset_silent(record: &Record) -> Result<usize, ReconcileError> {
-    let mut reset = 0;
-    loop {
-        let jobs = open::reset_silent(record, SILENCE).await?;
-        reset += jobs.len();
-        if jobs.len() < CONTROL_MAX {
-            metrics::counter!("bullwark_jobs_silent_total").increment(reset as u64);
-            return Ok(reset);
-        }
-    }
 }
 
 /// By the clock of this process: only a hint that keeps the sweep away from jobs that are on their
@@ -166,7 +150,7 @@ async fn add_absent_of(
     // Asked before Redis is looked at: if it loses its memory in between, nothing is cancelled.
     let epoch = broker.epoch().await?;
     let mut lacking = Lacking::default();
-    let (mut parents, mut parent_keys, mut repaired) = (Vec::new(), Vec::new(), 0);
+    let (mut parents, mut clients_parents, mut repaired) = (Vec::new(), Vec::new(), 0);
     for (queue, jobs) in queues {
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         let mut doubtful = Vec::new();
@@ -182,7 +166,7 @@ async fn add_absent_of(
                 Some(_) if is_running => doubtful.push(job.id),
                 Some(BrokerState::WaitingChildren) => {
                     parents.push(job.id);
-                    parent_keys.push(format!("{}:{queue}:{}", broker.prefix(), job.wire_id));
+                    clients_parents.push((queue.clone(), job.wire_id.clone()));
                 }
                 Some(_) => {}
             }
@@ -195,7 +179,7 @@ async fn add_absent_of(
         }
     }
     flows::tell_waiting(record, broker, &parents).await?;
-    links::tell_waiting(record, broker, &parent_keys).await?;
+    links::tell_waiting(record, broker, &clients_parents).await?;
     settle_foreign(record, broker, &mut lacking, &epoch).await?;
     let mut is_complete = true;
     lacking.absent.sort();
@@ -208,7 +192,7 @@ async fn add_absent_of(
     }
     for ids in lacking.orphans.chunks(LOAD_MAX) {
         let jobs = load_settled(record, ids, &mut is_complete).await?;
-        requeue_stored(broker, &jobs).await?;
+        requeue_stored(record, broker, jobs.clone()).await?;
         note(record, &jobs, why).await?;
         repaired += jobs.len() as u64;
     }

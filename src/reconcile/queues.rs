@@ -13,8 +13,8 @@ use super::ReconcileError;
 use crate::broker::{Broker, BrokerError, LIST_MAX};
 use crate::job::QueueName;
 use crate::record::Record;
-use crate::record::queues::{self, KnownQueue, QUEUES_PAGE};
-use crate::record::schedules::{self, KnownSchedule, SCHEDULES_PAGE};
+use crate::record::queues::{self, KnownQueue};
+use crate::record::schedules::{self, KnownSchedule};
 
 /// Brings the record and Redis together about the settings and schedules of all queues. Returns how
 /// much differed.
@@ -32,8 +32,9 @@ pub async fn keep_these(
         return Ok(0);
     }
     let mut changed = tell_or_forget_schedules(record, broker).await?;
+    let mut known = known_queues(record, broker.prefix()).await?;
     for queue in queues {
-        changed += keep_settings(record, broker, &queue).await?;
+        changed += keep_settings(record, broker, &queue, known.remove(&queue)).await?;
         changed += copy_schedules(record, broker, &queue).await?;
     }
     Ok(changed)
@@ -44,13 +45,28 @@ async fn is_compared(broker: &Broker) -> Result<bool, BrokerError> {
     Ok(broker.served().as_deref() == Some(epoch.as_str()))
 }
 
+async fn known_queues(
+    record: &Record,
+    prefix: &str,
+) -> Result<HashMap<QueueName, KnownQueue>, ReconcileError> {
+    let (mut known, mut after) = (HashMap::new(), String::new());
+    loop {
+        let (page, next) = queues::page(record, prefix, &after).await?;
+        known.extend(page.into_iter().map(|known| (known.queue.clone(), known)));
+        match next {
+            Some(next) => after = next,
+            None => return Ok(known),
+        }
+    }
+}
+
 async fn keep_settings(
     record: &Record,
     broker: &Broker,
     queue: &QueueName,
+    known: Option<KnownQueue>,
 ) -> Result<u64, ReconcileError> {
     let prefix = broker.prefix();
-    let known = queues::get(record, prefix, queue).await?;
     if let Some(known) = known.as_ref().filter(|known| !known.is_told) {
         tell_settings(record, broker, known).await?;
         return Ok(1);
@@ -115,7 +131,7 @@ async fn tell_or_forget_schedules(record: &Record, broker: &Broker) -> Result<u6
     let mut changed = 0;
     let mut after = (String::new(), String::new());
     loop {
-        let page = schedules::page(record, broker.prefix(), (&after.0, &after.1)).await?;
+        let (page, next) = schedules::page(record, broker.prefix(), (&after.0, &after.1)).await?;
         for known in page.iter().filter(|known| !known.is_told) {
             tell_schedule(record, broker, known).await?;
             changed += 1;
@@ -135,11 +151,9 @@ async fn tell_or_forget_schedules(record: &Record, broker: &Broker) -> Result<u6
                 changed += schedules::forget_many(record, broker.prefix(), queue, &gone).await?;
             }
         }
-        match page.last() {
-            Some(last) if page.len() == SCHEDULES_PAGE => {
-                after = (last.queue.to_string(), last.schedule.id.clone());
-            }
-            _ => return Ok(changed),
+        match next {
+            Some(next) => after = next,
+            None => return Ok(changed),
         }
     }
 }
@@ -154,7 +168,11 @@ pub(crate) async fn tell_schedule(
     let (queue, id) = (&known.queue, known.schedule.id.as_str());
     if known.is_removed {
         broker.remove_schedule(queue, id).await?;
-    } else if let Some((schedule, template)) = known.schedule.read() {
+    } else {
+        let Some((schedule, template)) = known.schedule.read() else {
+            tracing::error!(%queue, schedule = id, "a schedule that can't be read is given up");
+            return show_told(record, broker, known).await;
+        };
         match broker
             .upsert_schedule(queue, id, &schedule, &template)
             .await
@@ -186,28 +204,26 @@ async fn show_told(
 pub(super) async fn restore(record: &Record, broker: &Broker) -> Result<(), ReconcileError> {
     let mut after = String::new();
     loop {
-        let page = queues::page(record, broker.prefix(), &after).await?;
+        let (page, next) = queues::page(record, broker.prefix(), &after).await?;
         for known in &page {
             broker.apply_settings(&known.queue, &known.settings).await?;
         }
-        match page.last() {
-            Some(last) if page.len() == QUEUES_PAGE as usize => after = last.queue.to_string(),
-            _ => break,
+        match next {
+            Some(next) => after = next,
+            None => break,
         }
     }
     let mut after = (String::new(), String::new());
     loop {
-        let page = schedules::page(record, broker.prefix(), (&after.0, &after.1)).await?;
+        let (page, next) = schedules::page(record, broker.prefix(), (&after.0, &after.1)).await?;
         for part in page.chunk_by(|a, b| a.queue == b.queue) {
             let stay = part.iter().filter(|known| known.is_told);
             let stay: Vec<_> = stay.map(|known| known.schedule.clone()).collect();
             broker.restore_schedules(&part[0].queue, &stay).await?;
         }
-        match page.last() {
-            Some(last) if page.len() == SCHEDULES_PAGE => {
-                after = (last.queue.to_string(), last.schedule.id.clone());
-            }
-            _ => return Ok(()),
+        match next {
+            Some(next) => after = next,
+            None => return Ok(()),
         }
     }
 }

@@ -11,9 +11,9 @@
 //! again. Every step may be repeated, and two rebuilds at once do the same. If Redis loses its
 //! memory again meanwhile, it has another name by then, and is compared again.
 //!
-//! A client's retry of a client's job that is over, with its counts reset, looks like an earlier
-//! state of Redis. If it came so shortly before the loss that the record had not heard of it, it is
-//! undone.
+//! A client's retry of a job that is over, with its counts reset, looks like an earlier state of
+//! Redis. If it came so shortly before the loss that the record had not heard of it, and its event
+//! was lost, too, it is undone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -201,6 +201,7 @@ fn wanted(job: &OpenInOrder) -> Readmit {
     Readmit {
         id: job.wire_id.clone(),
         starts: job.attempt.unsigned_abs(),
+        starts_max: None,
         token: worker.map(rebuilt_token),
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::ReconcileError;
 use super::halves::{Halves, passed_over};
+use super::{ReconcileError, flows, passes};
 use crate::broker::{Broker, NewJob, Requeued};
 use crate::enqueue::stored_entry;
 use crate::job::QueueName;
@@ -60,16 +60,16 @@ pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(),
 /// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words. Returns
 /// those for which it is too early.
 ///
-/// A job of which Redis shows an earlier start as active, and that waits by the record, was run again
-/// before Redis heard of the end of that start. The end is on its way, or the lease runs out. Until
-/// then the entry stays: it keeps the mirror from taking the end for news, and the job from being
-/// forgotten among those that are over.
+/// A job of which Redis shows an earlier start as active, and that waits by the record, was run
+/// again before Redis heard of the end of that start. The end is on its way, or the lease runs out.
+/// Until then the entry stays: it keeps the mirror from taking the end for news, and the job from
+/// being forgotten among those that are over.
 async fn tell(
     record: &Record,
     broker: &Broker,
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>, ReconcileError> {
-    let early = requeue_stored(broker, &open::load(record, ids).await?).await?;
+    let early = requeue_stored(record, broker, open::load(record, ids).await?).await?;
     let mut cancelled: HashMap<String, Vec<String>> = HashMap::new();
     for job in jobs::cancelled_among(record, ids).await? {
         cancelled
@@ -85,25 +85,41 @@ async fn tell(
     Ok(early)
 }
 
-/// Makes stored jobs wait in Redis; those that are live there stay as they are. Returns those of
-/// which an earlier start is active there although they wait by the record.
+/// Makes stored jobs wait in Redis; those that are live there stay as they are, and those that it
+/// lacks come with their links. Returns those of which an earlier start is active there although
+/// they wait by the record.
 pub(super) async fn requeue_stored(
+    record: &Record,
     broker: &Broker,
-    jobs: &[StoredJob],
+    jobs: Vec<StoredJob>,
 ) -> Result<HashSet<Uuid>, ReconcileError> {
-    let mut waiting: HashMap<&QueueName, Vec<&StoredJob>> = HashMap::new();
+    let mut waiting: HashMap<QueueName, Vec<StoredJob>> = HashMap::new();
     for stored in jobs {
-        waiting.entry(&stored.job.queue).or_default().push(stored);
+        let queue = waiting.entry(stored.job.queue.clone());
+        queue.or_default().push(stored);
     }
-    let mut early = HashSet::new();
+    let (mut early, mut absent) = (HashSet::new(), Vec::new());
     for (queue, jobs) in waiting {
-        let entries: Vec<NewJob> = jobs.iter().map(|stored| stored_entry(stored)).collect();
-        let requeued = broker.requeue(queue, &entries).await?;
-        for (stored, requeued) in jobs.into_iter().zip(requeued) {
+        let ids: Vec<String> = jobs.iter().map(|stored| stored.wire_id.clone()).collect();
+        let seen = broker.read_jobs(&queue, &ids, false).await?;
+        let (there, gone): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .zip(seen)
+            .partition(|(_, seen)| seen.is_some());
+        absent.extend(gone.into_iter().map(|(stored, _)| stored));
+        let entries: Vec<NewJob> = there
+            .iter()
+            .map(|(stored, _)| stored_entry(stored))
+            .collect();
+        let requeued = broker.requeue(&queue, &entries).await?;
+        for ((stored, _), requeued) in there.into_iter().zip(requeued) {
             if requeued == Requeued::IsEnding && !stored.is_running {
                 early.insert(stored.job.id);
             }
         }
     }
+    absent.sort_by_key(|stored| stored.job.id);
+    passes::keep_counters(broker, &absent).await?;
+    flows::deliver(record, broker, &absent).await?;
     Ok(early)
 }

@@ -52,6 +52,31 @@ pub async fn children(record: &Record, parent_keys: &[String]) -> Result<Vec<Chi
     rows.into_iter().map(ChildRow::read).collect()
 }
 
+/// Of these jobs, named by queue and id on the wire, those that are over: the newest of each name.
+/// As children of this parent.
+pub async fn ended(
+    record: &Record,
+    parent_key: &str,
+    names: &[(String, String)],
+) -> Result<Vec<Child>, RecordError> {
+    let own: Vec<Option<Uuid>> = names.iter().map(|(_, id)| id.parse().ok()).collect();
+    let rows: Vec<ChildRow> = sqlx::query_as(
+        "SELECT $4 AS parent_key, u.queue AS job_queue, u.wire_id, j.status, j.result::text,
+           j.error_message, coalesce(j.wire ->> 'parent', '{}') AS parent
+         FROM unnest($1::text[], $2::text[], $3::uuid[]) AS u (queue, wire_id, own)
+         LEFT JOIN bullwark.foreign_jobs f ON f.job_queue = u.queue AND f.redis_id = u.wire_id
+         JOIN jobs j ON j.id = coalesce(f.job_id, u.own)
+         WHERE j.status IN ('completed', 'dead_letter', 'cancelled')",
+    )
+    .bind(names.iter().map(|(queue, _)| queue).collect::<Vec<_>>())
+    .bind(names.iter().map(|(_, id)| id).collect::<Vec<_>>())
+    .bind(own)
+    .bind(parent_key)
+    .fetch_all(&record.pool)
+    .await?;
+    rows.into_iter().map(ChildRow::read).collect()
+}
+
 impl ChildRow {
     fn read(self) -> Result<Child, RecordError> {
         let status = self.status.parse();

@@ -174,22 +174,47 @@ pub async fn page(record: &Record, after: Uuid) -> Result<Vec<OpenJob>, RecordEr
     .await?)
 }
 
-/// Puts running jobs whose worker gave no sign for `silence` back to pending: the specification's
-/// rule, the backstop behind the leases. Returns what Redis must be told.
-pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<OpenJob>, RecordError> {
+/// Running jobs whose worker gave no sign for `silence`, after this one, by id.
+pub async fn silent(
+    record: &Record,
+    silence: Duration,
+    after: Uuid,
+) -> Result<Vec<OpenJob>, RecordError> {
     Ok(sqlx::query_as(
+        "SELECT j.id, coalesce(j.redis_id, j.id::text) AS wire_id, j.job_queue, j.status, j.attempt
+         FROM jobs j
+         WHERE j.id IN (
+             SELECT job_id FROM bullwark.stragglers
+             UNION ALL
+             SELECT id FROM jobs
+             WHERE id > (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')
+               AND status = 'processing')
+           AND j.status = 'processing' AND j.id > $3
+           AND j.worker_heartbeat_at < now() - make_interval(secs => $1)
+         ORDER BY j.id LIMIT $2",
+    )
+    .bind(silence.as_secs_f64())
+    .bind(LOAD_MAX as i64)
+    .bind(after)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// Puts running jobs back to pending that are still as they were looked at: the specification's
+/// rule, the backstop behind the leases. Returns how many. Done again, it changes nothing.
+pub async fn reset_silent(
+    record: &Record,
+    silence: Duration,
+    jobs: &[OpenJob],
+) -> Result<u64, RecordError> {
+    let done = sqlx::query(
         "WITH silent AS (
-           SELECT j.id, j.attempt, j.worker_id, j.started_at FROM jobs j
-           WHERE j.id IN (
-               SELECT job_id FROM bullwark.stragglers
-               UNION ALL
-               SELECT id FROM jobs
-               WHERE id > (SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')
-                 AND status = 'processing')
-             AND j.status = 'processing'
+           SELECT j.id, j.attempt, j.worker_id, j.started_at
+           FROM unnest($2::uuid[], $3::int[]) AS u (id, attempt) JOIN jobs j ON j.id = u.id
+           WHERE j.status = 'processing' AND j.attempt = u.attempt
              AND j.worker_heartbeat_at < now() - make_interval(secs => $1)
-           ORDER BY j.id LIMIT 500
-           FOR NO KEY UPDATE SKIP LOCKED
+           ORDER BY j.id
+           FOR NO KEY UPDATE OF j SKIP LOCKED
          ), history AS (
            INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id,
              started_at)
@@ -201,13 +226,14 @@ pub async fn reset_silent(record: &Record, silence: Duration) -> Result<Vec<Open
              ': back to pending' FROM silent
          )
          UPDATE jobs j SET status = 'pending', lease_losses = j.lease_losses + 1
-         FROM silent WHERE j.id = silent.id
-         RETURNING j.id, coalesce(j.redis_id, j.id::text) AS wire_id, j.job_queue, j.status,
-           j.attempt",
+         FROM silent WHERE j.id = silent.id",
     )
     .bind(silence.as_secs_f64())
-    .fetch_all(&record.pool)
-    .await?)
+    .bind(jobs.iter().map(|job| job.id).collect::<Vec<_>>())
+    .bind(jobs.iter().map(|job| job.attempt).collect::<Vec<_>>())
+    .execute(&record.pool)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// An open job with everything that Redis needs to hold it.

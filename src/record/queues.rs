@@ -70,12 +70,13 @@ impl Row {
     }
 }
 
-/// A page of the known queues after this name, by name. A short page is the last one.
+/// A page of the known queues after this name, by name, and the name to go on after; none: it was
+/// the last one. A row that no queue can have is left out.
 pub async fn page(
     record: &Record,
     prefix: &str,
     after: &str,
-) -> Result<Vec<KnownQueue>, RecordError> {
+) -> Result<(Vec<KnownQueue>, Option<String>), RecordError> {
     let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "{COLUMNS} WHERE prefix = $1 AND job_queue > $2 ORDER BY job_queue LIMIT $3"
     )))
@@ -84,23 +85,10 @@ pub async fn page(
     .bind(QUEUES_PAGE)
     .fetch_all(&record.pool)
     .await?;
-    Ok(rows.into_iter().filter_map(Row::known).collect())
-}
-
-/// One queue.
-pub async fn get(
-    record: &Record,
-    prefix: &str,
-    queue: &QueueName,
-) -> Result<Option<KnownQueue>, RecordError> {
-    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2"
-    )))
-    .bind(prefix)
-    .bind(queue.as_str())
-    .fetch_optional(&record.pool)
-    .await?;
-    Ok(row.and_then(Row::known))
+    let is_full = rows.len() as i64 == QUEUES_PAGE;
+    let next = rows.last().filter(|_| is_full);
+    let next = next.map(|row| row.job_queue.clone());
+    Ok((rows.into_iter().filter_map(Row::known).collect(), next))
 }
 
 /// Writes what Bullwark wants of a queue; Redis is to be told of that, and of nothing else.

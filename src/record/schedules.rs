@@ -55,12 +55,13 @@ impl Row {
     }
 }
 
-/// A page of the known schedules after this queue and id, by both. A short page is the last one.
+/// A page of the known schedules after this queue and id, by both, and where to go on; none: it was
+/// the last one. A row that no schedule can have is left out.
 pub async fn page(
     record: &Record,
     prefix: &str,
     after: (&str, &str),
-) -> Result<Vec<KnownSchedule>, RecordError> {
+) -> Result<(Vec<KnownSchedule>, Option<(String, String)>), RecordError> {
     let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "{COLUMNS} WHERE prefix = $1 AND (job_queue, schedule_id) > ($2, $3)
          ORDER BY job_queue, schedule_id LIMIT $4"
@@ -71,7 +72,9 @@ pub async fn page(
     .bind(SCHEDULES_PAGE as i64)
     .fetch_all(&record.pool)
     .await?;
-    Ok(rows.into_iter().filter_map(Row::known).collect())
+    let next = rows.last().filter(|_| rows.len() == SCHEDULES_PAGE);
+    let next = next.map(|row| (row.job_queue.clone(), row.schedule_id.clone()));
+    Ok((rows.into_iter().filter_map(Row::known).collect(), next))
 }
 
 /// Of these schedules of a queue, those that the record knows.
@@ -151,7 +154,8 @@ pub async fn set_told(
 ) -> Result<(), RecordError> {
     let sql = match shown {
         Some(_) => {
-            "UPDATE bullwark.schedules SET is_told = true, due_ms = $5, fields = $6
+            "UPDATE bullwark.schedules SET is_told = true, is_removed = false, due_ms = $5,
+               fields = $6
              WHERE prefix = $1 AND job_queue = $2 AND schedule_id = $3 AND version = $4"
         }
         None => {

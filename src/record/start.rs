@@ -22,15 +22,16 @@ pub struct RunningAttempt {
     pub started_at: DateTime<Utc>,
 }
 
-/// Marks attempts as running, or as alive when they were marked before. Skips what is over, and
-/// what a handler's own transaction has locked: that transaction marks it too.
+/// Marks attempts as running, or as alive when they were marked before; returns which. Skips what
+/// is over, and what somebody has locked: a handler's own transaction marks it too, but until that
+/// is committed nobody sees it.
 pub async fn mark_running(
     record: &Record,
     worker_id: &str,
     running: &[RunningAttempt],
-) -> Result<(), RecordError> {
+) -> Result<Vec<Uuid>, RecordError> {
     debug_assert!(running.len() <= START_MAX);
-    sqlx::query(
+    Ok(sqlx::query_scalar(
         "UPDATE jobs j
          SET status = 'processing', attempt = s.attempt, started_at = s.started_at,
            worker_id = $4, worker_heartbeat_at = now()
@@ -44,15 +45,15 @@ pub async fn mark_running(
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s
-         WHERE j.id = s.id",
+         WHERE j.id = s.id
+         RETURNING j.id",
     )
     .bind(running.iter().map(|r| r.id).collect::<Vec<_>>())
     .bind(running.iter().map(|r| r.attempt).collect::<Vec<_>>())
     .bind(running.iter().map(|r| r.started_at).collect::<Vec<_>>())
     .bind(worker_id)
-    .execute(&record.writers)
-    .await?;
-    Ok(())
+    .fetch_all(&record.writers)
+    .await?)
 }
 
 /// Does this attempt still have a say? Also marks it as running and alive.
@@ -113,18 +114,18 @@ pub async fn save_checkpoint(
     Ok(number.fetch_one(tx.connection()).await?)
 }
 
-/// Saves the newest progress of several attempts. Skips what is over or locked, like
-/// [`mark_running`].
+/// Saves the newest progress of several attempts; returns of which. Skips what is over or locked,
+/// like [`mark_running`].
 pub async fn save_progress(
     record: &Record,
     worker_id: &str,
     updates: &[(Uuid, i32, Progress)],
-) -> Result<(), RecordError> {
+) -> Result<Vec<Uuid>, RecordError> {
     let progress: Vec<serde_json::Value> = updates
         .iter()
         .filter_map(|(_, _, p)| serde_json::to_value(p).ok())
         .collect();
-    sqlx::query(
+    Ok(sqlx::query_scalar(
         "UPDATE jobs j SET progress = s.progress
          FROM (
            SELECT u.* FROM unnest($1::uuid[], $2::int[], $3::jsonb[])
@@ -136,7 +137,8 @@ pub async fn save_progress(
            ORDER BY j.id
            FOR NO KEY UPDATE OF j SKIP LOCKED
          ) s
-         WHERE j.id = s.id",
+         WHERE j.id = s.id
+         RETURNING j.id",
     )
     .bind(updates.iter().map(|(id, _, _)| *id).collect::<Vec<_>>())
     .bind(
@@ -147,9 +149,8 @@ pub async fn save_progress(
     )
     .bind(progress)
     .bind(worker_id)
-    .execute(&record.writers)
-    .await?;
-    Ok(())
+    .fetch_all(&record.writers)
+    .await?)
 }
 
 /// Of the given attempts, those that still have a say. Read only; for a worker whose lease in Redis

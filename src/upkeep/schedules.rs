@@ -4,10 +4,12 @@
 //! that Redis lost, and workers that know nothing of schedules. A run is one page of one queue's
 //! schedules, so that it is short however many there are; a round is all pages of all queues.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, BrokerError};
+use tokio::sync::Mutex;
+
+use crate::broker::{Broker, BrokerError, QueueFinder};
 use crate::job::QueueName;
 use crate::periodic::{Next, every};
 use crate::tasks::Tasks;
@@ -16,8 +18,8 @@ use crate::tasks::Tasks;
 const REPAIR_EVERY: Duration = Duration::from_secs(5);
 
 /// What is left of a round over all queues.
-#[derive(Default)]
 struct Round {
+    finder: QueueFinder,
     queues: Vec<QueueName>,
     first: usize,
 }
@@ -25,16 +27,14 @@ struct Round {
 /// Starts the repair of the schedules of all queues; it ends when `tasks` stop.
 pub fn start_schedules(broker: &Broker, tasks: &Tasks) {
     let broker = broker.clone();
-    let round = Arc::new(Mutex::new(Round::default()));
+    let round = Arc::new(Mutex::new(Round {
+        finder: broker.queue_finder(),
+        queues: Vec::new(),
+        first: 0,
+    }));
     every(tasks, "schedules", REPAIR_EVERY, move || {
         let (broker, round) = (broker.clone(), round.clone());
-        async move {
-            let mut rest =
-                std::mem::take(&mut *round.lock().unwrap_or_else(PoisonError::into_inner));
-            let next = repair_page(&broker, &mut rest).await;
-            *round.lock().unwrap_or_else(PoisonError::into_inner) = rest;
-            next
-        }
+        async move { repair_page(&broker, &mut *round.lock().await).await }
     });
 }
 
@@ -43,7 +43,7 @@ pub fn start_schedules(broker: &Broker, tasks: &Tasks) {
 async fn repair_page(broker: &Broker, round: &mut Round) -> Result<Next, BrokerError> {
     let first = std::mem::take(&mut round.first);
     if round.queues.is_empty() {
-        round.queues = broker.queues().await?;
+        round.queues = round.finder.look().await?.iter().cloned().collect();
     }
     let Some(queue) = round.queues.pop() else {
         return Ok(Next::Rest);

@@ -298,8 +298,9 @@ fn start(
         };
         let envelope = envelope.cloned();
         // The hot path keeps nothing that it does not need.
-        let needs_wire =
-            envelope.is_none() || shared.manners.is_some() || shared.handlers.forwards();
+        let needs_wire = envelope.as_ref().is_none_or(|envelope| envelope.is_parent)
+            || shared.manners.is_some()
+            || shared.handlers.forwards();
         let wire = needs_wire.then(|| Arc::new(Wire::new(job.clone(), &options)));
         let held = Held::new(id, &job.id, queue, token, number, started_at).with_wire(wire.clone());
         let held = Arc::new(match envelope {

@@ -4,13 +4,14 @@
 //! Written in coalesced batches, and not at all for a job that has ended meanwhile: a short job
 //! costs one INSERT and one UPDATE, no more. Losing a round costs nothing that matters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::held::{Held, HeldJobs};
 use crate::broker::Broker;
@@ -45,15 +46,14 @@ impl Journal {
                 () = stop.cancelled() => true,
             };
             let with_heartbeat = last_heartbeat.elapsed() >= HEARTBEAT_EVERY;
-            if with_heartbeat {
-                last_heartbeat = Instant::now();
-            }
             let with_progress = is_last || last_progress.elapsed() >= PROGRESS_EVERY;
             if with_progress {
                 last_progress = Instant::now();
             }
-            if let Err(error) = self.write(with_heartbeat, with_progress).await {
-                tracing::warn!(%error, "journal round lost");
+            match self.write(with_heartbeat, with_progress).await {
+                Ok(()) if with_heartbeat => last_heartbeat = Instant::now(),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "journal round lost"),
             }
             if is_last {
                 return;
@@ -85,8 +85,9 @@ impl Journal {
                     started_at: job.started_at,
                 })
                 .collect();
-            start::mark_running(&self.record, &self.worker_id, &rows).await?;
-            for job in batch {
+            let marked = start::mark_running(&self.record, &self.worker_id, &rows).await?;
+            let marked: HashSet<Uuid> = marked.into_iter().collect();
+            for job in batch.iter().filter(|job| marked.contains(&job.id)) {
                 job.is_marked.store(true, Ordering::Relaxed);
             }
         }
@@ -103,14 +104,27 @@ impl Journal {
                 .iter()
                 .map(|(job, p)| (job.id, job.attempt, p.clone()))
                 .collect();
-            start::save_progress(&self.record, &self.worker_id, &rows).await?;
-            self.show_progress(batch).await;
+            let saved = start::save_progress(&self.record, &self.worker_id, &rows).await;
+            let ids: HashSet<Uuid> = saved
+                .as_deref()
+                .unwrap_or_default()
+                .iter()
+                .copied()
+                .collect();
+            let (shown, kept): (Vec<_>, Vec<_>) =
+                batch.iter().partition(|(job, _)| ids.contains(&job.id));
+            // The record is away, or somebody has the job locked: later, unless there is news.
+            for (job, progress) in kept {
+                job.progress().get_or_insert_with(|| progress.clone());
+            }
+            saved?;
+            self.show_progress(&shown).await;
         }
         Ok(())
     }
 
     /// For dashboards and event readers of `BullMQ`; nothing depends on it.
-    async fn show_progress(&self, batch: &[(&Arc<Held>, Progress)]) {
+    async fn show_progress(&self, batch: &[&(&Arc<Held>, Progress)]) {
         let mut queues: HashMap<&QueueName, Vec<(String, String, String)>> = HashMap::new();
         for (job, progress) in batch {
             let Ok(json) = serde_json::to_string(progress) else {

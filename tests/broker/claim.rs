@@ -374,3 +374,28 @@ async fn a_claim_tells_whether_the_hash_counts_the_starts() {
     let again = t.claim(1).await.jobs;
     assert_eq!(told(&again[0]), ("ours".to_owned(), 1, false));
 }
+
+/// Or the reply would take longer than anybody waits for it.
+#[tokio::test]
+async fn a_claim_ends_when_what_it_carries_grows_too_large() {
+    let t = Bench::new().await;
+    let large = |n: usize| NewJob {
+        data: format!("\"{}\"", "x".repeat(1 << 20)),
+        ..job(&format!("{n:02}"))
+    };
+    for n in 0..40 {
+        t.broker.add(&t.queue, &[large(n)]).await.unwrap();
+    }
+    let mut order = Vec::new();
+    let mut claims = 0;
+    while order.len() < 40 {
+        let claimed = t.claim(40).await;
+        assert!(claimed.jobs.len() <= 16, "{}", claimed.jobs.len());
+        order.extend(claimed.jobs.into_iter().map(|job| job.id));
+        claims += 1;
+    }
+    assert_eq!(claims, 3);
+    assert!(order.is_sorted(), "{order:?}");
+    t.add(&["a", "b"]).await;
+    assert_eq!(t.claim(9).await.jobs.len(), 2);
+}

@@ -143,6 +143,29 @@ async fn the_last_job_remembered_runs_after_its_owner() {
     assert_eq!(made_ms, NOW, "when it was added, not when it was asked for");
 }
 
+/// A client adds a job with the id of the one that is remembered; that one is there now.
+#[tokio::test]
+async fn a_remembered_job_whose_id_is_taken_meanwhile_is_a_duplicate() {
+    let t = Bench::new().await;
+    let add = async |job: LinkedJob| t.broker.add_linked(&t.queue, &[job]).await.unwrap();
+    add(keep_last("a", "1")).await;
+    t.claim(1).await;
+    assert_eq!(add(keep_last("b", "2")).await, [deduplicated("a")]);
+    assert_eq!(add(linked("b")).await, [created("b")]);
+    let finish = bullwark::broker::Finish {
+        id: "a".to_owned(),
+        token: "t1".to_owned(),
+        returnvalue: "null".to_owned(),
+        keep: bullwark::broker::Keep::default(),
+    };
+    t.broker.finish(&t.queue, &[finish]).await.unwrap();
+    assert_eq!(t.raw::<Vec<String>>("LRANGE @wait 0 -1").await, ["b"]);
+    assert_eq!(t.raw::<i64>("EXISTS @dn:d").await, 0);
+    let next = t.claim(9).await.jobs;
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0].data, "{}", "it is the one that was added");
+}
+
 #[tokio::test]
 async fn more_jobs_than_a_batch_keep_their_order_and_their_numbers() {
     let t = Bench::new().await;

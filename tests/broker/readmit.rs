@@ -11,6 +11,7 @@ const LEASE: Duration = Duration::from_secs(30);
 
 fn readmit(id: &str, starts: u32, token: Option<&str>) -> Readmit {
     Readmit {
+        starts_max: None,
         id: id.to_owned(),
         starts,
         token: token.map(str::to_owned),

@@ -179,3 +179,31 @@ async fn a_job_of_which_an_earlier_start_is_active_is_named_and_left_as_it_is() 
         assert_eq!((answers, t.dump().await), (vec![answer], before));
     }
 }
+
+/// Its parent was told of its failure, and waits for it again.
+#[tokio::test]
+async fn a_child_that_waits_again_is_pending_for_its_parent() {
+    let t = Bench::new().await;
+    let key = t.key("child");
+    t.raws(&[
+        "HSET @parent name p",
+        &format!("ZADD @parent:unsuccessful 5 {key}"),
+        &format!(
+            "HSET @child name c ats 1 parentKey {} failedReason x",
+            t.key("parent")
+        ),
+        "ZADD @failed 5 child",
+    ])
+    .await;
+    let again = NewJob {
+        attempts_started: Some(2),
+        ..job("child")
+    };
+    let requeued = t.broker.requeue(&t.queue, &[again]).await.unwrap();
+    assert_eq!(requeued, [Requeued::Waits]);
+    assert_eq!(t.raw::<i64>("EXISTS @parent:unsuccessful").await, 0);
+    assert_eq!(
+        t.raw::<Vec<String>>("SMEMBERS @parent:dependencies").await,
+        [key]
+    );
+}

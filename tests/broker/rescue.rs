@@ -150,6 +150,23 @@ async fn one_check_looks_at_so_many_suspects_and_the_next_at_the_others() {
     assert_eq!(all, "a b c");
 }
 
+/// Most suspects have been renewed: a lost one among them must not wait for its luck.
+#[tokio::test]
+async fn a_lost_job_is_found_among_many_that_are_not() {
+    let t = Bench::new().await;
+    let names: Vec<String> = (0..60).map(|n| format!("j{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    t.add(&names).await;
+    assert_eq!(t.claim(60).await.jobs.len(), 60);
+    t.raws(&[
+        &format!("SADD @stalled {}", names.join(" ")),
+        "DEL @j7:lock",
+    ])
+    .await;
+    let rescued = t.broker.rescue(&t.queue, INTERVAL, 1, 2).await.unwrap();
+    assert_eq!(rescued, ["j7"]);
+}
+
 #[tokio::test]
 async fn a_job_that_bullwark_accepted_may_stall_more_often_than_a_client_s() {
     let t = Bench::new().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bullwark::broker::BrokerState;
 use bullwark::control;
 use bullwark::reconcile;
+use bullwark::record::enqueue::insert_in;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use bullwark::stores::Kill;
@@ -210,4 +211,47 @@ async fn a_job_that_is_run_again_before_redis_heard_of_its_end_does_run_again() 
     assert_eq!(relay().await, 0);
     assert_eq!(stage.count("bullwark.outbox").await, 0);
     assert_eq!(stage.claim("b").await.jobs.len(), 2);
+}
+
+/// Two relays read the same entry; the job is over before the second one is done.
+#[tokio::test]
+async fn a_job_that_is_relayed_twice_runs_once() {
+    let stage = Stage::new().await;
+    let jobs = some_jobs(1);
+    let id = jobs[0].id;
+    let mut tx = stage.record.begin().await.unwrap();
+    insert_in(&mut tx, &jobs).await.unwrap();
+    tx.commit().await.unwrap();
+    let late = bullwark::record::open::load(&stage.record, &[id])
+        .await
+        .unwrap();
+    assert_eq!(
+        reconcile::relay_outbox(&stage.record, &stage.broker)
+            .await
+            .unwrap(),
+        1
+    );
+    let claimed = stage.claim("t").await.jobs.remove(0);
+    assert!(
+        !claimed.is_counted,
+        "whoever runs it asks the record before"
+    );
+    let finish = bullwark::broker::Finish {
+        id: claimed.id,
+        token: "t".to_owned(),
+        returnvalue: "1".to_owned(),
+        keep: bullwark::broker::Keep::All,
+    };
+    stage
+        .broker
+        .finish(&jobs[0].queue, &[finish])
+        .await
+        .unwrap();
+    let again = bullwark::enqueue::entry(&late[0].job, 0, None, 0, 0);
+    let requeued = stage.broker.requeue(&jobs[0].queue, &[again.clone()]).await;
+    assert_eq!(requeued.unwrap(), [bullwark::broker::Requeued::IsLive]);
+    let added = stage.broker.add(&jobs[0].queue, &[again]).await;
+    assert_eq!(added.unwrap(), [bullwark::broker::Added::Duplicate]);
+    assert_eq!(stage.state(id).await, Some(BrokerState::Completed));
+    assert!(stage.claim("t").await.jobs.is_empty());
 }

@@ -227,6 +227,13 @@ async fn the_same_key_gives_the_same_flow_back() {
     flow.job.payload = json!({ "another": true });
     let reused = enqueue(&stage, flow).await;
     assert!(matches!(reused, Err(EnqueueError::KeyReused { id }) if id == first.root.id));
+    let mut other = request(0, vec![request(1, vec![]), request(2, vec![])]);
+    other.job.idempotency_key = Some("k".to_owned());
+    let reused = enqueue(&stage, other).await;
+    assert!(
+        matches!(reused, Err(EnqueueError::KeyReused { .. })),
+        "the same root with other children is another flow"
+    );
     assert_eq!(stage.count("jobs").await, 2);
 }
 

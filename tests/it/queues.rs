@@ -48,10 +48,9 @@ async fn shown(stage: &Stage) -> QueueSettings {
 }
 
 async fn recorded(stage: &Stage) -> queues::KnownQueue {
-    queues::get(&stage.record, &stage.prefix, &queue())
-        .await
-        .unwrap()
-        .unwrap()
+    let page = queues::page(&stage.record, &stage.prefix, "").await;
+    let mut known = page.unwrap().0.into_iter();
+    known.find(|known| known.queue == queue()).unwrap()
 }
 
 async fn change(stage: &Stage, change: QueueChange) -> QueueSettings {
@@ -61,9 +60,8 @@ async fn change(stage: &Stage, change: QueueChange) -> QueueSettings {
 }
 
 async fn known_schedules(stage: &Stage) -> Vec<schedules::KnownSchedule> {
-    schedules::page(&stage.record, &stage.prefix, ("", ""))
-        .await
-        .unwrap()
+    let page = schedules::page(&stage.record, &stage.prefix, ("", ""));
+    page.await.unwrap().0
 }
 
 #[tokio::test]
@@ -158,6 +156,27 @@ async fn what_a_client_changes_of_a_queue_is_copied_and_given_back() {
     .await;
     assert!(!copied.unwrap());
     assert!(!recorded(&stage).await.settings.is_paused);
+}
+
+/// A client has paused the queue a moment ago, which the record has not heard of.
+#[tokio::test]
+async fn what_bullwark_changes_of_a_queue_leaves_the_rest_to_clients() {
+    let stage = stage().await;
+    stage.broker.ensure_queue(&queue()).await.unwrap();
+    change(&stage, QueueChange::pause(false)).await;
+    let (broker, queue) = (&stage.broker, queue());
+    broker.pause(&queue).await.unwrap();
+    broker.set_concurrency(&queue, Some(7)).await.unwrap();
+    let rate = QueueChange {
+        rate_limit: Some(Some((10, 1000))),
+        ..QueueChange::default()
+    };
+    change(&stage, rate).await;
+    let now = shown(&stage).await;
+    assert!(now.is_paused);
+    assert_eq!((now.concurrency, now.rate_max), (Some(7), Some(10)));
+    assert_eq!(keep(&stage).await, 1, "the record hears of it");
+    assert_eq!(recorded(&stage).await.settings, now);
 }
 
 #[tokio::test]

@@ -29,9 +29,11 @@ async fn stage_with_every_status() -> (Stage, [Uuid; 2], Vec<Uuid>) {
     let ids = ids(&jobs);
     for (n, id) in ids.iter().enumerate() {
         match n % 6 {
-            1 => mark_running(&stage.record, "a", &[running(*id, 1)])
-                .await
-                .unwrap(),
+            1 => drop(
+                mark_running(&stage.record, "a", &[running(*id, 1)])
+                    .await
+                    .unwrap(),
+            ),
             5 => drop(cancel_many(&stage.record, &[*id], None, "x").await.unwrap()),
             0 => {}
             ended => {

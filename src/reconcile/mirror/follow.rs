@@ -66,6 +66,8 @@ pub struct Mirror {
     committed: HashMap<QueueName, Instant>,
     /// Queues whose last batch was full.
     behind: HashSet<QueueName>,
+    /// Queues that keep few events: so many of them at once mean that others may have been missed.
+    short: HashMap<QueueName, usize>,
     scan: Scan,
     came: Came,
 }
@@ -81,6 +83,7 @@ impl Mirror {
             looked: None,
             committed: HashMap::new(),
             behind: HashSet::new(),
+            short: HashMap::new(),
             scan: Scan::default(),
             came: Came::default(),
         }
@@ -117,7 +120,8 @@ impl Mirror {
                 continue;
             };
             is_behind |= batch.is_full;
-            if batch.is_full {
+            let is_short = self.short.get(&batch.queue);
+            if batch.is_full || is_short.is_some_and(|most| batch.entries.len() >= *most) {
                 self.behind.insert(batch.queue.clone());
             }
             let written = self.committed.get(&batch.queue);
@@ -168,6 +172,11 @@ impl Mirror {
                 place => place,
             };
             reader.follow(queue.clone(), From::After(place.unwrap_or(EventId::ZERO)));
+            let kept = self.broker.queue_meta(queue).await?.events_max;
+            let kept = kept.and_then(|kept| usize::try_from(kept / 2).ok());
+            if let Some(most) = kept.filter(|most| *most < READ_MAX) {
+                self.short.insert(queue.clone(), most);
+            }
             match place {
                 Some(place) => self.scan.suspect_gap(queue, place),
                 // Never followed: what its stream has forgotten is in Redis all the same.
@@ -182,6 +191,7 @@ impl Mirror {
         for queue in gone {
             reader.forget(&queue);
             self.committed.remove(&queue);
+            self.short.remove(&queue);
         }
         let behind = std::mem::take(&mut self.behind);
         self.scan.check_gaps(&self.broker, &behind).await?;

@@ -193,8 +193,8 @@ async fn look_at(
             .collect();
     }
     let mut findings = compare(broker, queue, doubtful).await?;
-    if is_over {
-        let recent = crate::clock::now_ms() - RECENT.as_millis() as i64;
+    if is_over && !findings.adopted.is_empty() {
+        let recent = broker.server_time_ms().await? - RECENT.as_millis() as i64;
         findings
             .adopted
             .retain(|job| job.ended_ms().is_none_or(|at| at >= recent));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bullwark::job::JobError;
+use bullwark::job::{JobError, Progress};
 use bullwark::record::steps::STEPS_MAX;
 use bullwark::worker::{NAME_MAX_BYTES, STEP_RESULT_MAX_BYTES};
 use serde_json::{Value, json};
@@ -89,6 +89,48 @@ async fn a_step_whose_commit_is_not_answered_is_kept_and_not_repeated() {
     assert_eq!(proxy.lost(), 3);
     assert_eq!(rig.effects("a").await, 1);
     assert_eq!(rig.count(STEPS, id).await, 3);
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+}
+
+/// The same goes for a checkpoint: what was committed is not done again, and what was not is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_whose_commit_is_not_answered_is_kept() {
+    let (rig, proxy) = Rig::behind_proxy().await;
+    let losing = proxy.clone();
+    rig.codes.set("a", move |ctx| {
+        let losing = losing.clone();
+        async move {
+            let mut told = Vec::new();
+            for (n, lose) in [Lose::Answer, Lose::Commit, Lose::Answer]
+                .into_iter()
+                .enumerate()
+            {
+                let mut checkpoint = ctx.begin_checkpoint().await?;
+                effect(checkpoint.tx(), &format!("{n}")).await?;
+                losing.lose(lose);
+                // The same place each time: it is not what the commit is known by.
+                told.push(
+                    checkpoint
+                        .commit(json!("here"), Progress::default())
+                        .await
+                        .is_ok(),
+                );
+            }
+            Ok(json!(told))
+        }
+    });
+    let id = rig.enqueue(coded("a")).await;
+    let worker = rig.work(|_| {});
+    let job = rig.until(id, "completed").await;
+    assert_eq!(
+        (job.result, job.attempts),
+        (Some(json!([true, false, true])), 0)
+    );
+    for (n, effects) in [("0", 1), ("1", 0), ("2", 1)] {
+        assert_eq!(rig.effects(n).await, effects);
+    }
     worker.stop().await;
     rig.agree().await;
     rig.close().await;
