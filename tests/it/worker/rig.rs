@@ -112,8 +112,9 @@ impl Rig {
     /// Starts the duties of upkeep, as every process that stays does.
     pub(crate) fn with_upkeep(self) -> Self {
         let stalls_max = self.app.config.max_stalled_count;
-        bullwark::upkeep::start_rescue(&self.app.broker, stalls_max, &self.upkeep);
-        bullwark::upkeep::start(&self.app.record, &self.app.broker, &self.upkeep);
+        let upkeep = self.upkeep.with_failing(&self.app.services().failing);
+        bullwark::upkeep::start_rescue(&self.app.broker, stalls_max, &upkeep);
+        bullwark::upkeep::start(&self.app.record, &self.app.broker, &upkeep);
         self
     }
 
