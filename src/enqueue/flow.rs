@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::deliver::{FRESH, ROOM_TIMEOUT, due_ms, entry};
+use super::insert::insert_tree;
 use super::{Enqueue, EnqueueError, Enqueued, answer};
 use crate::broker::{Broker, FLOW_BYTES_MAX, FLOW_NODES_MAX, LinkedJob, ParentLink};
 use crate::job::bullmq_options::{JobsOptions, ParentOption};
@@ -21,7 +22,6 @@ use crate::job::flow::{FlowRequest, FlowWire, OnFailure};
 use crate::job::{Due, NewJob, Problem, QueueName, Refused};
 use crate::record::Record;
 use crate::record::enqueue::Inserted;
-use crate::record::flow::insert_flow;
 use crate::tasks::Tasks;
 
 /// Flows between commit and Redis.
@@ -91,7 +91,7 @@ impl Enqueue {
                 .map(|(p, (_, job))| wire(p, job));
             texts.collect()
         };
-        let inserted = insert_flow(&self.flows.record, &jobs, links).await;
+        let inserted = insert_tree(&self.flows.record, &jobs, links).await;
         let inserted = inserted.map_err(|error| EnqueueError::Record(Arc::new(error)))?;
         let (Some(inserted), Some(root)) = (inserted, jobs.first()) else {
             return Err(EnqueueError::Stopping);

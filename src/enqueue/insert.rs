@@ -1,4 +1,4 @@
-//! Inserting a batch, whatever its connection and its neighbours do.
+//! Inserting a batch or a flow, whatever its connection and its neighbours do.
 //!
 //! * The connection broke: whether the batch was written is read, over another connection. That
 //!   also serves the first call after PostgreSQL was restarted, which meets a connection to the
@@ -9,11 +9,15 @@
 //! Everything else is told to the callers at once: they have the request, and know how long it is
 //! worth trying.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::job::NewJob;
 use crate::record::enqueue::{Inserted, insert_again, insert_many};
+use crate::record::flow::{insert_flow, insert_flow_again};
 use crate::record::{Record, RecordError, Trouble};
 
 /// Connections that may turn out to be broken before a batch is given up: all that the lanes may
@@ -33,7 +37,13 @@ pub(super) async fn insert_all(record: &Record, jobs: &[NewJob]) -> Answers {
 }
 
 async fn insert_parts(record: &Record, jobs: &[NewJob], conflicts_max: u32) -> Answers {
-    let error = match insert(record, jobs, conflicts_max).await {
+    let insert = |is_again| async move {
+        match is_again {
+            false => insert_many(record, jobs).await,
+            true => insert_again(record, jobs).await,
+        }
+    };
+    let error = match persist(jobs.len(), conflicts_max, insert).await {
         Ok(inserted) => return inserted.into_iter().map(Ok).collect(),
         Err(error) => error,
     };
@@ -50,25 +60,42 @@ async fn insert_parts(record: &Record, jobs: &[NewJob], conflicts_max: u32) -> A
     jobs.iter().map(|_| Err(error.clone())).collect()
 }
 
-async fn insert(
+/// The same for a flow, which is written whole.
+pub(super) async fn insert_tree(
     record: &Record,
     jobs: &[NewJob],
+    links: impl Fn(DateTime<Utc>) -> Vec<String> + Send + Sync,
+) -> Result<Option<Inserted>, RecordError> {
+    let links = &links;
+    let insert = |is_again| async move {
+        match is_again {
+            false => insert_flow(record, jobs, links).await,
+            true => insert_flow_again(record, jobs, links).await,
+        }
+    };
+    persist(jobs.len(), CONFLICTS_MAX, insert).await
+}
+
+/// Inserts, and again as long as that may help; `insert` is told whether an earlier try may have
+/// written everything.
+async fn persist<T, F>(
+    jobs: usize,
     conflicts_max: u32,
-) -> Result<Vec<Inserted>, RecordError> {
+    insert: impl Fn(bool) -> F,
+) -> Result<T, RecordError>
+where
+    F: Future<Output = Result<T, RecordError>>,
+{
     let (mut lost, mut conflicts) = (0, 0);
     loop {
-        let inserted = match lost {
-            0 => insert_many(record, jobs).await,
-            _ => insert_again(record, jobs).await,
-        };
-        let error = match inserted {
+        let error = match insert(lost > 0).await {
             Ok(inserted) => return Ok(inserted),
             Err(error) => error,
         };
         match error.trouble() {
             Some(Trouble::Lost) if lost < LOST_MAX => {
                 lost += 1;
-                tracing::debug!(%error, jobs = jobs.len(), "connection lost: looked at again");
+                tracing::debug!(%error, jobs, "connection lost: looked at again");
             }
             Some(Trouble::Conflict) if conflicts < conflicts_max => {
                 conflicts += 1;

@@ -18,7 +18,7 @@ use crate::job::{NewJob, QueueName, Status};
 pub async fn insert_flow(
     record: &Record,
     jobs: &[NewJob],
-    links: impl FnOnce(DateTime<Utc>) -> Vec<String>,
+    links: impl Fn(DateTime<Utc>) -> Vec<String>,
 ) -> Result<Option<Inserted>, RecordError> {
     let Some((root, others)) = jobs.split_first() else {
         return Ok(None);
@@ -44,6 +44,38 @@ pub async fn insert_flow(
     .await?;
     tx.commit().await?;
     Ok(inserted)
+}
+
+/// Inserts a flow of which nobody knows whether [`insert_flow`] wrote it: with its root all of it is
+/// there. The answer is the one that was lost.
+///
+/// The server may still be at work on the first try. Then the second waits for it, and finds that
+/// the ids are taken.
+pub async fn insert_flow_again(
+    record: &Record,
+    jobs: &[NewJob],
+    links: impl Fn(DateTime<Utc>) -> Vec<String>,
+) -> Result<Option<Inserted>, RecordError> {
+    let written = written(record, jobs).await?;
+    if written.is_some() {
+        return Ok(written);
+    }
+    match insert_flow(record, jobs, links).await {
+        Err(RecordError::Refused {
+            constraint: Some(name),
+            ..
+        }) if name == "jobs_pkey" => self::written(record, jobs).await,
+        inserted => inserted,
+    }
+}
+
+async fn written(record: &Record, jobs: &[NewJob]) -> Result<Option<Inserted>, RecordError> {
+    let created_at: Option<DateTime<Utc>> =
+        sqlx::query_scalar("SELECT created_at FROM jobs WHERE id = $1")
+            .bind(jobs.first().map(|root| root.id))
+            .fetch_optional(&record.writers)
+            .await?;
+    Ok(created_at.map(|created_at| Inserted::New { created_at }))
 }
 
 /// The links of those of these jobs that belong to a flow.

@@ -56,14 +56,17 @@ impl Site {
             options.slots = 8;
             options.lease = LEASE;
         });
-        Self {
+        let site = Self {
             stores,
             rig,
             caller,
             worker,
             stop,
             serving,
-        }
+        };
+        // Redis has been compared with the record.
+        site.until_well().await;
+        site
     }
 
     /// Accepts these jobs, which wait at their gate, and returns when they run.
@@ -183,9 +186,16 @@ impl Caller {
     /// Sends a job that does this; the key is its name.
     pub(crate) async fn post(&self, name: &str, acts: &[Act]) -> Answer {
         let payload = scripted(name, &[acts]).payload;
-        let body = json!({ "jobType": "scripted", "payload": payload, "idempotencyKey": name });
+        self.post_body(
+            &json!({ "jobType": "scripted", "payload": payload, "idempotencyKey": name }),
+        )
+        .await
+    }
+
+    /// Sends any job.
+    pub(crate) async fn post_body(&self, body: &Value) -> Answer {
         let request = self.client.post(format!("{}/api/jobs", self.base));
-        send(request.bearer_auth(KEY).json(&body)).await
+        send(request.bearer_auth(KEY).json(body)).await
     }
 
     /// Sends a job that must be accepted although Redis has trouble.
