@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 
 use tokio::time::Instant;
 
-use crate::tasks::{Tasks, panic_text};
+use crate::tasks::{Counted, Names, Tasks, panic_text};
 
 /// The share of the interval that is random.
 const JITTER: f64 = 0.2;
@@ -31,8 +31,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Runs `duty` every `interval` until the tasks stop.
 ///
 /// An error or a panic is logged and the duty tried again after the interval; nothing a duty does
-/// is lost by trying later. While it goes on failing, that is told now and then, and the gauge
-/// `bullwark_duty_failing` is 1.
+/// is lost by trying later. While it goes on failing, that is told now and then, it is named in
+/// [`Tasks::failing`], and the gauge `bullwark_duty_failing` is 1.
 pub fn every<F, E>(
     tasks: &Tasks,
     name: &'static str,
@@ -43,8 +43,9 @@ pub fn every<F, E>(
     E: std::fmt::Display,
 {
     let stopping = tasks.stopping().clone();
+    let names = tasks.failing().clone();
     tasks.spawn(name, async move {
-        let mut failing = Failing::new(name);
+        let mut failing = Failing::new(name, names);
         loop {
             // Stopped between two runs, never within one: a run is short and bounded.
             let next = match AssertUnwindSafe(duty()).catch_unwind().await {
@@ -81,21 +82,25 @@ struct Failing {
     told: Option<Instant>,
     /// Runs that failed since it worked.
     times: u64,
+    names: Names,
+    named: Option<Counted>,
 }
 
 impl Failing {
-    fn new(duty: &'static str) -> Self {
+    fn new(duty: &'static str, names: Names) -> Self {
         metrics::gauge!("bullwark_duty_failing", "duty" => duty).set(0.0);
         Self {
             duty,
             since: None,
             told: None,
             times: 0,
+            names,
+            named: None,
         }
     }
 
     fn works(&mut self) {
-        self.told = None;
+        (self.told, self.named) = (None, None);
         let (Some(since), times) = (self.since.take(), std::mem::take(&mut self.times)) else {
             return;
         };
@@ -122,6 +127,8 @@ impl Failing {
         metrics::counter!("bullwark_duty_failures_total", "duty" => self.duty).increment(1);
         metrics::gauge!("bullwark_duty_failing", "duty" => self.duty).set(1.0);
         self.since.get_or_insert(now);
+        self.named
+            .get_or_insert_with(|| self.names.count(self.duty));
         self.times += 1;
         let is_due = self.told.is_none_or(|told| now - told >= TELL_EVERY);
         if is_due {
@@ -137,13 +144,16 @@ mod tests {
 
     #[test]
     fn a_duty_that_goes_on_failing_is_told_of_now_and_then() {
-        let (mut failing, begin) = (Failing::new("test"), Instant::now());
+        let names = Names::default();
+        let (mut failing, begin) = (Failing::new("test", names.clone()), Instant::now());
+        assert_eq!(names.all(), []);
         assert!(failing.is_to_be_told(begin), "the first time");
         assert!(!failing.is_to_be_told(begin + TELL_EVERY / 2));
         assert!(failing.is_to_be_told(begin + TELL_EVERY), "and again");
         assert!(!failing.is_to_be_told(begin + TELL_EVERY));
-        assert_eq!(failing.times, 4);
+        assert_eq!((failing.times, names.all()), (4, vec![("test", 1)]));
         failing.works();
+        assert_eq!(names.all(), []);
         assert_eq!((failing.times, failing.since), (0, None));
         assert!(failing.is_to_be_told(begin), "after it worked, it is news");
     }

@@ -22,10 +22,34 @@ pub struct Tasks {
     tracker: TaskTracker,
     stopping: CancellationToken,
     running: Names,
+    failing: Names,
 }
 
-/// How many tasks of each name run; as large as the number of names in the code.
-type Names = Arc<Mutex<BTreeMap<&'static str, usize>>>;
+/// How often each name is there; as large as the number of names in the code.
+#[derive(Debug, Clone, Default)]
+pub struct Names(Arc<Mutex<BTreeMap<&'static str, usize>>>);
+
+impl Names {
+    /// Counts this name while the result lives.
+    pub fn count(&self, name: &'static str) -> Counted {
+        if let Ok(mut names) = self.0.lock() {
+            *names.entry(name).or_default() += 1;
+        }
+        Counted {
+            name,
+            names: self.clone(),
+        }
+    }
+
+    /// The names that are there, each with how often.
+    pub fn all(&self) -> Vec<(&'static str, usize)> {
+        let names = self.0.lock();
+        names.map_or_else(
+            |_| Vec::new(),
+            |names| names.iter().map(|(n, c)| (*n, *c)).collect(),
+        )
+    }
+}
 
 impl Tasks {
     pub fn new() -> Self {
@@ -34,7 +58,7 @@ impl Tasks {
 
     /// Runs `future` in the background. A panic ends it with a line in the log.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let counted = Counted::new(name, &self.running);
+        let counted = self.running.count(name);
         self.tracker.spawn(async move {
             let _counted = counted;
             if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
@@ -63,11 +87,20 @@ impl Tasks {
 
     /// The names of the tasks that run, each with how many there are.
     pub fn running(&self) -> Vec<(&'static str, usize)> {
-        let running = self.running.lock();
-        running.map_or_else(
-            |_| Vec::new(),
-            |names| names.iter().map(|(n, c)| (*n, *c)).collect(),
-        )
+        self.running.all()
+    }
+
+    /// The names of what goes on failing, for as long as it does.
+    pub fn failing(&self) -> &Names {
+        &self.failing
+    }
+
+    /// A handle to the same group, whose failing names are kept there.
+    pub fn with_failing(&self, failing: &Names) -> Self {
+        Self {
+            failing: failing.clone(),
+            ..self.clone()
+        }
     }
 
     /// Waits until every task has ended, without telling them to.
@@ -98,27 +131,16 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("a panic without a text")
 }
 
-/// Counts a task under its name while it lives, however it ends.
-struct Counted {
+/// Counts a name while it lives, however it ends.
+#[derive(Debug)]
+pub struct Counted {
     name: &'static str,
     names: Names,
 }
 
-impl Counted {
-    fn new(name: &'static str, names: &Names) -> Self {
-        if let Ok(mut names) = names.lock() {
-            *names.entry(name).or_default() += 1;
-        }
-        Self {
-            name,
-            names: names.clone(),
-        }
-    }
-}
-
 impl Drop for Counted {
     fn drop(&mut self) {
-        let Ok(mut names) = self.names.lock() else {
+        let Ok(mut names) = self.names.0.lock() else {
             return;
         };
         match names.get_mut(self.name) {

@@ -70,6 +70,10 @@ pub async fn declared_types(record: &Record, builtin: JobTypes) -> Result<JobTyp
 /// Notices that Redis has lost its memory, also where no worker claims.
 fn readmit(record: &Record, broker: &Broker, tasks: &Tasks) {
     let (record, broker) = (record.clone(), broker.clone());
+    if broker.served().is_none() {
+        // Says that it will be compared: until then the probe of Redis tells of it.
+        broker.stop_serving();
+    }
     every(tasks, "readmit", Duration::from_millis(500), move || {
         let (record, broker) = (record.clone(), broker.clone());
         async move {

@@ -12,7 +12,7 @@ use crate::job::{InvalidType, JobTypes};
 use crate::record::{
     Record, RecordError, RecordOptions, adopt, restart, settle, types, workspaces,
 };
-use crate::tasks::Tasks;
+use crate::tasks::{Names, Tasks};
 use crate::upkeep;
 use crate::worker::{Handlers, Worker, WorkerOptions};
 
@@ -58,6 +58,8 @@ pub struct App {
     pub handlers: Handlers,
     pub types: JobTypes,
     enqueueing: Tasks,
+    /// Duties of upkeep that fail.
+    failing: Names,
 }
 
 impl App {
@@ -104,6 +106,7 @@ impl App {
             handlers,
             types,
             enqueueing,
+            failing: Names::default(),
         })
     }
 
@@ -145,17 +148,20 @@ impl App {
             enqueue: self.enqueue.clone(),
             types: self.types.clone(),
             data_dir: self.config.data_dir.clone(),
+            failing: self.failing.clone(),
         }
     }
 
     /// Starts the duties of a process that stays.
     pub fn start_upkeep(&self, tasks: &Tasks) {
+        let tasks = &tasks.with_failing(&self.failing);
         upkeep::start_rescue(&self.broker, self.config.max_stalled_count, tasks);
         self.start_upkeep_without_rescue(tasks);
     }
 
     /// The same for a process whose worker makes its own stalled check.
     pub fn start_upkeep_without_rescue(&self, tasks: &Tasks) {
+        let tasks = &tasks.with_failing(&self.failing);
         upkeep::start(&self.record, &self.broker, tasks);
         upkeep::start_types(&self.record, &self.enqueue, &self.types, tasks);
     }

@@ -267,10 +267,7 @@ impl Connections {
                     Ok(mut connection) => pipeline.query_async::<T>(&mut connection).await,
                     Err(PoolError::Backend(error)) => Err(error),
                     Err(error) => {
-                        return Err(BrokerError::Unavailable {
-                            doing,
-                            reason: error.to_string(),
-                        });
+                        return Err(BrokerError::away(doing, error.to_string()));
                     }
                 },
                 Way::Located { .. } => self.located_pipeline(pipeline).await,
@@ -278,6 +275,7 @@ impl Connections {
             match result {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
+                    let error = first_of(error);
                     let may_repeat = Outcome::of(&error) != Outcome::Bug;
                     retries.again(&error, may_repeat).await?;
                 }
@@ -301,6 +299,14 @@ pub(super) fn connection_config(response_timeout: Option<Duration>) -> AsyncConn
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(response_timeout)
+}
+
+/// The error of a pipeline hides what each command met: a server that can't answer now would look
+/// like a bug of ours.
+fn first_of(error: RedisError) -> RedisError {
+    let first = error.clone().into_server_errors();
+    let first = first.and_then(|errors| errors.first().cloned());
+    first.map_or(error, |(_, error)| error.into())
 }
 
 fn is_missing_script(error: &RedisError) -> bool {

@@ -19,18 +19,38 @@ const MARK: &str = "record";
 
 /// The memory of Redis that was compared with the record, if any was yet.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Served(Arc<RwLock<Option<Arc<str>>>>);
+pub(super) struct Served(Arc<RwLock<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    compared: Option<Arc<str>>,
+    /// Somebody compares here. Where nobody does, nothing is ever served, and any memory is taken.
+    is_awaited: bool,
+}
 
 impl Served {
     pub(super) fn get(&self) -> Option<Arc<str>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.read().compared.clone()
+    }
+
+    /// Whether this memory has yet to be compared.
+    pub(super) fn awaits(&self, epoch: Option<&str>) -> bool {
+        let memory = self.read();
+        match &memory.compared {
+            Some(compared) => Some(&**compared) != epoch,
+            None => memory.is_awaited,
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Memory> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, epoch: Option<Arc<str>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Memory {
+            compared: epoch,
+            is_awaited: true,
+        };
     }
 }
 

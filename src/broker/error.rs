@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::trouble::Trouble;
 use crate::job::InvalidSchedule;
 use crate::job::bullmq_options::InvalidOptions;
 
@@ -10,7 +11,11 @@ use crate::job::bullmq_options::InvalidOptions;
 pub enum BrokerError {
     /// Redis can't answer now: try again later. Nothing is known about what was done.
     #[error("{doing}: redis is unavailable: {reason}")]
-    Unavailable { doing: &'static str, reason: String },
+    Unavailable {
+        doing: &'static str,
+        trouble: Trouble,
+        reason: String,
+    },
     /// Redis came back with another memory, which has not been compared with the record yet.
     /// Nothing was done.
     #[error("{doing}: redis has another memory, which is being compared with the record")]
@@ -97,6 +102,24 @@ impl BrokerError {
         )
     }
 
+    /// What is the matter with Redis; none: nothing, this call alone did not work.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Unavailable { trouble, .. } => Some(*trouble),
+            Self::OtherMemory { .. } => Some(Trouble::Comparing),
+            Self::Refused(Refusal::Access(_)) => Some(Trouble::Misconfigured),
+            Self::TooLate { .. } | Self::Refused(_) | Self::Corrupt { .. } => None,
+        }
+    }
+
+    pub(super) fn away(doing: &'static str, reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            doing,
+            trouble: Trouble::Away,
+            reason: reason.into(),
+        }
+    }
+
     pub(super) fn corrupt(doing: &'static str, reason: impl Into<String>) -> Self {
         Self::Corrupt {
             doing,
@@ -113,7 +136,11 @@ impl BrokerError {
             return Self::Refused(Refusal::Url(reason));
         }
         match Outcome::of(error) {
-            Outcome::NotRun | Outcome::MaybeRun => Self::Unavailable { doing, reason },
+            Outcome::NotRun | Outcome::MaybeRun => Self::Unavailable {
+                doing,
+                trouble: Trouble::of(error),
+                reason,
+            },
             Outcome::Bug => Self::Corrupt { doing, reason },
         }
     }
@@ -172,7 +199,7 @@ fn is_full_or_busy(error: &RedisError) -> bool {
     has_code(error, &CODES)
 }
 
-fn has_code(error: &RedisError, codes: &[&str]) -> bool {
+pub(super) fn has_code(error: &RedisError, codes: &[&str]) -> bool {
     let detail = error.detail().unwrap_or_default();
     codes.iter().any(|code| {
         error.code() == Some(code)
@@ -213,11 +240,11 @@ fn is_access(error: &RedisError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// What the client library makes of an error reply.
-    fn reply(line: &str) -> RedisError {
+    pub(in crate::broker) fn reply(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
         match value.and_then(redis::Value::extract_error) {
             Err(error) => error,

@@ -294,10 +294,7 @@ impl EventReader {
             Err(_) => {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 self.connections.learn(link.generation, &late.into());
-                Err(BrokerError::Unavailable {
-                    doing: DOING,
-                    reason: "no reply in time".to_owned(),
-                })
+                Err(BrokerError::away(DOING, "no reply in time"))
             }
         }
     }

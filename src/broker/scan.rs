@@ -58,8 +58,8 @@ fn open_cursor(doing: &'static str, generation: u64, cursor: u64) -> Result<u64,
 }
 
 fn other_server(doing: &'static str) -> BrokerError {
-    let reason = "another server may have taken over: begin the scan again".to_owned();
-    BrokerError::Unavailable { doing, reason }
+    let reason = "another server may have taken over: begin the scan again";
+    BrokerError::away(doing, reason)
 }
 
 fn scan_cmd(pattern: &str, cursor: u64) -> Cmd {

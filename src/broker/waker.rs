@@ -71,10 +71,6 @@ impl Waker {
             return Ok(None);
         };
         let timeout = timeout.clamp(WAIT_MIN, WAIT_MAX);
-        let unavailable = |reason: String| BrokerError::Unavailable {
-            doing: DOING,
-            reason,
-        };
         let generation = self.connections.generation();
         let mut link = match self
             .link
@@ -99,7 +95,7 @@ impl Waker {
             Err(_) => {
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 self.connections.learn(link.generation, &late.into());
-                return Err(unavailable("no reply in time".to_owned()));
+                return Err(BrokerError::away(DOING, "no reply in time"));
             }
         };
         self.link = Some(link);

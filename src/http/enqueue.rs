@@ -50,9 +50,9 @@ pub(super) async fn one(
         let row = row.ok_or_else(|| gone(&accepted))?;
         return Ok((StatusCode::OK, [location], Json(json!({ "job": row }))).into_response());
     }
-    let status = match state.is_redis_away() {
-        true => StatusCode::ACCEPTED,
-        false => StatusCode::CREATED,
+    let status = match state.is_redis_well() {
+        true => StatusCode::CREATED,
+        false => StatusCode::ACCEPTED,
     };
     let row = row(&state, asked, &accepted);
     Ok((status, [location], Json(json!({ "job": row }))).into_response())

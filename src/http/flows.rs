@@ -38,10 +38,10 @@ pub(super) async fn one(
         waiting.extend(node.children.iter_mut());
     }
     let accepted = state.services.enqueue.enqueue_flow(flow).await?;
-    let status = match (accepted.root.is_new, state.is_redis_away()) {
+    let status = match (accepted.root.is_new, state.is_redis_well()) {
         (false, _) => StatusCode::OK,
-        (true, true) => StatusCode::ACCEPTED,
-        (true, false) => StatusCode::CREATED,
+        (true, true) => StatusCode::CREATED,
+        (true, false) => StatusCode::ACCEPTED,
     };
     let root = accepted.root.id;
     let location = (LOCATION, format!("/api/jobs/{root}"));

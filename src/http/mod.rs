@@ -45,12 +45,12 @@ use crate::enqueue::Enqueue;
 use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
 use crate::record::Record;
-use crate::tasks::Tasks;
+use crate::tasks::{Names, Tasks};
 use problem::{Code, Problem};
 use state::State;
 pub use steering::{WorkerAdmin, serve_worker};
 
-/// How often Redis is looked at, for what answers say about it.
+/// How often the stores are looked at, for gauges and for what answers say about it.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// How often the remains of unfinished uploads are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -67,6 +67,8 @@ pub struct Services {
     pub types: JobTypes,
     /// Uploads and reports are below it.
     pub data_dir: PathBuf,
+    /// Duties of this process that fail.
+    pub failing: Names,
 }
 
 /// Limits of the server that an operator may change.
@@ -116,7 +118,7 @@ pub async fn serve_with(
     tracing::info!(address = %listener.local_addr()?, "http listens");
     let stop_limit = options.stop_limit;
     let state = State::new(services, options);
-    let duties = Tasks::new();
+    let duties = Tasks::new().with_failing(&state.services.failing);
     start_duties(&state, &duties);
     connection::serve(routes(state), listener, shutdown, stop_limit).await;
     duties.stop(DUTY_STOP_LIMIT).await;
@@ -124,7 +126,7 @@ pub async fn serve_with(
 }
 
 /// All routes with what goes around them, for a server of one's own. Connections, the look at
-/// Redis and the sweep of uploads belong to [`serve`].
+/// the stores and the sweep of uploads belong to [`serve`].
 pub fn router(services: Services) -> Router {
     routes(State::new(services, HttpOptions::default()))
 }
@@ -179,8 +181,7 @@ fn start_duties(state: &State, duties: &Tasks) {
     every(duties, "http probe", PROBE_EVERY, move || {
         let state = probed.clone();
         async move {
-            let redis = health::redis(&state).await;
-            state.note_redis(redis.is_err());
+            health::look(&state).await;
             Ok::<_, std::convert::Infallible>(Rest::Rest)
         }
     });

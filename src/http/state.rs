@@ -1,12 +1,12 @@
 //! What the routes share, and the bounds that keep one kind of request from starving the others.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Keys;
+use super::health::WELL;
 use super::problem::{Code, Problem};
 use super::{HttpOptions, Services};
 use crate::uploads::Uploads;
@@ -31,7 +31,8 @@ pub(super) struct Shared {
     pub(super) options: HttpOptions,
     pub(super) keys: Keys,
     pub(super) uploads: Uploads,
-    redis_away: AtomicBool,
+    /// The state of Redis when it was looked at last.
+    redis: Mutex<&'static str>,
     bodies: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     arriving: Arc<Semaphore>,
@@ -52,7 +53,7 @@ impl State {
             services,
             options,
             keys: Keys::default(),
-            redis_away: AtomicBool::new(false),
+            redis: Mutex::new(WELL),
             bodies: Arc::new(Semaphore::new(BODIES_MAX_KIB as usize)),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             arriving: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -61,18 +62,24 @@ impl State {
 }
 
 impl Shared {
-    /// Whether Redis was away when it was looked at last.
-    pub(super) fn is_redis_away(&self) -> bool {
-        self.redis_away.load(Ordering::Relaxed)
+    /// Whether Redis could take jobs when it was looked at last.
+    pub(super) fn is_redis_well(&self) -> bool {
+        *self.redis() == WELL
     }
 
-    pub(super) fn note_redis(&self, is_away: bool) {
-        if self.redis_away.swap(is_away, Ordering::Relaxed) != is_away {
-            match is_away {
-                true => tracing::warn!("redis is away; jobs are accepted and delivered later"),
-                false => tracing::info!("redis is back"),
-            }
+    pub(super) fn note_redis(&self, state: &'static str) {
+        let before = std::mem::replace(&mut *self.redis(), state);
+        if before == state {
+            return;
         }
+        match state {
+            WELL => tracing::info!(before, "redis takes jobs again"),
+            _ => tracing::warn!(state, "jobs are accepted, and go to redis later"),
+        }
+    }
+
+    fn redis(&self) -> MutexGuard<'_, &'static str> {
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room for a body of at most so many bytes; held while the request lives.

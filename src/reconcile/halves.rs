@@ -78,6 +78,7 @@ mod tests {
     fn refused() -> ReconcileError {
         BrokerError::Corrupt {
             doing: "test",
+            trouble: crate::broker::Trouble::Away,
             reason: "no".into(),
         }
         .into()

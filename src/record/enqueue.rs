@@ -83,6 +83,10 @@ impl Columns {
 /// All or nothing: an error means that no row of the batch was written, or (when the answer to the
 /// commit was lost) that all were. [`insert_again`] finds out.
 pub async fn insert_many(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
+    record.fullness.learn(insert_batch(record, jobs).await)
+}
+
+async fn insert_batch(record: &Record, jobs: &[NewJob]) -> Result<Vec<Inserted>, RecordError> {
     debug_assert!(jobs.len() <= INSERT_MAX);
     if jobs.is_empty() {
         return Ok(Vec::new());

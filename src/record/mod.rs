@@ -25,6 +25,7 @@ pub mod merge;
 pub mod mirror;
 pub mod open;
 pub mod outbox;
+mod probe;
 pub mod queues;
 pub mod rebuild;
 pub mod restart;
@@ -44,10 +45,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
 
 pub use error::{RecordError, Trouble};
+pub use probe::Look;
 pub use tx::Tx;
 
 /// How long a caller waits for a free connection before it is told to try again.
@@ -56,9 +58,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that rested for longer is tried before it is used. Those of the group commits are
 /// not: whoever commits tries again, which costs a round trip only when it is needed.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-
-/// How long one connection may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where the record is and how many connections it may have.
 #[derive(Debug, Clone)]
@@ -88,6 +87,7 @@ pub struct Record {
     pool: PgPool,
     connect: PgConnectOptions,
     connected: Connected,
+    fullness: probe::Fullness,
 }
 
 /// Counts connections, so that it is noticed when another server may answer.
@@ -154,6 +154,7 @@ impl Record {
             pool: pool.connect_lazy_with(connect.clone()),
             connect,
             connected,
+            fullness: probe::Fullness::default(),
         })
     }
 
@@ -198,33 +199,6 @@ impl Record {
                 .fetch_one(&self.pool)
                 .await?;
         Ok(applied.unwrap_or(0) >= newest)
-    }
-
-    /// Connects once, beside the pools, which only say that a connection took too long: this says
-    /// why there is none.
-    pub async fn probe(&self) -> Result<(), RecordError> {
-        let connecting = PgConnection::connect_with(&self.connect);
-        let connected = tokio::time::timeout(PROBE_TIMEOUT, connecting).await;
-        let place = format!("{}:{}", self.connect.get_host(), self.connect.get_port());
-        match connected {
-            Ok(Ok(connection)) => Ok(connection.close().await?),
-            Ok(Err(error)) => Err(match RecordError::from(error) {
-                RecordError::Unavailable(trouble, why) => {
-                    RecordError::Unavailable(trouble, format!("{place}: {why}"))
-                }
-                other => other,
-            }),
-            Err(_) => Err(RecordError::Unavailable(
-                Trouble::Away,
-                format!("{place}: no connection within {PROBE_TIMEOUT:?}"),
-            )),
-        }
-    }
-
-    /// One round trip; an error means that the record is away.
-    pub async fn ping(&self) -> Result<(), RecordError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
     }
 
     /// Begins a transaction that rolls back unless it is committed.

@@ -41,11 +41,11 @@ pub async fn settle_many(
     let all_completed = batch
         .iter()
         .all(|s| s.outcome.status() == Status::Completed);
-    let accepted: Vec<Uuid> = match all_completed {
-        true => complete_many(record, &batch).await?,
-        false => settle_mixed(record, &batch).await?,
+    let accepted = match all_completed {
+        true => complete_many(record, &batch).await,
+        false => settle_mixed(record, &batch).await,
     };
-    Ok(accepted.into_iter().collect())
+    Ok(record.fullness.learn(accepted)?.into_iter().collect())
 }
 
 /// The lean statement for the usual batch: everything completed.

@@ -45,7 +45,7 @@ impl Lane {
             let (mut ended, mut recorded) = (Vec::with_capacity(batch.len()), Vec::new());
             let mut rooms = Vec::with_capacity(batch.len());
             for waiting in batch {
-                rooms.push(waiting.room);
+                rooms.push((waiting.room, waiting.held));
                 match waiting.is_recorded {
                     true => recorded.push((waiting.ended, Verdict::Accepted)),
                     false => ended.push(waiting.ended),
@@ -98,8 +98,8 @@ impl Lane {
     /// Commits, for as long as it takes: these outcomes exist nowhere else. Only a worker that was
     /// told to hurry gives them up.
     async fn commit(&self, ended: Vec<Ended>) -> Vec<(Ended, Verdict)> {
-        metrics::gauge!("bullwark_outcomes_held").increment(ended.len() as f64);
         let held = ended.len();
+        metrics::gauge!("bullwark_outcomes_held").increment(held as f64);
         let settled = self.commit_part(ended, false).await;
         metrics::gauge!("bullwark_outcomes_held").decrement(held as f64);
         settled

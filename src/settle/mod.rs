@@ -19,6 +19,7 @@ mod commit;
 mod tell;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -38,6 +39,14 @@ pub const OUTCOMES_MAX: usize = 10_000;
 pub const OUTCOME_KIB_MAX: u32 = 64 * 1024;
 /// Commits in flight at once.
 const LANES: usize = 2;
+
+/// Outcomes of this process that were handed over and are not dealt with.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// How many outcomes this process holds on their way to the stores: many while the record is away.
+pub fn held_outcomes() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
 
 /// The end of an attempt, with all that both stores need to know.
 #[derive(Debug, Clone)]
@@ -127,6 +136,23 @@ struct Waiting {
     room: OwnedSemaphorePermit,
     /// The record has it already.
     is_recorded: bool,
+    held: Held,
+}
+
+/// Counts an outcome while it is held.
+struct Held;
+
+impl Held {
+    fn count() -> Self {
+        HELD.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The way out. Clones share the group commit.
@@ -210,6 +236,7 @@ impl Settle {
             ended,
             room,
             is_recorded,
+            held: Held::count(),
         };
         let waiting = match self.sender.try_send(waiting) {
             Ok(()) => return Ok(()),

@@ -25,7 +25,11 @@ async fn jobs_are_accepted_while_redis_is_away() {
         (ready.status, &ready.body["status"]),
         (200, &json!("degraded"))
     );
-    assert_eq!(ready.body["stores"]["redis"], json!({"status": "away"}));
+    let reason = "it does not answer";
+    assert_eq!(
+        ready.body["stores"]["redis"],
+        json!({"status": "away", "reason": reason})
+    );
 
     let answer = server.post("/api/jobs", json!({"jobType": "noop"})).await;
     assert_eq!(
@@ -64,6 +68,9 @@ async fn nothing_is_accepted_while_the_record_is_away() {
         (ready.status, &ready.body["status"]),
         (503, &json!("unavailable"))
     );
+    assert_eq!(ready.body["stores"]["postgres"]["status"], "away");
+    assert_eq!(ready.body["stores"]["redis"]["status"], "ok");
+    assert!(ready.body["open_alerts"].is_null(), "nobody knows");
 
     let body = json!({"jobType": "noop", "idempotencyKey": "k"});
     let many = json!({"jobs": [body, body]});

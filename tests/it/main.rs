@@ -14,6 +14,7 @@ mod http_flows;
 mod http_outage;
 mod http_uploads;
 mod mirror;
+mod outages;
 mod over;
 mod queues;
 mod rebuild;

@@ -108,7 +108,7 @@ async fn every_process_notices_when_its_connections_are_new_or_another_has_notic
     assert!(connection.is_none() || stage.broker.served().is_some());
     // Another one connects anew.
     let record = Record::connect(&RecordOptions::new(stage.database_url())).unwrap();
-    record.ping().await.unwrap();
+    record.look().await.unwrap();
     assert!(record.unchecked().is_some());
     let other = stage.another_broker().await;
     // Comparing may need a connection more, which is looked at in turn.

@@ -7,6 +7,7 @@
 //!
 //! Tests that stop, kill or flush a server start a pair of their own: [`own_stores`].
 
+pub(crate) mod answers;
 pub(crate) mod proxy;
 pub(crate) mod server;
 

@@ -1,17 +1,17 @@
 //! The worker against real stores: how runs end, what they may write, what is claimed, how a
 //! worker stops, and what outages cost.
 
-mod answers;
+pub(crate) mod answers;
 mod claims;
 mod coded;
 mod effects;
 mod endings;
 mod foreign;
 mod outages;
-mod probe;
+pub(crate) mod probe;
 mod restarts;
-mod rig;
-mod script;
+pub(crate) mod rig;
+pub(crate) mod script;
 mod shutdown;
 mod steering;
 mod steps;

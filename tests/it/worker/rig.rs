@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::coded::{Coded, Codes};
 use super::probe::Probe;
 use super::script::Scripted;
+use crate::support::answers::Answers;
 use crate::support::proxy::Proxy;
 use crate::support::{Sandbox, shared_stores};
 
@@ -40,7 +41,7 @@ pub(crate) struct Rig {
     pub(crate) codes: Arc<Codes>,
     upkeep: Tasks,
     working: Tasks,
-    _sandbox: Option<Sandbox>,
+    sandbox: Option<Sandbox>,
 }
 
 impl Rig {
@@ -66,6 +67,21 @@ impl Rig {
         )
     }
 
+    /// On the shared stores, with a proxy before the record that loses answers.
+    pub(crate) async fn with_lost_answers() -> (Self, Arc<Answers>) {
+        let sandbox = Sandbox::new().await;
+        let (redis, prefix) = (sandbox.redis_url.clone(), sandbox.prefix.clone());
+        let (start, place) = shared_stores().await.database_url.split_once('@').unwrap();
+        let (upstream, _) = place.split_once('/').unwrap();
+        let proxying = Tasks::new();
+        let (answers, address) = Answers::before(upstream, &proxying).await;
+        let database = format!("{start}@{address}/{}", sandbox.database());
+        (
+            Self::on(database, redis, prefix, Some(sandbox)).await,
+            answers,
+        )
+    }
+
     /// On stores that the test may kill.
     pub(crate) async fn on_stores(stores: &Stores) -> Self {
         let database = stores.database_url.clone();
@@ -74,11 +90,11 @@ impl Rig {
         Self::on(database, stores.redis_url.clone(), "bull".to_owned(), None).await
     }
 
-    pub(super) async fn on(
+    async fn on(
         database_url: String,
         redis_url: String,
         prefix: String,
-        s: Option<Sandbox>,
+        sandbox: Option<Sandbox>,
     ) -> Self {
         let given = Given {
             database_url: Some(database_url),
@@ -99,7 +115,7 @@ impl Rig {
             codes,
             upkeep: Tasks::new(),
             working: Tasks::new(),
-            _sandbox: s,
+            sandbox,
         };
         rig.sql("CREATE TABLE IF NOT EXISTS effects (name text)")
             .await;
@@ -112,8 +128,9 @@ impl Rig {
     /// Starts the duties of upkeep, as every process that stays does.
     pub(crate) fn with_upkeep(self) -> Self {
         let stalls_max = self.app.config.max_stalled_count;
-        bullwark::upkeep::start_rescue(&self.app.broker, stalls_max, &self.upkeep);
-        bullwark::upkeep::start(&self.app.record, &self.app.broker, &self.upkeep);
+        let upkeep = self.upkeep.with_failing(&self.app.services().failing);
+        bullwark::upkeep::start_rescue(&self.app.broker, stalls_max, &upkeep);
+        bullwark::upkeep::start(&self.app.record, &self.app.broker, &upkeep);
         self
     }
 
@@ -199,6 +216,11 @@ impl Rig {
     pub(crate) async fn until_redis(&self, id: Uuid, state: &str) {
         let find = async || (self.redis_state(id).await? == state).then_some(());
         eventually(&format!("job {id} to be {state} in Redis"), find).await;
+    }
+
+    /// A pool on the record of this test, past any proxy.
+    pub(crate) async fn pool(&self) -> sqlx::PgPool {
+        self.sandbox.as_ref().unwrap().pool().await
     }
 
     pub(crate) async fn redis(&self) -> redis::aio::MultiplexedConnection {
