@@ -98,10 +98,12 @@ impl Check {
     }
 
     /// Reads the whole ledger. A line that can't be read is an error: the witness is damaged.
-    pub(super) fn read_ledger(&mut self, ledger: impl BufRead) -> anyhow::Result<()> {
-        for line in ledger.lines() {
-            let line: Line = line?.parse().map_err(anyhow::Error::msg)?;
+    pub(super) fn read_ledger(&mut self, mut ledger: impl BufRead) -> anyhow::Result<()> {
+        let mut text = String::new();
+        while ledger.read_line(&mut text)? > 0 {
+            let line: Line = text.trim_end().parse().map_err(anyhow::Error::msg)?;
             self.take(line);
+            text.clear();
         }
         Ok(())
     }

@@ -4,11 +4,14 @@ use uuid::Uuid;
 
 use super::check::Check;
 use super::line::{Ended, Line};
-use super::plan::{Kind, Plan};
+use super::plan::{Kind, Mix, Plan};
 use super::violations::Law;
 use crate::record::soak::SoakJob;
 
-const PLAN: Plan = Plan { seed: 3 };
+const PLAN: Plan = Plan {
+    seed: 3,
+    mix: Mix::Rich,
+};
 
 fn id(seq: u64) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(seq))

@@ -22,13 +22,13 @@ use super::line::Line;
 use super::plan::Plan;
 
 /// Callers at once, and how many jobs each sends per call.
-pub(super) const LANES: [u64; 6] = [1, 1, 20, 50, 100, 200];
+pub(super) const LANES: [u64; 8] = [1, 1, 20, 50, 100, 200, 200, 200];
 /// How long a call may take before it is sent again.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Open jobs from which on nothing more is sent.
-const OPEN_MAX: u64 = 20_000;
+const OPEN_MAX: u64 = 10_000;
 /// Between two looks at whether more may be sent.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

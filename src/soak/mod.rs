@@ -43,6 +43,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use plan::Mix;
 pub use report::Report;
 pub use run::run;
 
@@ -64,6 +65,7 @@ pub struct SoakOptions {
     pub duration: Option<Duration>,
     /// No more jobs than that.
     pub jobs: Option<u64>,
+    pub mix: Mix,
     /// Jobs per second; 0: as fast as the answers come.
     pub rate: u64,
     pub workers: usize,

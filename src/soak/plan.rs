@@ -64,27 +64,53 @@ pub(super) struct Payload {
     pub(super) fails: u32,
 }
 
+/// How much of each kind there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    /// Much that fails, waits or has an effect: the faults meet something.
+    #[default]
+    Rich,
+    /// Mostly short jobs, of every other kind some: for many millions of them.
+    Brisk,
+}
+
+impl Mix {
+    /// Shares in percent, and one of how many of those that take time takes seconds.
+    fn shares(self) -> ([(Kind, u64); 8], u64) {
+        use Kind::{Delayed, Dies, Fails, Letter, Noop, Row, Sleep, Urgent};
+        let (percent, slow) = match self {
+            Self::Rich => ([40, 18, 8, 4, 6, 6, 10, 8], 20),
+            Self::Brisk => ([71, 10, 3, 1, 2, 6, 4, 3], 200),
+        };
+        let kinds = [Noop, Sleep, Fails, Dies, Delayed, Urgent, Row, Letter];
+        (std::array::from_fn(|at| (kinds[at], percent[at])), slow)
+    }
+
+    fn kind(self, mut percent: u64) -> Kind {
+        for (kind, share) in self.shares().0 {
+            if percent < share {
+                return kind;
+            }
+            percent -= share;
+        }
+        Kind::Noop
+    }
+}
+
 /// The jobs of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) seed: u64,
+    pub(super) mix: Mix,
 }
 
 impl Plan {
     pub(super) fn payload(self, seq: u64) -> Payload {
         let bits = mix(self.seed ^ mix(seq));
-        let kind = match bits % 100 {
-            0..40 => Kind::Noop,
-            40..58 => Kind::Sleep,
-            58..66 => Kind::Fails,
-            66..70 => Kind::Dies,
-            70..76 => Kind::Delayed,
-            76..82 => Kind::Urgent,
-            82..92 => Kind::Row,
-            _ => Kind::Letter,
-        };
+        let kind = self.mix.kind(bits % 100);
         // Most are short. Some are long enough to be met by nearly every fault.
-        let ms = match (kind, (bits >> 8) % 20) {
+        let ms = match (kind, (bits >> 8) % self.mix.shares().1) {
             (Kind::Sleep | Kind::Row | Kind::Letter, 0) => 200 + (bits >> 16) % 2_800,
             (Kind::Sleep | Kind::Row | Kind::Letter, _) => 1 + (bits >> 16) % 50,
             _ => 0,
@@ -133,12 +159,27 @@ mod tests {
 
     #[test]
     fn a_job_is_the_same_whenever_it_is_sent() {
-        let plan = Plan { seed: 7 };
-        for seq in 0..500 {
-            assert_eq!(plan.request(seq), plan.request(seq));
+        for mix in [Mix::Rich, Mix::Brisk] {
+            let plan = Plan { seed: 7, mix };
+            for seq in 0..500 {
+                assert_eq!(plan.request(seq), plan.request(seq));
+            }
+            let kinds: std::collections::HashSet<Kind> =
+                (0..1_000).map(|seq| plan.payload(seq).kind).collect();
+            assert_eq!(kinds.len(), 8, "each kind comes");
+            let shares = mix.shares().0.map(|(_, percent)| percent);
+            assert_eq!(shares.iter().sum::<u64>(), 100);
         }
-        let kinds: std::collections::HashSet<Kind> =
-            (0..500).map(|seq| plan.payload(seq).kind).collect();
-        assert_eq!(kinds.len(), 8, "each kind comes");
+    }
+
+    #[test]
+    fn a_volume_is_made_of_short_jobs() {
+        let slow = |mix| {
+            let plan = Plan { seed: 7, mix };
+            let jobs = (0..20_000).map(|seq| plan.payload(seq).ms);
+            jobs.filter(|ms| *ms >= 200).count()
+        };
+        assert!(slow(Mix::Rich) > 200 && slow(Mix::Brisk) > 0);
+        assert!(slow(Mix::Brisk) * 10 < slow(Mix::Rich));
     }
 }

@@ -45,7 +45,7 @@ pub async fn run(
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Option<Report>> {
     std::fs::create_dir_all(&options.dir)?;
-    let state = State::open(&options.dir, options.seed, options.jobs)?;
+    let state = State::open(&options.dir, options.seed, options.jobs, options.mix)?;
     state.save(&options.dir)?;
     tracing::info!(seed = state.seed, dir = %options.dir.display(), "soak");
     let guardian = Guardian::post()?;
@@ -77,7 +77,8 @@ async fn run_on(
     tasks: &Tasks,
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Option<Report>> {
-    let plan = Plan { seed: state.seed };
+    let (seed, mix) = (state.seed, state.mix);
+    let plan = Plan { seed, mix };
     let record = Record::connect(&RecordOptions::new(&stores.database_url))?;
     record.migrate().await?;
     soak::install(&record).await?;
