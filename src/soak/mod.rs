@@ -18,14 +18,18 @@
 
 mod check;
 #[cfg(test)]
+mod check_side_tests;
+#[cfg(test)]
 mod check_tests;
 mod child;
 mod excuses;
 mod fault;
 mod fleet;
 mod generator;
+mod growth;
 mod handlers;
 mod ledger;
+mod limits;
 mod line;
 mod nemesis;
 mod order;
@@ -35,7 +39,11 @@ mod random;
 mod redis_files;
 mod report;
 mod run;
+mod seen;
+mod sides;
+mod space;
 mod state;
+mod tenants;
 mod verdict;
 mod violations;
 mod watch;

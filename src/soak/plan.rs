@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::random::mix;
+use super::space::{FAMILY, Space, is_parent};
 
 /// The job type of the soak.
 pub(crate) const TYPE: &str = "soak";
@@ -13,8 +14,6 @@ pub(crate) const TYPE: &str = "soak";
 pub(super) const QUEUE: &str = "soak";
 /// The queue in which nothing but the order of starts is looked at.
 pub(super) const ORDER_QUEUE: &str = "soak-order";
-/// Numbers from here on belong to the look at the order.
-pub(super) const ORDER_FROM: u64 = 1 << 40;
 
 /// Retries of a job that reaches for a store: an outage must not use them up.
 const PATIENT: u32 = 1000;
@@ -108,11 +107,20 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn payload(self, seq: u64) -> Payload {
         let bits = mix(self.seed ^ mix(seq));
-        let kind = self.mix.kind(bits % 100);
+        let kind = match Space::of(seq) {
+            Some(Space::Main | Space::Neighbour) => self.mix.kind(bits % 100),
+            Some(Space::Gated) => Kind::Sleep,
+            Some(Space::Flows) if !is_parent(seq) => {
+                [Kind::Noop, Kind::Sleep, Kind::Fails][bits as usize % 3]
+            }
+            _ => Kind::Noop,
+        };
+        let takes_time = matches!(kind, Kind::Sleep | Kind::Row | Kind::Letter);
         // Most are short. Some are long enough to be met by nearly every fault.
-        let ms = match (kind, (bits >> 8) % self.mix.shares().1) {
-            (Kind::Sleep | Kind::Row | Kind::Letter, 0) => 200 + (bits >> 16) % 2_800,
-            (Kind::Sleep | Kind::Row | Kind::Letter, _) => 1 + (bits >> 16) % 50,
+        let is_slow = (bits >> 8).is_multiple_of(self.mix.shares().1);
+        let ms = match (takes_time, is_slow && Space::of(seq) != Some(Space::Gated)) {
+            (true, true) => 200 + (bits >> 16) % 2_800,
+            (true, false) => 1 + (bits >> 16) % 50,
             _ => 0,
         };
         let fails = match kind {
@@ -127,8 +135,13 @@ impl Plan {
         }
     }
 
-    /// The key that makes it safe to send the job again.
+    /// The key that makes it safe to send the job again. The neighbour's are those of the main
+    /// part: keys of one workspace mean nothing in another.
     pub(super) fn key(self, seq: u64) -> String {
+        let seq = match Space::of(seq) {
+            Some(Space::Neighbour) => Space::nth(seq),
+            _ => seq,
+        };
         format!("soak-{}-{seq}", self.seed)
     }
 
@@ -138,7 +151,7 @@ impl Plan {
         let bits = mix(seq ^ 7);
         let mut request = json!({
             "jobType": TYPE,
-            "queue": QUEUE,
+            "queue": Space::of(seq).map_or(QUEUE, Space::queue),
             "payload": payload,
             "idempotencyKey": self.key(seq),
             "maxAttempts": PATIENT,
@@ -150,6 +163,18 @@ impl Plan {
             _ => {}
         }
         request
+    }
+
+    /// The body of the request for a parent and its children. Only the parent has a key, which
+    /// stands for the whole flow.
+    pub(super) fn flow(self, parent: u64) -> Value {
+        let child = |seq| {
+            let mut job = self.request(seq);
+            job["idempotencyKey"] = Value::Null;
+            json!({ "job": job })
+        };
+        let children: Vec<Value> = (parent + 1..parent + FAMILY).map(child).collect();
+        json!({ "job": self.request(parent), "children": children })
     }
 }
 

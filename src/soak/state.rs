@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Mix;
+use super::sides::Marks;
 
 const FILE: &str = "state.json";
 
@@ -20,6 +21,9 @@ pub(super) struct State {
     pub(super) mix: Mix,
     /// Every number below is acknowledged, and in the ledger.
     pub(super) next: u64,
+    /// The same of the other parts of the load.
+    #[serde(default)]
+    pub(super) sides: Marks,
     /// Seconds so far.
     pub(super) seconds: f64,
     /// How often it has begun.
@@ -43,6 +47,7 @@ impl State {
                     jobs,
                     mix,
                     next: 0,
+                    sides: Marks::default(),
                     seconds: 0.0,
                     parts: 1,
                 });
@@ -79,12 +84,14 @@ mod tests {
         assert_eq!((first.next, first.parts), (0, 1));
         let later = State {
             next: 40,
+            sides: [4, 3, 2, 1],
             seconds: 2.5,
             ..first
         };
         later.save(dir.path()).unwrap();
         let again = State::open(dir.path(), None, Some(100), Mix::Brisk).unwrap();
         assert_eq!((again.seed, again.next, again.parts), (5, 40, 2));
+        assert_eq!(again.sides, [4, 3, 2, 1]);
         let other_seed = State::open(dir.path(), Some(6), Some(100), Mix::Brisk).unwrap_err();
         assert!(other_seed.to_string().contains("seed 5"), "{other_seed}");
         assert!(State::open(dir.path(), Some(5), None, Mix::Brisk).is_err());
