@@ -9,7 +9,7 @@ use clap::Args;
 use super::serve::{STOP_LIMIT, Signals};
 use super::worker::{WorkerFlags, work_until_signal};
 use super::{Done, Failure, Global, connect, output, whole};
-use crate::soak::{self, SoakOptions};
+use crate::soak::{self, Mix, SoakOptions};
 use crate::tasks::Tasks;
 
 /// Example: bullwark soak --duration 10m --faults all --seed 7
@@ -26,7 +26,8 @@ pub(crate) struct Soak {
     /// Send so many jobs
     #[arg(long)]
     jobs: Option<u64>,
-    /// Send as many jobs as the specification's 1,000 per minute make in this time, such as 7d
+    /// Send as many jobs as the specification's 1,000 per minute make in this time, such as 7d;
+    /// most of them are short ones
     #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "jobs")]
     volume: Option<Duration>,
     /// Repeat the jobs and the order of faults of a run
@@ -44,7 +45,7 @@ pub(crate) struct Soak {
     #[arg(long, default_value_t = 3, value_parser = whole(1..=50))]
     workers: u32,
     /// Jobs at once of each worker
-    #[arg(long, default_value_t = 50, value_parser = whole(1..=10_000))]
+    #[arg(long, default_value_t = 150, value_parser = whole(1..=10_000))]
     slots: u32,
     /// Milliseconds after which the jobs of a killed worker may run elsewhere
     #[arg(long, default_value_t = 5_000, value_parser = whole(1000..=3_600_000))]
@@ -74,6 +75,10 @@ pub(crate) async fn run(global: &Global, soak: Soak) -> Done {
         faults: soak.faults,
         duration,
         jobs,
+        mix: match soak.volume {
+            Some(_) => Mix::Brisk,
+            None => Mix::Rich,
+        },
         rate: soak.rate,
         workers: soak.workers as usize,
         slots: soak.slots as usize,

@@ -3,8 +3,6 @@
 //! Nothing of it belongs to the schema of Bullwark: the tables and the trigger are made in the
 //! private database of a soak, in a schema of their own, when it begins.
 
-use std::collections::HashMap;
-
 use uuid::Uuid;
 
 use super::{Record, RecordError, Tx};
@@ -73,6 +71,16 @@ pub async fn write_effect(
     Ok(())
 }
 
+/// Makes a workspace. Doing it again changes nothing.
+pub async fn ensure_workspace(record: &Record, id: Uuid, name: &str) -> Result<(), RecordError> {
+    sqlx::query("INSERT INTO workspaces (id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(id)
+        .bind(name)
+        .execute(&record.pool)
+        .await?;
+    Ok(())
+}
+
 /// Ends about this share of Bullwark's connections. Returns how many.
 pub async fn terminate_backends(record: &Record, share: f64) -> Result<i64, RecordError> {
     Ok(sqlx::query_scalar(
@@ -90,6 +98,9 @@ pub async fn terminate_backends(record: &Record, share: f64) -> Result<i64, Reco
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct SoakJob {
     pub id: Uuid,
+    /// Of a job that came from Redis.
+    pub redis_id: Option<String>,
+    pub workspace_id: Option<Uuid>,
     pub seq: i64,
     pub status: String,
     pub attempts: i32,
@@ -99,16 +110,21 @@ pub struct SoakJob {
     pub is_early: bool,
 }
 
-/// The next page of the jobs of a queue, in the order of their ids.
-pub async fn page(record: &Record, queue: &str, after: Uuid) -> Result<Vec<SoakJob>, RecordError> {
+/// The next page of the jobs of these queues, in the order of their ids.
+pub async fn page(
+    record: &Record,
+    queues: &[&str],
+    after: Uuid,
+) -> Result<Vec<SoakJob>, RecordError> {
     Ok(sqlx::query_as(
-        "SELECT id, coalesce((payload ->> 'seq')::bigint, -1) AS seq, status, attempts, attempt,
+        "SELECT id, redis_id, workspace_id,
+           coalesce((payload ->> 'seq')::bigint, -1) AS seq, status, attempts, attempt,
            error_message,
            coalesce(started_at < scheduled_for - interval '100 ms', false) AS is_early
-         FROM jobs WHERE id > $1 AND job_queue = $2 ORDER BY id LIMIT $3",
+         FROM jobs WHERE id > $1 AND job_queue = ANY($2) ORDER BY id LIMIT $3",
     )
     .bind(after)
-    .bind(queue)
+    .bind(queues)
     .bind(PAGE)
     .fetch_all(&record.pool)
     .await?)
@@ -168,17 +184,29 @@ pub async fn wrongs(record: &Record) -> Result<Wrongs, RecordError> {
     })
 }
 
-/// Size in bytes and dead rows of the tables that grow, by name.
-pub async fn sizes(record: &Record) -> Result<HashMap<String, (i64, i64)>, RecordError> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT relname::text, pg_total_relation_size(relid), n_dead_tup FROM pg_stat_user_tables
+/// What the tables that grow take.
+#[derive(Debug, Clone, Copy, Default, sqlx::FromRow)]
+pub struct Sizes {
+    /// Of `jobs`, its indexes included.
+    pub jobs_bytes: i64,
+    pub jobs_dead_rows: i64,
+    /// Of all of them, their indexes included.
+    pub tables_bytes: i64,
+    pub indexes_bytes: i64,
+}
+
+/// Measures them.
+pub async fn sizes(record: &Record) -> Result<Sizes, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT coalesce(sum(pg_total_relation_size(relid)) FILTER (WHERE relname = 'jobs'),
+             0)::bigint AS jobs_bytes,
+           coalesce(sum(n_dead_tup) FILTER (WHERE relname = 'jobs'), 0)::bigint AS jobs_dead_rows,
+           coalesce(sum(pg_total_relation_size(relid)), 0)::bigint AS tables_bytes,
+           coalesce(sum(pg_indexes_size(relid)), 0)::bigint AS indexes_bytes
+         FROM pg_stat_user_tables
          WHERE relname IN ('jobs', 'job_failures', 'job_logs', 'idempotency_keys', 'stragglers',
            'dead_letters', 'outbox')",
     )
-    .fetch_all(&record.pool)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(name, bytes, dead)| (name, (bytes, dead)))
-        .collect())
+    .fetch_one(&record.pool)
+    .await?)
 }

@@ -1,52 +1,40 @@
 //! The checker: reads the ledger from its beginning, then the record, and finds what is wrong.
 //!
-//! What it remembers per job is a fixed 24 bytes in one array by number (ten million jobs: 240 MB),
-//! however many lines there are: who was told which id, how often it ran, and the last run. The
-//! rest are the faults, a few dozen bytes each.
+//! What it remembers per job is a fixed 24 bytes, see `seen` (ten million jobs: 240 MB), however
+//! many lines there are: who was told which id, how often it ran, and the last run. The rest are
+//! the faults, a few dozen bytes each.
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;
 
 use uuid::Uuid;
 
 use super::excuses::Excuses;
 use super::fault::RESUMED;
+use super::limits::Limits;
 use super::line::{Ended, Line};
-use super::plan::{ORDER_FROM, Plan};
+use super::plan::Plan;
+use super::seen::{ACCEPTED, AllSeen, FAILED, OVER, RECORDED, Seen, WELL, hash};
+use super::sides::{NEIGHBOUR, tick};
+use super::space::{FAMILY, Space, is_parent};
 use super::violations::{Law, Violations};
 use crate::record::soak::SoakJob;
 
-/// A client was told.
-const ACCEPTED: u8 = 1;
-/// A run ended well.
-const WELL: u8 = 2;
-/// The last run has ended.
-const OVER: u8 = 4;
-/// The last run has ended by failing.
-const FAILED: u8 = 8;
-/// The record has it.
-const RECORDED: u8 = 16;
-
-/// What is known of one job.
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    /// A hash of its id.
-    id: u64,
-    /// Milliseconds since the first line with a time.
-    last_ms: u32,
-    last_pid: u32,
-    last_attempt: u16,
-    starts: u8,
-    effects: u8,
-    flags: u8,
-}
+/// How long the schedule may rest without a fault: it is looked after every five seconds.
+const TICK_GAP_MAX_MS: i64 = 15_000;
 
 /// What the ledger and the record say, in numbers.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub(super) struct Tally {
     pub(super) lines: u64,
+    /// Jobs of the main part of the load.
     pub(super) accepted: u64,
+    /// Those of the other parts, and the iterations that ran.
+    pub(super) sides: BTreeMap<&'static str, u64>,
+    /// The most that was seen in the queues with limits, of jobs at once and of starts in half a
+    /// window.
+    pub(super) most_at_once: u64,
+    pub(super) most_starts: u64,
     pub(super) starts: u64,
     /// Runs that a fault caused to be repeated, by the newest fault that explains each.
     pub(super) repeats: BTreeMap<String, u64>,
@@ -73,10 +61,13 @@ pub(super) struct Tally {
 /// A check under way.
 pub(super) struct Check {
     plan: Plan,
-    jobs: Vec<Seen>,
+    jobs: AllSeen,
+    limits: Limits,
+    last_tick_ms: Option<i64>,
     zero_ms: Option<i64>,
     excuses: Excuses,
     dead: HashSet<u32>,
+    nobody: Seen,
     /// The numbers in whose order the jobs of the look at the order were started.
     pub(super) order: Vec<u64>,
     pub(super) tally: Tally,
@@ -87,10 +78,13 @@ impl Check {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan,
-            jobs: Vec::new(),
+            jobs: AllSeen::default(),
+            limits: Limits::default(),
+            last_tick_ms: None,
             zero_ms: None,
             excuses: Excuses::default(),
             dead: HashSet::new(),
+            nobody: Seen::default(),
             order: Vec::new(),
             tally: Tally::default(),
             violations: Violations::default(),
@@ -98,10 +92,12 @@ impl Check {
     }
 
     /// Reads the whole ledger. A line that can't be read is an error: the witness is damaged.
-    pub(super) fn read_ledger(&mut self, ledger: impl BufRead) -> anyhow::Result<()> {
-        for line in ledger.lines() {
-            let line: Line = line?.parse().map_err(anyhow::Error::msg)?;
+    pub(super) fn read_ledger(&mut self, mut ledger: impl BufRead) -> anyhow::Result<()> {
+        let mut text = String::new();
+        while ledger.read_line(&mut text)? > 0 {
+            let line: Line = text.trim_end().parse().map_err(anyhow::Error::msg)?;
             self.take(line);
+            text.clear();
         }
         Ok(())
     }
@@ -109,9 +105,15 @@ impl Check {
     pub(super) fn take(&mut self, line: Line) {
         self.tally.lines += 1;
         match line {
+            Line::Start { seq, .. } if Space::of(seq) == Some(Space::Order) => {
+                self.order.push(seq);
+            }
             Line::Accepted { seq, .. } | Line::End { seq, .. } | Line::Effect { seq, .. }
-                if seq >= ORDER_FROM => {}
-            Line::Start { seq, .. } if seq >= ORDER_FROM => self.order.push(seq),
+                if Space::of(seq) == Some(Space::Order) => {}
+            Line::Accepted { seq, .. } | Line::Start { seq, .. } if self.jobs.at(seq).is_none() => {
+                let text = format!("job {seq}: no job has such a number");
+                self.violations.add(Law::NoPhantom, text);
+            }
             Line::Accepted { seq, id } => self.accepted(seq, id),
             Line::Start {
                 seq,
@@ -119,14 +121,20 @@ impl Check {
                 attempt,
                 pid,
                 at_ms,
-            } => self.started(seq, id, attempt, pid, at_ms),
+            } => {
+                self.look_at_the_side(seq, pid, at_ms);
+                self.started(seq, id, attempt, pid, at_ms);
+            }
             Line::End {
                 seq,
                 attempt,
                 pid,
                 ended,
                 ..
-            } => self.ended(seq, attempt, pid, ended),
+            } => {
+                self.limits.ended(seq, pid);
+                self.ended(seq, attempt, pid, ended);
+            }
             Line::Effect { seq, .. } => {
                 let seen = self.seen(seq);
                 seen.effects = seen.effects.saturating_add(1);
@@ -153,24 +161,66 @@ impl Check {
         }
     }
 
+    /// Of a number that no job has: nothing that is kept.
     fn seen(&mut self, seq: u64) -> &mut Seen {
-        let at = seq as usize;
-        if self.jobs.len() <= at {
-            self.jobs.resize(at + 1, Seen::default());
+        match self.jobs.at(seq) {
+            Some(seen) => seen,
+            None => &mut self.nobody,
         }
-        &mut self.jobs[at]
     }
 
     fn accepted(&mut self, seq: u64, id: Uuid) {
-        let hash = hash(id);
         let seen = self.seen(seq);
         let (known, was_told) = (seen.id, seen.flags & ACCEPTED != 0);
-        seen.id = hash;
         seen.flags |= ACCEPTED;
-        self.tally.accepted += u64::from(!was_told);
-        if known != 0 && known != hash {
+        if !id.is_nil() {
+            seen.id = hash(id);
+        }
+        let is_other = !id.is_nil() && known != 0 && known != hash(id);
+        match Space::of(seq) {
+            _ if was_told => {}
+            Some(Space::Main) | None => self.tally.accepted += 1,
+            Some(space) => *self.tally.sides.entry(space.name()).or_default() += 1,
+        }
+        if is_other {
             let text = format!("job {seq}: {id} is the second id that was seen for it");
             self.violations.add(Law::NoPhantom, text);
+        }
+    }
+
+    /// What holds for the start of a job of this part of the load only.
+    fn look_at_the_side(&mut self, seq: u64, pid: u32, at_ms: i64) {
+        match Space::of(seq) {
+            Some(Space::Flows) if is_parent(seq) => {
+                for child in seq + 1..seq + FAMILY {
+                    if self.seen(child).flags & WELL == 0 {
+                        let text = format!("job {seq} began before its child {child} was done");
+                        self.violations.add(Law::Flows, text);
+                    }
+                }
+            }
+            Some(Space::Gated) => {
+                let run = (seq, pid, at_ms);
+                let violations = &mut self.violations;
+                self.limits.began(run, &self.excuses, violations);
+                self.tally.most_at_once = self.limits.most_at_once;
+            }
+            Some(Space::Metered) => {
+                let violations = &mut self.violations;
+                self.limits.metered(at_ms, &self.excuses, violations);
+                self.tally.most_starts = self.limits.most_starts;
+            }
+            Some(Space::Ticks) => {
+                let is_first = self.seen(seq).starts == 0;
+                let name = Space::Ticks.name();
+                *self.tally.sides.entry(name).or_default() += u64::from(is_first);
+                let last_ms = self.last_tick_ms.replace(at_ms).unwrap_or(at_ms);
+                if at_ms - last_ms > TICK_GAP_MAX_MS && !self.excuses.any(last_ms, at_ms) {
+                    let text = format!("no iteration began from {last_ms} to {at_ms}");
+                    self.violations.add(Law::Schedule, text);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -250,24 +300,37 @@ impl Check {
     /// Takes one job of the record, after the whole ledger.
     pub(super) fn take_job(&mut self, job: &SoakJob) {
         let name = format!("job {} ({})", job.seq, job.id);
-        let Ok(seq) = u64::try_from(job.seq) else {
-            self.violations
-                .add(Law::NoPhantom, format!("{name} is none of ours"));
+        let numbered = u64::try_from(job.seq).ok();
+        let numbered = match numbered {
+            Some(seq) if Space::of(seq) == Some(Space::Ticks) => {
+                job.redis_id.as_deref().and_then(tick)
+            }
+            seq => seq.filter(|seq| self.jobs.at(*seq).is_some()),
+        };
+        let Some(seq) = numbered else {
+            let text = format!("{name} is none of ours");
+            self.violations.add(Law::NoPhantom, text);
             return;
         };
         let payload = self.plan.payload(seq);
+        let is_tick = Space::of(seq) == Some(Space::Ticks);
+        let is_neighbour = Space::of(seq) == Some(Space::Neighbour);
         let hash = hash(job.id);
         let seen = self.seen(seq);
         let was = *seen;
         seen.flags |= RECORDED;
         let mut wrong = |law, what: String| self.violations.add(law, format!("{name}: {what}"));
-        if was.flags & ACCEPTED == 0 {
+        if was.flags & ACCEPTED == 0 && !is_tick {
             wrong(Law::NoPhantom, "in the record, told to nobody".to_owned());
+        }
+        if (job.workspace_id == Some(NEIGHBOUR)) != is_neighbour {
+            wrong(Law::Isolation, "in the wrong workspace".to_owned());
         }
         if was.flags & RECORDED != 0 {
             wrong(Law::NoPhantom, "twice in the record".to_owned());
         }
-        if was.id != hash {
+        // An iteration that nobody began is known by its row only.
+        if was.id != hash && !(is_tick && was.starts == 0) {
             wrong(Law::NoPhantom, "another id than the one told".to_owned());
         }
         if job.is_early {
@@ -279,6 +342,7 @@ impl Check {
             "completed" => self.tally.completed += 1,
             "dead_letter" if error.starts_with("crash loop") => self.tally.crash_loops += 1,
             "dead_letter" => self.tally.dead += 1,
+            "cancelled" if is_tick => return, // the schedule had ended
             _ => self.tally.lost += 1,
         }
         if !matches!(status, "completed" | "dead_letter" | "cancelled") {
@@ -307,7 +371,7 @@ impl Check {
 
     /// After the last job of the record: what it lacks.
     pub(super) fn end(&mut self) {
-        for (seq, seen) in self.jobs.iter().enumerate() {
+        for (seq, seen) in self.jobs.iter() {
             if seen.flags & RECORDED != 0 {
                 continue;
             }
@@ -332,11 +396,4 @@ impl Check {
             })
             .collect()
     }
-}
-
-/// Never 0, which stands for no id.
-fn hash(id: Uuid) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    hasher.finish().max(1)
 }

@@ -4,13 +4,16 @@ use uuid::Uuid;
 
 use super::check::Check;
 use super::line::{Ended, Line};
-use super::plan::{Kind, Plan};
+use super::plan::{Kind, Mix, Plan};
 use super::violations::Law;
 use crate::record::soak::SoakJob;
 
-const PLAN: Plan = Plan { seed: 3 };
+pub(super) const PLAN: Plan = Plan {
+    seed: 3,
+    mix: Mix::Rich,
+};
 
-fn id(seq: u64) -> Uuid {
+pub(super) fn id(seq: u64) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + u128::from(seq))
 }
 
@@ -21,11 +24,11 @@ fn nth(kind: Kind) -> u64 {
         .unwrap()
 }
 
-fn accepted(seq: u64) -> Line {
+pub(super) fn accepted(seq: u64) -> Line {
     Line::Accepted { seq, id: id(seq) }
 }
 
-fn start(seq: u64, attempt: i32, pid: u32, at_ms: i64) -> Line {
+pub(super) fn start(seq: u64, attempt: i32, pid: u32, at_ms: i64) -> Line {
     Line::Start {
         seq,
         id: id(seq),
@@ -35,7 +38,7 @@ fn start(seq: u64, attempt: i32, pid: u32, at_ms: i64) -> Line {
     }
 }
 
-fn end(seq: u64, attempt: i32, pid: u32, ended: Ended) -> Line {
+pub(super) fn end(seq: u64, attempt: i32, pid: u32, ended: Ended) -> Line {
     Line::End {
         seq,
         attempt,
@@ -45,7 +48,7 @@ fn end(seq: u64, attempt: i32, pid: u32, ended: Ended) -> Line {
     }
 }
 
-fn fault(name: &str, pid: u32, at_ms: i64) -> [Line; 2] {
+pub(super) fn fault(name: &str, pid: u32, at_ms: i64) -> [Line; 2] {
     [true, false].map(|begins| Line::Fault {
         name: name.to_owned(),
         begins,
@@ -54,9 +57,11 @@ fn fault(name: &str, pid: u32, at_ms: i64) -> [Line; 2] {
     })
 }
 
-fn row(seq: u64, status: &str) -> SoakJob {
+pub(super) fn row(seq: u64, status: &str) -> SoakJob {
     SoakJob {
         id: id(seq),
+        redis_id: None,
+        workspace_id: None,
         seq: seq.cast_signed(),
         status: status.to_owned(),
         attempts: 0,
@@ -67,13 +72,13 @@ fn row(seq: u64, status: &str) -> SoakJob {
 }
 
 /// What is found, as (law, how often).
-fn found(lines: Vec<Line>, rows: &[SoakJob]) -> Vec<(Law, u64)> {
+pub(super) fn found(lines: Vec<Line>, rows: &[SoakJob]) -> Vec<(Law, u64)> {
     let check = checked(lines, rows);
     let laws = check.violations.0.iter();
     laws.map(|(law, broken)| (*law, broken.count)).collect()
 }
 
-fn checked(lines: Vec<Line>, rows: &[SoakJob]) -> Check {
+pub(super) fn checked(lines: Vec<Line>, rows: &[SoakJob]) -> Check {
     let mut check = Check::new(PLAN);
     for line in lines {
         check.take(line);
@@ -227,16 +232,24 @@ fn a_start_with_a_number_that_was_used_is_found() {
         found(lines, &rows)
     };
     assert_eq!(again("kill"), [(Law::NoZombie, 1)]);
-    // It was frozen between its claim and its handler; and another one was.
-    let frozen = |pid| {
+    // It was frozen between its claim and its handler's first line; and another one was; and it
+    // began after it had thawed, when it could ask for its lease.
+    let frozen = |pid, thawed_ms| {
         let mut lines = good(seq);
         lines.extend(fault("kill", 7, 1_050));
-        lines.extend(fault("stop", pid, 1_100));
-        lines.extend([start(seq, 1, 8, 5_000), end(seq, 1, 8, Ended::Well)]);
+        let [stopped, _] = fault("stop", pid, 1_100);
+        let [_, thawed] = fault("stop", pid, thawed_ms);
+        lines.extend([
+            stopped,
+            thawed,
+            start(seq, 1, 8, 5_000),
+            end(seq, 1, 8, Ended::Well),
+        ]);
         found(lines, &rows)
     };
-    assert_eq!(frozen(8), []);
-    assert_eq!(frozen(9), [(Law::NoZombie, 1)]);
+    assert_eq!(frozen(8, 5_000), []);
+    assert_eq!(frozen(9, 5_000), [(Law::NoZombie, 1)]);
+    assert_eq!(frozen(8, 4_999), [(Law::NoZombie, 1)]);
     // Redis had forgotten the number.
     let mut lines = good(seq);
     lines.extend(fault("flush", 0, 1_100));

@@ -12,7 +12,8 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::child::{Guardian, Process};
-use super::plan::{ORDER_QUEUE, QUEUE};
+use super::plan::ORDER_QUEUE;
+use super::space::queues;
 
 /// How long the server may take until it answers.
 const SERVE_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,13 @@ pub(super) struct Setup {
     pub(super) slots: usize,
     pub(super) lease: Duration,
     pub(super) api_key: String,
+}
+
+/// Which processes run now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pids {
+    pub(super) serve: Option<u32>,
+    pub(super) workers: Vec<u32>,
 }
 
 /// The running processes.
@@ -93,17 +101,17 @@ impl Fleet {
         }
         for nth in 0..self.workers.len() {
             if self.workers[nth].is_none() {
-                self.workers[nth] = Some(self.start_worker(nth, QUEUE, self.setup.slots)?);
+                self.workers[nth] = Some(self.start_worker(nth, &queues(), self.setup.slots)?);
             }
         }
         Ok(())
     }
 
-    fn start_worker(&self, nth: usize, queue: &str, slots: usize) -> anyhow::Result<Process> {
+    fn start_worker(&self, nth: usize, queues: &[&str], slots: usize) -> anyhow::Result<Process> {
         let mut command = self.command("soak-worker");
         command
             .args(["--ledger", &self.setup.ledger])
-            .args(["--queue", queue])
+            .args(queues.iter().flat_map(|queue| ["--queue", *queue]))
             .args(["--concurrency", &slots.to_string()])
             .args(["--lease-ms", &self.setup.lease.as_millis().to_string()]);
         let log = self.setup.dir.join(format!("worker-{nth}.log"));
@@ -112,7 +120,7 @@ impl Fleet {
 
     /// A worker with one slot, for the look at the order.
     pub(super) fn start_single(&self) -> anyhow::Result<Process> {
-        self.start_worker(self.workers.len(), ORDER_QUEUE, 1)
+        self.start_worker(self.workers.len(), &[ORDER_QUEUE], 1)
     }
 
     fn notice_ends(&mut self) {
@@ -154,9 +162,12 @@ impl Fleet {
         self.workers[nth].as_ref().map(|worker| worker.pid)
     }
 
-    pub(super) fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Pids {
         let workers = self.workers.iter().flatten();
-        workers.chain(&self.serve).map(|p| p.pid).collect()
+        Pids {
+            serve: self.serve.as_ref().map(|serve| serve.pid),
+            workers: workers.map(|worker| worker.pid).collect(),
+        }
     }
 
     pub(super) async fn kill_worker(&mut self, nth: usize) {

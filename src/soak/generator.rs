@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::future::try_join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -20,92 +21,115 @@ use uuid::Uuid;
 use super::ledger::Ledger;
 use super::line::Line;
 use super::plan::Plan;
+use super::space::{FAMILY, Space};
 
-/// Callers at once, and how many jobs each sends per call.
-pub(super) const LANES: [u64; 6] = [1, 1, 20, 50, 100, 200];
+/// Callers of the main part at once, and how many jobs each sends per call.
+pub(super) const LANES: &[u64] = &[1, 1, 20, 50, 100, 200, 200, 200];
 /// How long a call may take before it is sent again.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Open jobs from which on nothing more is sent.
-const OPEN_MAX: u64 = 20_000;
+const OPEN_MAX: u64 = 10_000;
 /// Between two looks at whether more may be sent.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The generator of a run; its lanes share it.
+/// What one generator sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) space: Space,
+    /// Which job of its part comes next.
+    pub(super) next: u64,
+    /// None from this one on is sent.
+    pub(super) end: u64,
+    /// Jobs per second; 0: as fast as the answers come.
+    pub(super) rate: u64,
+    /// Callers at once, and how many jobs each sends per call.
+    pub(super) lanes: &'static [u64],
+}
+
+/// The server, and as whom it is asked.
 #[derive(Debug)]
-pub(super) struct Generator {
+pub(super) struct Place {
     http: reqwest::Client,
     base: String,
     key: String,
+}
+
+impl Place {
+    pub(super) fn new(base: &str, key: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: reqwest::Client::builder().timeout(PATIENCE).build()?,
+            base: base.to_owned(),
+            key: key.to_owned(),
+        })
+    }
+}
+
+/// The generator of a part of the load; its lanes share it.
+#[derive(Debug)]
+pub(super) struct Generator {
+    place: Place,
     plan: Plan,
     ledger: Ledger,
-    places: Mutex<Places>,
-    /// No number from here on is sent.
-    end: u64,
-    /// Jobs per second; 0: as fast as the answers come.
-    rate: u64,
+    load: Load,
+    numbers: Mutex<Numbers>,
     began: Instant,
-    first: u64,
-    /// Open jobs, as the watch saw them last.
-    pub(super) open: AtomicU64,
+    /// Open jobs of all parts, as the watch saw them last.
+    open: Arc<AtomicU64>,
     pub(super) repeated_calls: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Numbers {
     next: u64,
     in_flight: BTreeSet<u64>,
 }
 
 impl Generator {
     pub(super) fn new(
-        (base, key): (String, String),
+        place: Place,
         plan: Plan,
         ledger: Ledger,
-        (first, end): (u64, u64),
-        rate: u64,
-    ) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
-        Ok(Self {
-            http,
-            base,
-            key,
+        load: Load,
+        open: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            place,
             plan,
             ledger,
-            places: Mutex::new(Places {
-                next: first,
+            load,
+            numbers: Mutex::new(Numbers {
+                next: load.next,
                 in_flight: BTreeSet::new(),
             }),
-            end,
-            rate,
             began: Instant::now(),
-            first,
-            open: AtomicU64::new(0),
+            open,
             repeated_calls: AtomicU64::new(0),
-        })
+        }
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every number below is acknowledged, and in the ledger.
     pub(super) fn low_water(&self) -> u64 {
-        let places = self.places();
-        places.in_flight.first().copied().unwrap_or(places.next)
+        let numbers = self.numbers();
+        let first = numbers.in_flight.first().copied();
+        first.unwrap_or(numbers.next)
     }
 
     /// The next numbers; none when there is no more to do.
     fn take(&self, count: u64) -> Option<std::ops::Range<u64>> {
-        let mut places = self.places();
-        let first = places.next;
-        let after = first.saturating_add(count).min(self.end);
+        let mut numbers = self.numbers();
+        let first = numbers.next;
+        let after = first.saturating_add(count).min(self.load.end);
         if first >= after {
             return None;
         }
-        places.next = after;
-        places.in_flight.insert(first);
+        numbers.next = after;
+        numbers.in_flight.insert(first);
         Some(first..after)
     }
 
@@ -113,12 +137,18 @@ impl Generator {
         if self.open.load(Ordering::Relaxed) > OPEN_MAX {
             return false;
         }
-        let due = self.began.elapsed().as_millis() as u64 * self.rate / 1000;
-        self.rate == 0 || self.places().next - self.first <= due
+        let due = self.began.elapsed().as_millis() as u64 * self.load.rate / 1000;
+        self.load.rate == 0 || self.numbers().next - self.load.next <= due
     }
 
     /// Sends until the last number or `stop`. What is under way is brought to its end.
-    pub(super) async fn lane(&self, size: u64, stop: &CancellationToken) -> anyhow::Result<()> {
+    pub(super) async fn send(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let lanes = self.load.lanes.iter();
+        let lanes = lanes.map(|size| Box::pin(self.lane(*size, stop)));
+        try_join_all(lanes).await.map(drop)
+    }
+
+    async fn lane(&self, size: u64, stop: &CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
             if !self.may_send() {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -129,14 +159,24 @@ impl Generator {
             };
             let first = numbers.start;
             self.send_until_accepted(numbers).await?;
-            self.places().in_flight.remove(&first);
+            self.numbers().in_flight.remove(&first);
         }
         Ok(())
     }
 
     async fn send_until_accepted(&self, numbers: std::ops::Range<u64>) -> anyhow::Result<()> {
-        let requests: Vec<Value> = numbers.clone().map(|n| self.plan.request(n)).collect();
-        let ids = self.until_accepted(&requests).await?;
+        let from = self.load.space.from();
+        let numbers = from + numbers.start..from + numbers.end;
+        let ids = match self.load.space {
+            Space::Flows => {
+                let flow = self.plan.flow(numbers.start);
+                self.insist(async || self.send_flow(&flow).await).await?
+            }
+            _ => {
+                let requests: Vec<Value> = numbers.clone().map(|n| self.plan.request(n)).collect();
+                self.until_accepted(&requests).await?
+            }
+        };
         let accepted: Vec<Line> = numbers
             .zip(ids)
             .map(|(seq, id)| Line::Accepted { seq, id })
@@ -146,12 +186,19 @@ impl Generator {
 
     /// Sends these again and again until all of them are acknowledged.
     pub(super) async fn until_accepted(&self, requests: &[Value]) -> anyhow::Result<Vec<Uuid>> {
+        let call = async || match requests {
+            [one] => self.send_one(one).await,
+            many => self.send_many(many).await,
+        };
+        self.insist(call).await
+    }
+
+    async fn insist(
+        &self,
+        call: impl AsyncFn() -> anyhow::Result<Option<Vec<Uuid>>>,
+    ) -> anyhow::Result<Vec<Uuid>> {
         loop {
-            let ids = match requests {
-                [one] => self.send_one(one).await?,
-                many => self.send_many(many).await?,
-            };
-            if let Some(ids) = ids {
+            if let Some(ids) = call().await? {
                 return Ok(ids);
             }
             self.repeated_calls.fetch_add(1, Ordering::Relaxed);
@@ -168,6 +215,21 @@ impl Generator {
             true => Ok(Some(vec![id(&answer["job"])?])),
             false => may_ask_again(&answer),
         }
+    }
+
+    /// A flow that was there before tells the id of its parent only; the others are nil.
+    async fn send_flow(&self, flow: &Value) -> anyhow::Result<Option<Vec<Uuid>>> {
+        let Some((status, answer)) = self.post("/api/flows", flow).await else {
+            return Ok(None);
+        };
+        if !status.is_success() {
+            return may_ask_again(&answer);
+        }
+        let ids = answer["flow"]["ids"].as_array().context("no ids")?;
+        let ids = ids.iter().map(|id| id.as_str().unwrap_or_default().parse());
+        let mut ids = ids.collect::<Result<Vec<Uuid>, _>>()?;
+        ids.resize(FAMILY as usize, Uuid::nil());
+        Ok(Some(ids))
     }
 
     async fn send_many(&self, requests: &[Value]) -> anyhow::Result<Option<Vec<Uuid>>> {
@@ -193,9 +255,10 @@ impl Generator {
     }
 
     async fn post(&self, path: &str, body: &Value) -> Option<(StatusCode, Value)> {
-        let request = self.http.post(format!("{}{path}", self.base));
+        let place = &self.place;
+        let request = place.http.post(format!("{}{path}", place.base));
         let answer = request
-            .bearer_auth(&self.key)
+            .bearer_auth(&place.key)
             .json(body)
             .send()
             .await

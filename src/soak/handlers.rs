@@ -10,6 +10,8 @@ use crate::worker::{Handler, JobContext};
 use super::ledger::Ledger;
 use super::line::{Ended, Line};
 use super::plan::{Kind, Payload, TYPE};
+use super::sides::tick;
+use super::space::Space;
 use crate::clock;
 
 /// Runs jobs of the soak.
@@ -23,7 +25,15 @@ impl Handler for Soak {
     type Output = ();
 
     async fn run(&self, ctx: JobContext, payload: Payload) -> Result<(), JobError> {
-        let (seq, attempt, pid) = (payload.seq, ctx.attempt(), std::process::id());
+        let seq = match payload.seq {
+            // All iterations have one payload; which one this is, its id tells.
+            seq if Space::of(seq) == Some(Space::Ticks) => {
+                let wire = ctx.wire().and_then(|wire| tick(&wire.id));
+                wire.ok_or_else(|| JobError::Permanent("no iteration".to_owned()))?
+            }
+            seq => seq,
+        };
+        let (attempt, pid) = (ctx.attempt(), std::process::id());
         self.note(Line::Start {
             seq,
             id: ctx.job_id(),

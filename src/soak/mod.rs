@@ -18,14 +18,18 @@
 
 mod check;
 #[cfg(test)]
+mod check_side_tests;
+#[cfg(test)]
 mod check_tests;
 mod child;
 mod excuses;
 mod fault;
 mod fleet;
 mod generator;
+mod growth;
 mod handlers;
 mod ledger;
+mod limits;
 mod line;
 mod nemesis;
 mod order;
@@ -35,7 +39,11 @@ mod random;
 mod redis_files;
 mod report;
 mod run;
+mod seen;
+mod sides;
+mod space;
 mod state;
+mod tenants;
 mod verdict;
 mod violations;
 mod watch;
@@ -43,6 +51,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use plan::Mix;
 pub use report::Report;
 pub use run::run;
 
@@ -64,6 +73,7 @@ pub struct SoakOptions {
     pub duration: Option<Duration>,
     /// No more jobs than that.
     pub jobs: Option<u64>,
+    pub mix: Mix,
     /// Jobs per second; 0: as fast as the answers come.
     pub rate: u64,
     pub workers: usize,

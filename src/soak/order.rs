@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::plan::{Kind, ORDER_FROM, ORDER_QUEUE, Payload, Plan, TYPE};
+use super::plan::{Kind, ORDER_QUEUE, Payload, Plan, TYPE};
 use super::random::mix;
+use super::space::Space;
 use super::violations::{Law, Violations};
 
 /// How many jobs; each part of a run has numbers of its own.
 pub(super) const JOBS: u64 = 60;
 const PART: u64 = 1_000;
+const ORDER_FROM: u64 = Space::Order.from();
 
 /// The requests of one look, in the order in which they are sent.
 pub(super) fn requests(plan: Plan, part: u64) -> Vec<Value> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::random::mix;
+use super::space::{FAMILY, Space, is_parent};
 
 /// The job type of the soak.
 pub(crate) const TYPE: &str = "soak";
@@ -13,8 +14,6 @@ pub(crate) const TYPE: &str = "soak";
 pub(super) const QUEUE: &str = "soak";
 /// The queue in which nothing but the order of starts is looked at.
 pub(super) const ORDER_QUEUE: &str = "soak-order";
-/// Numbers from here on belong to the look at the order.
-pub(super) const ORDER_FROM: u64 = 1 << 40;
 
 /// Retries of a job that reaches for a store: an outage must not use them up.
 const PATIENT: u32 = 1000;
@@ -64,29 +63,64 @@ pub(super) struct Payload {
     pub(super) fails: u32,
 }
 
+/// How much of each kind there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    /// Much that fails, waits or has an effect: the faults meet something.
+    #[default]
+    Rich,
+    /// Mostly short jobs, of every other kind some: for many millions of them.
+    Brisk,
+}
+
+impl Mix {
+    /// Shares in percent, and one of how many of those that take time takes seconds.
+    fn shares(self) -> ([(Kind, u64); 8], u64) {
+        use Kind::{Delayed, Dies, Fails, Letter, Noop, Row, Sleep, Urgent};
+        let (percent, slow) = match self {
+            Self::Rich => ([40, 18, 8, 4, 6, 6, 10, 8], 20),
+            Self::Brisk => ([71, 10, 3, 1, 2, 6, 4, 3], 200),
+        };
+        let kinds = [Noop, Sleep, Fails, Dies, Delayed, Urgent, Row, Letter];
+        (std::array::from_fn(|at| (kinds[at], percent[at])), slow)
+    }
+
+    fn kind(self, mut percent: u64) -> Kind {
+        for (kind, share) in self.shares().0 {
+            if percent < share {
+                return kind;
+            }
+            percent -= share;
+        }
+        Kind::Noop
+    }
+}
+
 /// The jobs of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub(super) seed: u64,
+    pub(super) mix: Mix,
 }
 
 impl Plan {
     pub(super) fn payload(self, seq: u64) -> Payload {
         let bits = mix(self.seed ^ mix(seq));
-        let kind = match bits % 100 {
-            0..40 => Kind::Noop,
-            40..58 => Kind::Sleep,
-            58..66 => Kind::Fails,
-            66..70 => Kind::Dies,
-            70..76 => Kind::Delayed,
-            76..82 => Kind::Urgent,
-            82..92 => Kind::Row,
-            _ => Kind::Letter,
+        let kind = match Space::of(seq) {
+            Some(Space::Main | Space::Neighbour) => self.mix.kind(bits % 100),
+            Some(Space::Gated) => Kind::Sleep,
+            Some(Space::Flows) if !is_parent(seq) => {
+                [Kind::Noop, Kind::Sleep, Kind::Fails][bits as usize % 3]
+            }
+            _ => Kind::Noop,
         };
+        let takes_time = matches!(kind, Kind::Sleep | Kind::Row | Kind::Letter);
         // Most are short. Some are long enough to be met by nearly every fault.
-        let ms = match (kind, (bits >> 8) % 20) {
-            (Kind::Sleep | Kind::Row | Kind::Letter, 0) => 200 + (bits >> 16) % 2_800,
-            (Kind::Sleep | Kind::Row | Kind::Letter, _) => 1 + (bits >> 16) % 50,
+        let is_slow = (bits >> 8).is_multiple_of(self.mix.shares().1);
+        let ms = match (takes_time, is_slow && Space::of(seq) != Some(Space::Gated)) {
+            (true, true) => 200 + (bits >> 16) % 2_800,
+            (true, false) => 1 + (bits >> 16) % 50,
             _ => 0,
         };
         let fails = match kind {
@@ -101,8 +135,13 @@ impl Plan {
         }
     }
 
-    /// The key that makes it safe to send the job again.
+    /// The key that makes it safe to send the job again. The neighbour's are those of the main
+    /// part: keys of one workspace mean nothing in another.
     pub(super) fn key(self, seq: u64) -> String {
+        let seq = match Space::of(seq) {
+            Some(Space::Neighbour) => Space::nth(seq),
+            _ => seq,
+        };
         format!("soak-{}-{seq}", self.seed)
     }
 
@@ -112,7 +151,7 @@ impl Plan {
         let bits = mix(seq ^ 7);
         let mut request = json!({
             "jobType": TYPE,
-            "queue": QUEUE,
+            "queue": Space::of(seq).map_or(QUEUE, Space::queue),
             "payload": payload,
             "idempotencyKey": self.key(seq),
             "maxAttempts": PATIENT,
@@ -125,6 +164,18 @@ impl Plan {
         }
         request
     }
+
+    /// The body of the request for a parent and its children. Only the parent has a key, which
+    /// stands for the whole flow.
+    pub(super) fn flow(self, parent: u64) -> Value {
+        let child = |seq| {
+            let mut job = self.request(seq);
+            job["idempotencyKey"] = Value::Null;
+            json!({ "job": job })
+        };
+        let children: Vec<Value> = (parent + 1..parent + FAMILY).map(child).collect();
+        json!({ "job": self.request(parent), "children": children })
+    }
 }
 
 #[cfg(test)]
@@ -133,12 +184,27 @@ mod tests {
 
     #[test]
     fn a_job_is_the_same_whenever_it_is_sent() {
-        let plan = Plan { seed: 7 };
-        for seq in 0..500 {
-            assert_eq!(plan.request(seq), plan.request(seq));
+        for mix in [Mix::Rich, Mix::Brisk] {
+            let plan = Plan { seed: 7, mix };
+            for seq in 0..500 {
+                assert_eq!(plan.request(seq), plan.request(seq));
+            }
+            let kinds: std::collections::HashSet<Kind> =
+                (0..1_000).map(|seq| plan.payload(seq).kind).collect();
+            assert_eq!(kinds.len(), 8, "each kind comes");
+            let shares = mix.shares().0.map(|(_, percent)| percent);
+            assert_eq!(shares.iter().sum::<u64>(), 100);
         }
-        let kinds: std::collections::HashSet<Kind> =
-            (0..500).map(|seq| plan.payload(seq).kind).collect();
-        assert_eq!(kinds.len(), 8, "each kind comes");
+    }
+
+    #[test]
+    fn a_volume_is_made_of_short_jobs() {
+        let slow = |mix| {
+            let plan = Plan { seed: 7, mix };
+            let jobs = (0..20_000).map(|seq| plan.payload(seq).ms);
+            jobs.filter(|ms| *ms >= 200).count()
+        };
+        assert!(slow(Mix::Rich) > 200 && slow(Mix::Brisk) > 0);
+        assert!(slow(Mix::Brisk) * 10 < slow(Mix::Rich));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::check::Tally;
+use super::growth::Growth;
 use super::violations::{Law, Violations};
 use super::watch::Sample;
 
@@ -34,11 +35,15 @@ pub struct Report {
     pub(super) tally: Tally,
     /// Calls that were sent again because nobody knew what became of them.
     pub(super) repeated_calls: u64,
+    /// How often both workspaces were looked at through the API.
+    pub(super) looks: u64,
     pub(super) effects: i64,
     pub(super) effects_doubled: usize,
     /// Jobs about which the stores disagreed at the end.
     pub(super) drift: u64,
     pub(super) slopes: Slopes,
+    /// What must not grow, the last third of the run against the middle one.
+    pub(super) growth: Vec<Growth>,
     /// Accepted jobs per second, in ten parts of the run.
     pub(super) throughput: Vec<f64>,
     pub(super) largest: Sample,
@@ -86,6 +91,8 @@ impl Report {
             format!("{:.0} s in {} parts", self.seconds, self.parts),
         );
         row("jobs accepted", tally.accepted.to_string());
+        let sides = tally.sides.iter().map(|(n, c)| ((*n).to_owned(), *c));
+        row("beside them", by_name(&sides.collect()));
         row("runs", tally.starts.to_string());
         row("faults", by_name(&tally.faults));
         row("calls sent again", self.repeated_calls.to_string());
@@ -101,6 +108,11 @@ impl Report {
         row("runs repeated, by reason", by_name(&tally.repeats));
         row("of these overlapping", tally.overlaps.to_string());
         row("starts with an old number", tally.old_numbers.to_string());
+        row(
+            "at most at once, in half a window",
+            format!("{}, {}", tally.most_at_once, tally.most_starts),
+        );
+        row("looks at both workspaces", self.looks.to_string());
         row("stale attempts refused", tally.fenced.to_string());
         row("crash loops", tally.crash_loops.to_string());
         row("drift at the end", self.drift.to_string());
@@ -109,6 +121,10 @@ impl Report {
         row("largest process", mib(self.largest.rss_bytes));
         row("Redis at most", mib(self.largest.redis_bytes));
         row("events at most", self.largest.events.to_string());
+        for growth in &self.growth {
+            let (middle, last) = (growth.middle, growth.last);
+            row(growth.what, format!("{middle}, then {last}"));
+        }
         row(
             "violations",
             self.violations
@@ -130,12 +146,15 @@ pub(super) fn largest(samples: &[Sample]) -> Sample {
         most.accepted = most.accepted.max(sample.accepted);
         most.seconds = most.seconds.max(sample.seconds);
         most.rss_bytes = most.rss_bytes.max(sample.rss_bytes);
+        most.serve_rss_bytes = most.serve_rss_bytes.max(sample.serve_rss_bytes);
+        most.worker_rss_bytes = most.worker_rss_bytes.max(sample.worker_rss_bytes);
         most.redis_bytes = most.redis_bytes.max(sample.redis_bytes);
         most.events = most.events.max(sample.events);
         most.kept = most.kept.max(sample.kept);
         most.jobs_bytes = most.jobs_bytes.max(sample.jobs_bytes);
         most.jobs_dead_rows = most.jobs_dead_rows.max(sample.jobs_dead_rows);
         most.tables_bytes = most.tables_bytes.max(sample.tables_bytes);
+        most.indexes_bytes = most.indexes_bytes.max(sample.indexes_bytes);
     }
     most
 }

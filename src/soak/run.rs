@@ -11,22 +11,24 @@ use tokio_util::sync::CancellationToken;
 use super::child::Guardian;
 use super::fault::{self, RESUMED, Schedule};
 use super::fleet::{self, Fleet, Setup};
-use super::generator::{Generator, LANES};
+use super::generator::{LANES, Load};
 use super::ledger::Ledger;
 use super::line::Line;
 use super::nemesis::Nemesis;
 use super::plan::{Plan, QUEUE, TYPE};
 use super::proxy::Proxy;
 use super::report::Report;
+use super::sides::{self, Generators};
+use super::space::{Space, queues};
 use super::state::State;
+use super::tenants::Tenants;
 use super::verdict::{self, Witness};
 use super::violations::{Law, Violations};
 use super::watch::Watch;
 use super::{SoakOptions, order};
 use crate::broker::{Broker, BrokerOptions};
 use crate::clock;
-use crate::record::workspaces::DEFAULT_WORKSPACE;
-use crate::record::{Record, RecordOptions, soak, stats, types};
+use crate::record::{Record, RecordOptions, soak, types};
 use crate::stores::{Stores, StoresOptions};
 use crate::tasks::Tasks;
 
@@ -45,7 +47,7 @@ pub async fn run(
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Option<Report>> {
     std::fs::create_dir_all(&options.dir)?;
-    let state = State::open(&options.dir, options.seed, options.jobs)?;
+    let state = State::open(&options.dir, options.seed, options.jobs, options.mix)?;
     state.save(&options.dir)?;
     tracing::info!(seed = state.seed, dir = %options.dir.display(), "soak");
     let guardian = Guardian::post()?;
@@ -77,7 +79,8 @@ async fn run_on(
     tasks: &Tasks,
     interrupted: impl Future<Output = ()>,
 ) -> anyhow::Result<Option<Report>> {
-    let plan = Plan { seed: state.seed };
+    let (seed, mix) = (state.seed, state.mix);
+    let plan = Plan { seed, mix };
     let record = Record::connect(&RecordOptions::new(&stores.database_url))?;
     record.migrate().await?;
     soak::install(&record).await?;
@@ -107,7 +110,8 @@ async fn run_on(
     let through = |url: &str, port: u16, proxy: &Proxy| {
         url.replace(&format!(":{port}"), &format!(":{}", proxy.address.port()))
     };
-    let api_key = format!("soak-{}", uuid::Uuid::new_v4().simple());
+    let keys = [(); 2].map(|()| format!("soak-{}", uuid::Uuid::new_v4().simple()));
+    sides::prepare(&record, &broker, &keys[1]).await?;
     let setup = Setup {
         program: options.program.clone(),
         dir: options.dir.clone(),
@@ -117,17 +121,19 @@ async fn run_on(
         workers: options.workers,
         slots: options.slots,
         lease: options.lease,
-        api_key: api_key.clone(),
+        api_key: keys[0].clone(),
     };
     let fleet = Fleet::start(setup, guardian).await?;
-    let end = options.jobs.unwrap_or(u64::MAX);
-    let generator = Generator::new(
-        (fleet.base(), api_key),
-        plan,
-        ledger.clone(),
-        (state.next, end),
-        options.rate,
-    )?;
+    let load = Load {
+        space: Space::Main,
+        next: state.next,
+        end: options.jobs.unwrap_or(u64::MAX).min(Space::Order.from()),
+        rate: options.rate,
+        lanes: LANES,
+    };
+    let base = fleet.base();
+    let generators = Generators::new(&base, &keys, (plan, &ledger), load, state.sides)?;
+    let tenants = Tenants::new(&base, &keys)?;
     let pause = (options.fault_every.as_millis() as u64).max(2);
     let nemesis = Nemesis {
         fleet,
@@ -147,13 +153,14 @@ async fn run_on(
         queue: QUEUE.parse()?,
         dir: options.dir.clone(),
         state: state.clone(),
+        tenants,
         found: Mutex::default(),
     };
     let mut soak = Soak {
         options,
         plan,
         state,
-        generator,
+        generators,
         nemesis,
         watch,
         violations: Violations::default(),
@@ -164,6 +171,7 @@ async fn run_on(
         soak.nemesis.stores.stop().await?;
         return Ok(None);
     }
+    sides::end_schedule(&record, &broker).await?;
     soak.calm_down().await?;
     Box::pin(soak.look_at_the_order()).await?;
     let report = Box::pin(soak.judge(ledger_process)).await?;
@@ -175,7 +183,7 @@ struct Soak<'a> {
     options: &'a SoakOptions,
     plan: Plan,
     state: State,
-    generator: Generator,
+    generators: Generators,
     nemesis: Nemesis,
     watch: Watch,
     violations: Violations,
@@ -187,15 +195,14 @@ impl Soak<'_> {
         let (stop_sending, stop) = (CancellationToken::new(), CancellationToken::new());
         let pids = Arc::new(Mutex::new(self.nemesis.fleet.pids()));
         let seen_pids = pids.clone();
-        let (generator, watch, nemesis) = (&self.generator, &self.watch, &mut self.nemesis);
+        let (generators, watch, nemesis) = (&self.generators, &self.watch, &mut self.nemesis);
         let sending = async {
-            let lanes = LANES.map(|size| Box::pin(generator.lane(size, &stop_sending)));
-            let sent = futures_util::future::try_join_all(lanes).await;
+            let sent = Box::pin(generators.send(&stop_sending)).await;
             stop.cancel();
-            sent.map(drop)
+            sent
         };
         let watching = watch.run(
-            generator,
+            generators,
             move || {
                 seen_pids
                     .lock()
@@ -224,7 +231,7 @@ impl Soak<'_> {
         };
         let all = async { tokio::try_join!(sending, watching, breaking, ending) };
         let ((), (), (), is_interrupted) = all.await?;
-        self.state.next = self.generator.low_water();
+        (self.state.next, self.state.sides) = self.generators.marks();
         self.state.save(&self.options.dir)?;
         Ok(!is_interrupted)
     }
@@ -235,8 +242,7 @@ impl Soak<'_> {
         loop {
             self.nemesis.fleet.supervise()?;
             self.nemesis.stores.check()?;
-            let open = stats::count_open(&self.nemesis.record, DEFAULT_WORKSPACE).await?;
-            let open: u64 = open.iter().map(|count| count.jobs.unsigned_abs()).sum();
+            let open = sides::open(&self.nemesis.record).await?;
             if open == 0 {
                 return Ok(());
             }
@@ -254,7 +260,7 @@ impl Soak<'_> {
 
     async fn look_at_the_order(&mut self) -> anyhow::Result<()> {
         let requests = order::requests(self.plan, self.state.parts);
-        self.generator.until_accepted(&requests).await?;
+        self.generators.main.until_accepted(&requests).await?;
         // A moment in which every job has reached Redis: what is lost there is really lost.
         self.until_in_redis(requests.len() as u64).await?;
         self.nemesis.broker.lose_memory().await?;
@@ -289,14 +295,17 @@ impl Soak<'_> {
         for end in self.nemesis.fleet.stop().await {
             self.violations.add(Law::Processes, end);
         }
-        verdict::orphans(broker, &QUEUE.parse()?, &mut self.violations).await?;
+        for queue in queues() {
+            verdict::orphans(broker, &queue.parse()?, &mut self.violations).await?;
+        }
         ledger.stop(STOP_LIMIT).await;
         let witness = Witness {
             dir: &self.options.dir,
             plan: self.plan,
             state: &self.state,
             drift,
-            repeated_calls: self.generator.repeated_calls.into_inner(),
+            repeated_calls: self.generators.repeated_calls(),
+            looks: self.watch.tenants.looks.into_inner(),
             workers: self.options.workers,
             slots: self.options.slots,
         };

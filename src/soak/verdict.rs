@@ -7,12 +7,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::check::Check;
-use super::order;
-use super::plan::{Plan, QUEUE};
+use super::plan::Plan;
 use super::report::{self, Report};
+use super::space::queues;
 use super::state::State;
 use super::violations::{Law, Violations};
-use super::watch;
+use super::{growth, order, watch};
 use crate::broker::{Broker, BrokerState};
 use crate::job::QueueName;
 use crate::reconcile;
@@ -30,6 +30,7 @@ pub(super) struct Witness<'a> {
     pub(super) state: &'a State,
     pub(super) drift: u64,
     pub(super) repeated_calls: u64,
+    pub(super) looks: u64,
     pub(super) workers: usize,
     pub(super) slots: usize,
 }
@@ -105,7 +106,7 @@ pub(super) async fn judge(
     order::check(&check.order, &mut check.violations);
     let mut after = Uuid::nil();
     loop {
-        let page = soak::page(record, QUEUE, after).await?;
+        let page = soak::page(record, &queues(), after).await?;
         let Some(last) = page.last() else { break };
         after = last.id;
         for job in &page {
@@ -128,6 +129,8 @@ pub(super) async fn judge(
     let samples = watch::samples(witness.dir);
     let largest = report::largest(&samples);
     report::check_bounds(&largest, &mut check.violations);
+    let growth = growth::measure(&samples);
+    growth::check(&growth, &mut check.violations);
     let passed = check.violations.is_empty();
     Ok(Report {
         passed,
@@ -142,10 +145,12 @@ pub(super) async fn judge(
         workers: witness.workers,
         slots: witness.slots,
         repeated_calls: witness.repeated_calls,
+        looks: witness.looks,
         effects: wrongs.effects,
         effects_doubled,
         drift: witness.drift,
         slopes: report::slopes(&samples),
+        growth,
         throughput: report::throughput(&samples),
         largest,
         history: match passed {

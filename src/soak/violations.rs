@@ -24,8 +24,16 @@ pub(super) enum Law {
     Agreement,
     /// I7: order and priority.
     Order,
+    /// I7: a parent after its children.
+    Flows,
+    /// I7: iterations come as long as nothing breaks.
+    Schedule,
+    /// I8: no more at once, and no more in a time, than a queue allows.
+    Limits,
     /// I9: histories are legal.
     History,
+    /// I10: a workspace sees its own jobs only.
+    Isolation,
     /// I11: nothing grows without bound.
     Bounded,
     /// The run itself: a process that ended by itself, an answer that no client can use.

@@ -7,7 +7,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::child::Process;
-use super::generator::Generator;
+use super::fleet::Pids;
+use super::sides::{self, Generators};
 use super::state::State;
+use super::tenants::Tenants;
 use super::violations::{Law, Violations};
 use crate::broker::{Broker, BrokerState};
 use crate::job::QueueName;
-use crate::record::workspaces::DEFAULT_WORKSPACE;
-use crate::record::{Record, jobs, soak, stats};
+use crate::record::{Record, jobs, soak};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one look may take; it is given up while a store is away.
@@ -37,12 +37,19 @@ pub(super) struct Sample {
     pub(super) open: u64,
     /// Of the largest process under test.
     pub(super) rss_bytes: u64,
+    #[serde(default)]
+    pub(super) serve_rss_bytes: u64,
+    /// Of the largest worker.
+    #[serde(default)]
+    pub(super) worker_rss_bytes: u64,
     pub(super) redis_bytes: u64,
     pub(super) events: u64,
     pub(super) kept: u64,
     pub(super) jobs_bytes: i64,
     pub(super) jobs_dead_rows: i64,
     pub(super) tables_bytes: i64,
+    #[serde(default)]
+    pub(super) indexes_bytes: i64,
 }
 
 /// Looks until it is told to stop.
@@ -52,14 +59,15 @@ pub(super) struct Watch {
     pub(super) queue: QueueName,
     pub(super) dir: PathBuf,
     pub(super) state: State,
+    pub(super) tenants: Tenants,
     pub(super) found: Mutex<Violations>,
 }
 
 impl Watch {
     pub(super) async fn run(
         &self,
-        generator: &Generator,
-        pids: impl Fn() -> Vec<u32>,
+        generators: &Generators,
+        pids: impl Fn() -> Pids,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
@@ -70,14 +78,16 @@ impl Watch {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
+            let (next, sides) = generators.marks();
             let state = State {
-                next: generator.low_water(),
+                next,
+                sides,
                 seconds: self.state.seconds + began.elapsed().as_secs_f64(),
                 ..self.state.clone()
             };
             state.save(&self.dir)?;
             let pids = pids();
-            let sample = tokio::time::timeout(PATIENCE, self.look(generator, &pids));
+            let sample = tokio::time::timeout(PATIENCE, self.look(generators, &pids));
             if let Ok(Some(sample)) = sample.await {
                 let sample = Sample {
                     seconds: state.seconds,
@@ -86,29 +96,33 @@ impl Watch {
                 };
                 append(&self.dir.join("samples"), &sample)?;
             }
+            // Nothing that can be told while the server is away.
+            let _seen = self.tenants.look(&self.found).await;
         }
     }
 
     /// None: a store is away.
-    async fn look(&self, generator: &Generator, pids: &[u32]) -> Option<Sample> {
+    async fn look(&self, generators: &Generators, pids: &Pids) -> Option<Sample> {
         self.look_at_the_law().await?;
-        let open = stats::count_open(&self.record, DEFAULT_WORKSPACE)
-            .await
-            .ok()?;
-        let open = open.iter().map(|count| count.jobs.unsigned_abs()).sum();
-        generator.open.store(open, Ordering::Relaxed);
+        let open = sides::open(&self.record).await.ok()?;
+        generators.note_open(open);
         let counts = self.broker.counts(&self.queue).await.ok()?;
         let sizes = soak::sizes(&self.record).await.ok()?;
-        let (jobs_bytes, jobs_dead_rows) = sizes.get("jobs").copied().unwrap_or_default();
+        let workers = pids.workers.iter();
+        let worker_rss_bytes = workers.map(|pid| Process::resident_bytes(*pid)).max()?;
+        let serve_rss_bytes = Process::resident_bytes(pids.serve?);
         Some(Sample {
             open,
-            rss_bytes: pids.iter().map(|pid| Process::resident_bytes(*pid)).max()?,
+            rss_bytes: serve_rss_bytes.max(worker_rss_bytes),
+            serve_rss_bytes,
+            worker_rss_bytes,
             redis_bytes: self.broker.used_memory().await.ok()?,
             events: self.broker.events_length(&self.queue).await.ok()?,
             kept: counts.completed + counts.failed,
-            jobs_bytes,
-            jobs_dead_rows,
-            tables_bytes: sizes.values().map(|(bytes, _)| bytes).sum(),
+            jobs_bytes: sizes.jobs_bytes,
+            jobs_dead_rows: sizes.jobs_dead_rows,
+            tables_bytes: sizes.tables_bytes,
+            indexes_bytes: sizes.indexes_bytes,
             ..Sample::default()
         })
     }

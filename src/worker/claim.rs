@@ -311,7 +311,8 @@ fn start(
             match wire {
                 // Its end, or who ran it, has put it back a moment ago: its next run.
                 Some(wire) => {
-                    run_next(shared, queue, holder, claimed_job(shared, wire, held, slot));
+                    let claimed = claimed_job(shared, wire, held, (slot, asked_at));
+                    run_next(shared, queue, holder, claimed);
                 }
                 None => held_already.push((held, slot)),
             }
@@ -329,7 +330,7 @@ fn start(
             };
             run_first(shared, taken, slot, asked_at);
         } else if let Some(wire) = wire {
-            again.push(claimed_job(shared, wire, held, slot));
+            again.push(claimed_job(shared, wire, held, (slot, asked_at)));
         }
     }
     if !again.is_empty() {
@@ -338,7 +339,7 @@ fn start(
         shared.jobs.spawn("restart", async move {
             let mut leased = Vec::with_capacity(again.len());
             for claimed in again {
-                if may_begin(&shared_clone, &claimed.held, asked_at).await {
+                if may_begin(&shared_clone, &claimed.held, claimed.asked_at).await {
                     leased.push(claimed);
                 }
             }
@@ -358,12 +359,18 @@ fn start(
     }
 }
 
-fn claimed_job(shared: &Shared, wire: Arc<Wire>, held: Arc<Held>, slot: Slot) -> Claimed {
+fn claimed_job(
+    shared: &Shared,
+    wire: Arc<Wire>,
+    held: Arc<Held>,
+    (slot, asked_at): (Slot, Instant),
+) -> Claimed {
     let _forget = ForgetOnPanic::new(&shared.held, &held);
     Claimed {
         wire,
         held,
         slot,
+        asked_at,
         _forget,
     }
 }

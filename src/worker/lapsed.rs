@@ -1,9 +1,10 @@
 //! Claims that may have run out before their jobs began.
 //!
-//! Between a claim and the first line of a handler lie microseconds, unless the process is frozen
-//! just there (SIGSTOP, a virtual machine that is moved) or its threads are taken. When it goes on,
-//! others may have run the job long since. Its outcome would be refused, but what a handler does
-//! outside can't be taken back. So whoever comes late asks whether the lease is still there.
+//! Between a claim and the first line of a handler lie microseconds, or, for a job that was started
+//! before, a question to the record; unless the process is frozen just there (SIGSTOP, a virtual
+//! machine that is moved) or its threads are taken. When it goes on, others may have run the job
+//! long since. Its outcome would be refused, but what a handler does outside can't be taken back.
+//! So whoever comes late asks whether the lease is still there, and does so last of all.
 
 use tokio::time::Instant;
 

@@ -15,11 +15,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ask::{Answer, ask};
 use super::execute::{execute, fail_unrun};
 use super::held::{ForgetOnPanic, Held, Phase};
+use super::lapsed::may_begin;
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
@@ -48,6 +50,8 @@ pub(super) struct Claimed {
     pub(super) wire: Arc<Wire>,
     pub(super) held: Arc<Held>,
     pub(super) slot: Slot,
+    /// When it was claimed: before Redis gave the lease.
+    pub(super) asked_at: Instant,
     /// Until its own task has it: whoever carries it may panic while the record is asked.
     pub(super) _forget: ForgetOnPanic,
 }
@@ -70,9 +74,13 @@ pub(super) async fn restart(shared: Arc<Shared>, queue: QueueName, mut jobs: Vec
             let shared_clone = shared.clone();
             let mut run = Box::pin(async move {
                 let Claimed {
-                    wire, held, slot, ..
+                    wire,
+                    held,
+                    slot,
+                    asked_at,
+                    ..
                 } = claimed;
-                let run = carry_out(&shared_clone, &wire, &held, answer);
+                let run = carry_out(&shared_clone, &wire, (&held, asked_at), answer);
                 if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
                     let panic = panic_text(panic.as_ref());
                     tracing::error!(job.id = %held.id, panic, "a run panicked: left to its lease");
@@ -136,10 +144,15 @@ async fn await_turns(shared: &Shared, jobs: Vec<Claimed>) -> Vec<Claimed> {
     passed
 }
 
-async fn carry_out(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Arc<Held>, answer: Answer) {
+async fn carry_out(
+    shared: &Arc<Shared>,
+    wire: &Arc<Wire>,
+    (held, asked_at): (&Arc<Held>, Instant),
+    answer: Answer,
+) {
     match answer {
         Answer::Record(Restart::Run(restarted)) => {
-            return run(shared, wire, held, *restarted).await;
+            return run(shared, wire, (held, asked_at), *restarted).await;
         }
         Answer::Record(Restart::Over {
             status,
@@ -220,7 +233,12 @@ pub(super) async fn put_back(shared: &Shared, jobs: &[&Held], delay: Duration) {
     }
 }
 
-async fn run(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Held, restarted: Restarted) {
+async fn run(
+    shared: &Arc<Shared>,
+    wire: &Arc<Wire>,
+    (held, asked_at): (&Held, Instant),
+    restarted: Restarted,
+) {
     let job = &wire.job;
     let envelope = wire::read_options(&job.opts).envelope.unwrap_or_default();
     let Envelope {
@@ -268,7 +286,12 @@ async fn run(shared: &Arc<Shared>, wire: &Arc<Wire>, held: &Held, restarted: Res
     };
     match verdict {
         Some(why) => fail_unrun(shared, taken, why).await,
-        None => execute(shared.clone(), taken).await,
+        // The process may have been frozen while the record was asked.
+        None => {
+            if may_begin(shared, &taken.held, asked_at).await {
+                execute(shared.clone(), taken).await;
+            }
+        }
     }
 }
 

@@ -41,6 +41,9 @@ fn soak(arguments: &[&str]) -> Value {
     assert_eq!(report["effects_doubled"], 0);
     assert_eq!(report["drift"], 0);
     assert!(report["tally"]["accepted"].as_u64().unwrap() > 100);
+    let sides = report["tally"]["sides"].as_object().unwrap();
+    let names: Vec<&str> = sides.keys().map(String::as_str).collect();
+    assert_eq!(names, ["flows", "gated", "metered", "neighbour", "ticks"]);
     report
 }
 
@@ -61,6 +64,10 @@ fn killed_frozen_and_replaced_workers_lose_and_double_nothing() {
     ];
     let report = soak(&[&arguments[..], &faults].concat());
     assert!(kinds(&report) >= 3, "too few faults");
+    // Each limit was met, and none was passed; and both workspaces were looked at.
+    assert_eq!(report["tally"]["most_at_once"], 4);
+    assert!(report["tally"]["most_starts"].as_u64().unwrap() >= 40);
+    assert!(report["looks"].as_u64().unwrap() > 0);
 }
 
 #[test]
@@ -124,13 +131,13 @@ fn a_job_that_the_record_has_lost_fails_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().to_str().unwrap();
     let arguments = [
-        "--seed", "15", "--jobs", "300", "--faults", "none", "--dir", place,
+        "--seed", "15", "--jobs", "900", "--rate", "300", "--faults", "none", "--dir", place,
     ];
     soak(&arguments);
 
     let ledger = dir.path().join("ledger");
     let mut lines = std::fs::read_to_string(&ledger).unwrap();
-    lines.push_str("A 300 0190000000007000800000000000beef\n");
+    lines.push_str("A 900 0190000000007000800000000000beef\n");
     std::fs::write(&ledger, lines).unwrap();
     let output = command(&arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -141,7 +148,7 @@ fn a_job_that_the_record_has_lost_fails_the_run() {
     let violations = report["violations"].as_object().unwrap();
     assert_eq!(violations.len(), 1, "{violations:?}");
     let found = violations["NoLoss"]["examples"][0].as_str().unwrap();
-    assert_eq!(found, "job 300 was acknowledged and is not in the record");
+    assert_eq!(found, "job 900 was acknowledged and is not in the record");
     let complained = String::from_utf8(output.stderr).unwrap();
     assert!(complained.contains(place), "{complained}");
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use bullwark::app::worker_id;
+use bullwark::app::{App, worker_id};
+use bullwark::job::Backoff;
 use bullwark::worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::rig::Rig;
-use super::script::{Act, scripted, wait};
+use super::rig::{Rig, eventually};
+use super::script::{Act, fail, scripted, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_jobs_run_at_once_than_there_are_slots() {
@@ -151,29 +153,12 @@ async fn a_job_whose_lease_ran_out_before_it_began_is_not_begun() {
     let blocking = rig.enqueue(scripted("blocking", &[&[block]])).await;
     let late = rig.enqueue(scripted("late", &[&[]])).await;
     // One thread, which the first job of the claim holds: the second one can't begin.
-    let (app, stop) = (rig.app.clone(), CancellationToken::new());
-    let mut options = WorkerOptions::new(worker_id());
-    options.lease = Duration::from_secs(1);
-    let ending = stop.clone();
-    let frozen = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let work = app.work(options, ending, CancellationToken::new());
-        runtime.block_on(work).unwrap();
-    });
+    let stop = CancellationToken::new();
+    let frozen = on_one_thread(rig.app.clone(), stop.clone());
     rig.probe.starts(1).await;
     assert_eq!(rig.probe.started(), ["blocking"]);
     rig.until_redis(late, "Active").await;
-    let lock = format!("{}:default:{late}:lock", rig.app.config.prefix);
-    let mut redis = rig.redis().await;
-    let gone: i64 = redis::cmd("DEL")
-        .arg(lock)
-        .query_async(&mut redis)
-        .await
-        .unwrap();
-    assert_eq!(gone, 1);
+    take_lease(&rig, late).await;
     let worker = rig.work(|_| {});
     rig.until(late, "completed").await;
     rig.probe.open("thaw");
@@ -187,4 +172,91 @@ async fn a_job_whose_lease_ran_out_before_it_began_is_not_begun() {
     worker.stop().await;
     rig.agree().await;
     rig.close().await;
+}
+
+/// The same, while the record is asked about a job that was started before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_lease_ran_out_while_the_record_was_asked_is_not_begun() {
+    let rig = Rig::new().await.with_upkeep();
+    let block = Act::Block {
+        gate: "thaw".into(),
+    };
+    let mut blocking = scripted("blocking", &[&[block]]);
+    blocking.delay_ms = Some(4_000);
+    let blocking = rig.enqueue(blocking).await;
+    let mut late = scripted("late", &[&[fail("once")], &[]]);
+    late.backoff = Some(Backoff::Fixed {
+        delay_ms: 1_500,
+        jitter: 0.0,
+    });
+    let late = rig.enqueue(late).await;
+    // The answer about the second run waits for this transaction.
+    rig.sql(
+        "CREATE FUNCTION hold_answer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF OLD.attempt = 1 AND NEW.attempt = 2 THEN PERFORM pg_advisory_xact_lock(77); END IF;
+           RETURN NEW;
+         END $$;
+         CREATE TRIGGER hold_answer BEFORE UPDATE ON jobs FOR EACH ROW
+           EXECUTE FUNCTION hold_answer()",
+    )
+    .await;
+    let mut closed = rig.app.record.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(77)")
+        .execute(closed.connection())
+        .await
+        .unwrap();
+    let stop = CancellationToken::new();
+    let frozen = on_one_thread(rig.app.clone(), stop.clone());
+    rig.until_redis(late, "Active").await;
+    rig.probe.starts_named("blocking", 1).await;
+    // The answer comes, and nobody reads it; meanwhile the lease ends, and another one runs it.
+    closed.commit().await.unwrap();
+    let number = "SELECT attempt::bigint FROM jobs WHERE id = $1";
+    eventually("the answer", async || {
+        (rig.count(number, late).await == 2).then_some(())
+    })
+    .await;
+    take_lease(&rig, late).await;
+    let worker = rig.work(|_| {});
+    rig.until(late, "completed").await;
+    rig.probe.open("thaw");
+    rig.until(blocking, "completed").await;
+    stop.cancel();
+    tokio::task::spawn_blocking(|| frozen.join().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        rig.probe.starts_of("late"),
+        2,
+        "the failed run and one more"
+    );
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+}
+
+/// A worker with one thread, and a lease of a second.
+fn on_one_thread(app: App, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+    let mut options = WorkerOptions::new(worker_id());
+    options.lease = Duration::from_secs(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let work = app.work(options, stop, CancellationToken::new());
+        runtime.block_on(work).unwrap();
+    })
+}
+
+/// As time does, when nobody renews it.
+async fn take_lease(rig: &Rig, id: Uuid) {
+    let lock = format!("{}:default:{id}:lock", rig.app.config.prefix);
+    let mut redis = rig.redis().await;
+    let gone: i64 = redis::cmd("DEL")
+        .arg(lock)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert_eq!(gone, 1);
 }
