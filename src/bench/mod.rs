@@ -86,6 +86,8 @@ pub enum BenchError {
     Record(#[from] crate::record::RecordError),
     #[error(transparent)]
     Reconcile(#[from] reconcile::ReconcileError),
+    #[error(transparent)]
+    Schedule(#[from] crate::control::ScheduleError),
     #[error("enqueue: {0}")]
     Enqueue(#[from] crate::enqueue::EnqueueError),
     #[error("only {done} of {jobs} jobs were done within {limit:?}")]

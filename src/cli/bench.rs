@@ -139,14 +139,18 @@ async fn measure_rebuild(global: &Global, config: Config, jobs: usize) -> Done {
         output::table(
             &["measured", "value"],
             vec![
-                row("open jobs", report.jobs.to_string()),
-                row("of these delayed", report.delayed.to_string()),
+                row("jobs that wait", report.jobs.to_string()),
+                row("delayed", report.delayed.to_string()),
+                row("running", report.running.to_string()),
+                row("flows of four jobs", report.flows.to_string()),
+                row("schedules", report.schedules.to_string()),
                 row("seconds of each rebuild", seconds.join(" · ")),
                 row("both stores agree", report.agree.to_string()),
+                row("everything as before", report.as_before.to_string()),
             ],
         );
     }
-    match report.agree {
+    match report.agree && report.as_before {
         true => Ok(()),
         false => Err(Failure::Failed(anyhow::anyhow!(
             "Redis did not get every job back"

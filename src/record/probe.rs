@@ -46,8 +46,9 @@ impl Fullness {
         written
     }
 
-    fn is_recent(&self) -> bool {
-        self.lock().is_some_and(|since| since.elapsed() < FULL_FOR)
+    fn is_recent(&self, now: Instant) -> bool {
+        self.lock()
+            .is_some_and(|since| now.saturating_duration_since(since) < FULL_FOR)
     }
 }
 
@@ -85,7 +86,7 @@ impl Record {
         .bind(ALERTS_MAX)
         .fetch_one(&self.pool)
         .await?;
-        let trouble = match (is_read_only, self.fullness.is_recent()) {
+        let trouble = match (is_read_only, self.fullness.is_recent(Instant::now())) {
             (true, _) => Some(Trouble::ReadOnly),
             (false, true) => Some(Trouble::Full),
             (false, false) => None,
@@ -101,18 +102,18 @@ impl Record {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_full_record_is_full_until_it_took_something_or_should_be_tried_again() {
+    #[test]
+    fn a_full_record_is_full_until_it_took_something_or_should_be_tried_again() {
         let fullness = Fullness::default();
+        let is_recent = || fullness.is_recent(Instant::now());
         let full = || Err::<(), _>(RecordError::Unavailable(Trouble::Full, String::new()));
-        assert!(fullness.learn(Ok(())).is_ok() && !fullness.is_recent());
-        assert!(fullness.learn(full()).is_err() && fullness.is_recent());
+        assert!(fullness.learn(Ok(())).is_ok() && !is_recent());
+        assert!(fullness.learn(full()).is_err() && is_recent());
         let away = Err::<(), _>(RecordError::Unavailable(Trouble::Away, String::new()));
-        assert!(fullness.learn(away).is_err() && fullness.is_recent());
-        assert!(fullness.learn(Ok(())).is_ok() && !fullness.is_recent());
+        assert!(fullness.learn(away).is_err() && is_recent());
+        assert!(fullness.learn(Ok(())).is_ok() && !is_recent());
 
         assert!(fullness.learn(full()).is_err());
-        tokio::time::advance(FULL_FOR).await;
-        assert!(!fullness.is_recent());
+        assert!(!fullness.is_recent(Instant::now() + FULL_FOR));
     }
 }

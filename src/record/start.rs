@@ -22,9 +22,10 @@ pub struct RunningAttempt {
     pub started_at: DateTime<Utc>,
 }
 
-/// Marks attempts as running, or as alive when they were marked before; returns which. Skips what
-/// is over, and what somebody has locked: a handler's own transaction marks it too, but until that
-/// is committed nobody sees it.
+/// Marks attempts as running, or as alive when they were marked before; returns which.
+///
+/// Skips what is over, and what somebody has locked: a handler's own transaction marks it too, but
+/// until that is committed nobody sees it.
 pub async fn mark_running(
     record: &Record,
     worker_id: &str,
@@ -96,8 +97,9 @@ pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {
 }
 
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
-/// there. A job that gets on is no crash loop: its lost leases are forgotten. Returns the number of
-/// the transaction, for [`Tx::has_committed`].
+/// there. A job that gets on is no crash loop: its lost leases are forgotten.
+///
+/// Returns the number of the transaction, for [`Tx::has_committed`].
 pub async fn save_checkpoint(
     tx: &mut Tx,
     id: Uuid,

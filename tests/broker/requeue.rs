@@ -175,7 +175,11 @@ async fn a_job_of_which_an_earlier_start_is_active_is_named_and_left_as_it_is() 
         ])
         .await;
         let before = t.dump().await;
-        let answers = t.broker.requeue(&t.queue, &[again.clone()]).await.unwrap();
+        let answers = t
+            .broker
+            .requeue(&t.queue, std::slice::from_ref(&again))
+            .await
+            .unwrap();
         assert_eq!((answers, t.dump().await), (vec![answer], before));
     }
 }

@@ -248,7 +248,10 @@ async fn a_job_that_is_relayed_twice_runs_once() {
         .await
         .unwrap();
     let again = bullwark::enqueue::entry(&late[0].job, 0, None, 0, 0);
-    let requeued = stage.broker.requeue(&jobs[0].queue, &[again.clone()]).await;
+    let requeued = stage
+        .broker
+        .requeue(&jobs[0].queue, std::slice::from_ref(&again))
+        .await;
     assert_eq!(requeued.unwrap(), [bullwark::broker::Requeued::IsLive]);
     let added = stage.broker.add(&jobs[0].queue, &[again]).await;
     assert_eq!(added.unwrap(), [bullwark::broker::Added::Duplicate]);
