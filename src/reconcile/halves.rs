@@ -78,7 +78,6 @@ mod tests {
     fn refused() -> ReconcileError {
         BrokerError::Corrupt {
             doing: "test",
-            trouble: crate::broker::Trouble::Away,
             reason: "no".into(),
         }
         .into()
@@ -116,6 +115,7 @@ mod tests {
         let part = halves.next().unwrap();
         let away = BrokerError::Unavailable {
             doing: "test",
+            trouble: crate::broker::Trouble::Away,
             reason: "away".into(),
         };
         let judged = halves.judge(part, Err::<(), _>(away.into()), |_, _| {

@@ -46,8 +46,8 @@ pub async fn insert_flow(
     Ok(inserted)
 }
 
-/// Inserts a flow of which nobody knows whether [`insert_flow`] wrote it: with its root all of it is
-/// there. The answer is the one that was lost.
+/// Inserts a flow of which nobody knows whether [`insert_flow`] wrote it: with its root all of it
+/// is there. The answer is the one that was lost.
 ///
 /// The server may still be at work on the first try. Then the second waits for it, and finds that
 /// the ids are taken.

@@ -46,8 +46,8 @@ impl Fullness {
         written
     }
 
-    fn is_recent(&self) -> bool {
-        self.lock().is_some_and(|since| since.elapsed() < FULL_FOR)
+    fn is_recent(&self, now: Instant) -> bool {
+        self.lock().is_some_and(|seen| now - seen < FULL_FOR)
     }
 }
 
@@ -85,7 +85,7 @@ impl Record {
         .bind(ALERTS_MAX)
         .fetch_one(&self.pool)
         .await?;
-        let trouble = match (is_read_only, self.fullness.is_recent()) {
+        let trouble = match (is_read_only, self.fullness.is_recent(Instant::now())) {
             (true, _) => Some(Trouble::ReadOnly),
             (false, true) => Some(Trouble::Full),
             (false, false) => None,
@@ -101,18 +101,17 @@ impl Record {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_full_record_is_full_until_it_took_something_or_should_be_tried_again() {
+    #[test]
+    fn a_full_record_is_full_until_it_took_something_or_should_be_tried_again() {
         let fullness = Fullness::default();
-        let full = || Err::<(), _>(RecordError::Unavailable(Trouble::Full, String::new()));
-        assert!(fullness.learn(Ok(())).is_ok() && !fullness.is_recent());
-        assert!(fullness.learn(full()).is_err() && fullness.is_recent());
-        let away = Err::<(), _>(RecordError::Unavailable(Trouble::Away, String::new()));
-        assert!(fullness.learn(away).is_err() && fullness.is_recent());
-        assert!(fullness.learn(Ok(())).is_ok() && !fullness.is_recent());
+        let is_full = || fullness.is_recent(Instant::now());
+        let error = |trouble| Err::<(), _>(RecordError::Unavailable(trouble, String::new()));
+        assert!(fullness.learn(Ok(())).is_ok() && !is_full());
+        assert!(fullness.learn(error(Trouble::Full)).is_err() && is_full());
+        assert!(fullness.learn(error(Trouble::Away)).is_err() && is_full());
+        assert!(fullness.learn(Ok(())).is_ok() && !is_full());
 
-        assert!(fullness.learn(full()).is_err());
-        tokio::time::advance(FULL_FOR).await;
-        assert!(!fullness.is_recent());
+        assert!(fullness.learn(error(Trouble::Full)).is_err() && is_full());
+        assert!(!fullness.is_recent(Instant::now() + FULL_FOR));
     }
 }
