@@ -25,14 +25,19 @@ pub enum Next {
     Rest,
 }
 
+/// How soon a duty that failed is tried again at the latest: whoever looks should not be told of an
+/// outage that ended a minute ago.
+const FAILED_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// A duty that goes on failing is told of again after this time.
 const TELL_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Runs `duty` every `interval` until the tasks stop.
 ///
-/// An error or a panic is logged and the duty tried again after the interval; nothing a duty does
-/// is lost by trying later. While it goes on failing, that is told now and then, it is named in
-/// [`Tasks::failing`], and the gauge `bullwark_duty_failing` is 1.
+/// An error or a panic is logged and the duty tried again after the interval, or after five seconds
+/// if that is shorter; nothing a duty does is lost by trying later. While it goes on failing, that
+/// is told now and then, it is named in [`Tasks::failing`], and the gauge `bullwark_duty_failing`
+/// is 1.
 pub fn every<F, E>(
     tasks: &Tasks,
     name: &'static str,
@@ -65,7 +70,9 @@ pub fn every<F, E>(
             if next == Next::Again && !stopping.is_cancelled() {
                 continue;
             }
-            let wait = interval.mul_f64(1.0 + JITTER * (rand::random::<f64>() - 0.5));
+            let wait = failing
+                .rest(interval)
+                .mul_f64(1.0 + JITTER * (rand::random::<f64>() - 0.5));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stopping.cancelled() => return,
@@ -96,6 +103,14 @@ impl Failing {
             times: 0,
             names,
             named: None,
+        }
+    }
+
+    /// How long to wait, but for the jitter.
+    fn rest(&self, interval: Duration) -> Duration {
+        match self.since {
+            Some(_) => interval.min(FAILED_WAIT_MAX),
+            None => interval,
         }
     }
 
@@ -141,6 +156,18 @@ impl Failing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duty_that_failed_is_tried_again_soon() {
+        let mut failing = Failing::new("test", Names::default());
+        let (rare, often) = (Duration::from_secs(3600), Duration::from_millis(20));
+        assert_eq!((failing.rest(rare), failing.rest(often)), (rare, often));
+        assert!(failing.is_to_be_told(Instant::now()));
+        let soon = FAILED_WAIT_MAX;
+        assert_eq!((failing.rest(rare), failing.rest(often)), (soon, often));
+        failing.works();
+        assert_eq!(failing.rest(rare), rare);
+    }
 
     #[test]
     fn a_duty_that_goes_on_failing_is_told_of_now_and_then() {

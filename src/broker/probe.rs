@@ -1,7 +1,7 @@
 //! Whether Redis can be worked with right now.
 //!
-//! A `PING` is answered by a server that takes no writes: one whose memory is used up, a replica, or
-//! one that can not save. So the probe writes, to a key of our own that soon goes by itself.
+//! A `PING` is answered by a server that takes no writes: one whose memory is used up, a replica,
+//! or one that can not save. So the probe writes, to a key of our own that soon goes by itself.
 
 use std::time::Duration;
 

@@ -47,8 +47,7 @@ impl Fullness {
     }
 
     fn is_recent(&self, now: Instant) -> bool {
-        self.lock()
-            .is_some_and(|since| now.saturating_duration_since(since) < FULL_FOR)
+        self.lock().is_some_and(|seen| now - seen < FULL_FOR)
     }
 }
 
@@ -105,15 +104,14 @@ mod tests {
     #[test]
     fn a_full_record_is_full_until_it_took_something_or_should_be_tried_again() {
         let fullness = Fullness::default();
-        let is_recent = || fullness.is_recent(Instant::now());
-        let full = || Err::<(), _>(RecordError::Unavailable(Trouble::Full, String::new()));
-        assert!(fullness.learn(Ok(())).is_ok() && !is_recent());
-        assert!(fullness.learn(full()).is_err() && is_recent());
-        let away = Err::<(), _>(RecordError::Unavailable(Trouble::Away, String::new()));
-        assert!(fullness.learn(away).is_err() && is_recent());
-        assert!(fullness.learn(Ok(())).is_ok() && !is_recent());
+        let is_full = || fullness.is_recent(Instant::now());
+        let error = |trouble| Err::<(), _>(RecordError::Unavailable(trouble, String::new()));
+        assert!(fullness.learn(Ok(())).is_ok() && !is_full());
+        assert!(fullness.learn(error(Trouble::Full)).is_err() && is_full());
+        assert!(fullness.learn(error(Trouble::Away)).is_err() && is_full());
+        assert!(fullness.learn(Ok(())).is_ok() && !is_full());
 
-        assert!(fullness.learn(full()).is_err());
+        assert!(fullness.learn(error(Trouble::Full)).is_err() && is_full());
         assert!(!fullness.is_recent(Instant::now() + FULL_FOR));
     }
 }

@@ -63,8 +63,8 @@ async fn line(lines: &Lines, message: &str) -> Value {
     .await
 }
 
-/// Clients that open connections and say nothing take the last descriptor: the log says so, and when
-/// they go, everything is served again.
+/// Clients that open connections and say nothing take the last descriptor: the log says so, and
+/// when they go, everything is served again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_descriptors_says_so_and_recovers() {
     let (sandbox, tasks) = (Sandbox::new().await, Tasks::new());

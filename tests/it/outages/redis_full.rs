@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::site::{LEASE, Site, set};
 
-/// Jobs are accepted and wait in the record; outcomes are recorded; whoever runs goes on, for longer
-/// than a lease. When there is memory again, everything follows by itself.
+/// Jobs are accepted and wait in the record; outcomes are recorded; whoever runs goes on, for
+/// longer than a lease. When there is memory again, everything follows by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_without_room_delays_jobs_and_loses_none() {
     let site = Site::new().await;

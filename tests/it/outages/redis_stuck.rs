@@ -21,8 +21,8 @@ fn assert_undisturbed(site: &Site) {
     );
 }
 
-/// A script of somebody else that does not end: `BUSY` is a reason to try again, and missed renewals
-/// cost no lease.
+/// A script of somebody else that does not end: `BUSY` is a reason to try again, and missed
+/// renewals cost no lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_redis_costs_no_lease_and_no_job() {
     let site = Site::new().await;
