@@ -25,8 +25,9 @@ use super::space::{FAMILY, Space};
 
 /// Callers of the main part at once, and how many jobs each sends per call.
 pub(super) const LANES: &[u64] = &[1, 1, 20, 50, 100, 200, 200, 200];
-/// How long a call may take before it is sent again.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a call may take before it is sent again: while a network loses answers every caller
+/// waits for so long, and nothing else comes in.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Open jobs from which on nothing more is sent.

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::space::Space;
 use super::violations::{Law, Violations};
 
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an answer may take; it is given up while the server is away.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Jobs of one page; no more have their payloads in it.
@@ -36,9 +38,21 @@ impl Tenants {
         })
     }
 
+    /// Looks until it is told to stop.
+    pub(super) async fn run(&self, found: &Mutex<Violations>, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            // Nothing can be told while the server is away.
+            let _seen = self.look(found).await;
+        }
+    }
+
     /// The newest jobs as each of them sees them, and the newest of one asked for by the other.
     /// None: an answer did not come.
-    pub(super) async fn look(&self, found: &Mutex<Violations>) -> Option<()> {
+    async fn look(&self, found: &Mutex<Violations>) -> Option<()> {
         let mut newest = Vec::new();
         for (is_neighbour, key) in [false, true].into_iter().zip(&self.keys) {
             let path = format!("/api/jobs?limit={PAGE}&include=payload");

@@ -70,6 +70,17 @@ impl Watch {
         pids: impl Fn() -> Pids,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
+        let looking = self.tenants.run(&self.found, stop);
+        let sampling = self.sample(generators, pids, stop);
+        tokio::join!(looking, sampling).1
+    }
+
+    async fn sample(
+        &self,
+        generators: &Generators,
+        pids: impl Fn() -> Pids,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -96,16 +107,15 @@ impl Watch {
                 };
                 append(&self.dir.join("samples"), &sample)?;
             }
-            // Nothing that can be told while the server is away.
-            let _seen = self.tenants.look(&self.found).await;
         }
     }
 
     /// None: a store is away.
     async fn look(&self, generators: &Generators, pids: &Pids) -> Option<Sample> {
-        self.look_at_the_law().await?;
+        // First: the generators wait for it.
         let open = sides::open(&self.record).await.ok()?;
         generators.note_open(open);
+        self.look_at_the_law().await?;
         let counts = self.broker.counts(&self.queue).await.ok()?;
         let sizes = soak::sizes(&self.record).await.ok()?;
         let workers = pids.workers.iter();
