@@ -28,17 +28,17 @@ const LEVELS: [Measure; 4] = [
     Measure {
         what: "bytes of memory of the server",
         value: |sample| sample.serve_rss_bytes as f64,
-        slack: 16.0 * MIB,
+        slack: 32.0 * MIB,
     },
     Measure {
         what: "bytes of memory of the largest worker",
         value: |sample| sample.worker_rss_bytes as f64,
-        slack: 16.0 * MIB,
+        slack: 32.0 * MIB,
     },
     Measure {
         what: "bytes of memory of Redis",
         value: |sample| sample.redis_bytes as f64,
-        slack: 16.0 * MIB,
+        slack: 32.0 * MIB,
     },
     Measure {
         what: "entries of the event stream",
@@ -164,21 +164,21 @@ mod tests {
         type Spoil = fn(&mut Sample, u64);
         let spoils: [(Spoil, &str); 6] = [
             (
-                |sample, n| sample.serve_rss_bytes += n << 18,
+                |sample, n| sample.serve_rss_bytes += n << 19,
                 "of the server",
             ),
             (
-                |sample, n| sample.worker_rss_bytes += n << 18,
+                |sample, n| sample.worker_rss_bytes += n << 19,
                 "largest worker",
             ),
-            (|sample, n| sample.redis_bytes += n << 18, "of Redis"),
+            (|sample, n| sample.redis_bytes += n << 19, "of Redis"),
             (|sample, n| sample.events += n * 60, "event stream"),
             (
-                |sample, n| sample.tables_bytes += (n * n * 3_000) as i64,
+                |sample, n| sample.tables_bytes += (n * n * 9_000) as i64,
                 "tables",
             ),
             (
-                |sample, n| sample.indexes_bytes += (n * n * 1_000) as i64,
+                |sample, n| sample.indexes_bytes += (n * n * 3_000) as i64,
                 "bytes of indexes",
             ),
         ];
