@@ -75,7 +75,6 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 }
                 continue;
             }
-            Turn::Limited(until) => (Some(until.saturating_duration_since(Instant::now())), None),
             Turn::Claimed(Round {
                 claimed: 0,
                 next_due,
@@ -109,7 +108,13 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
         let rest = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => idle(&mut waker, &names, next_due, shared.idle).await,
+                None => {
+                    // The marker of a queue that rests here is left to those who may claim.
+                    let rests = |name: &QueueName| shared.limited.left(name).is_some();
+                    let mut awaited = names.clone();
+                    awaited.retain(|name| !rests(name));
+                    idle(&mut waker, &awaited, next_due, shared.idle).await;
+                }
             }
         };
         tokio::select! {
@@ -157,8 +162,6 @@ async fn await_memory(shared: &Shared, stop: &CancellationToken) -> Option<Durat
 /// What became of one turn of the loop.
 enum Turn {
     Paused,
-    /// A rate limit was met by a job; nothing is claimed before.
-    Limited(Instant),
     Claimed(Round),
     Failed(BrokerError),
 }
@@ -166,10 +169,6 @@ enum Turn {
 /// Claims, unless something keeps the worker from it. Never dropped half-way: a claim goes on in
 /// Redis, and its jobs would be nobody's.
 async fn take_turn(shared: &Arc<Shared>, first: OwnedSemaphorePermit) -> Turn {
-    let limited_until = *shared.limited_until();
-    if let Some(until) = limited_until.filter(|until| *until > Instant::now()) {
-        return Turn::Limited(until);
-    }
     let Some(_claiming) = shared.steering.may_claim().await else {
         return Turn::Paused;
     };
@@ -199,6 +198,12 @@ struct Round {
     may_wait: bool,
 }
 
+impl Round {
+    fn look_again_in(&mut self, wait: Option<Duration>) {
+        self.next_due = [self.next_due, wait].into_iter().flatten().min();
+    }
+}
+
 /// One look at the queues in turn, until the free slots are filled.
 async fn claim_round(
     shared: &Arc<Shared>,
@@ -220,6 +225,11 @@ async fn claim_round(
         if slots.is_empty() {
             break;
         }
+        if let Some(left) = shared.limited.left(queue) {
+            round.may_wait = true;
+            round.look_again_in(Some(left));
+            continue;
+        }
         let manners = shared.manners.as_ref();
         let options = ClaimOptions {
             token: format!("{OWN_TOKEN}{}:{}", shared.worker_id, shared.next_claim()),
@@ -228,20 +238,15 @@ async fn claim_round(
             worker_name: manners.and_then(|manners| manners.name.clone()),
             limit: manners.and_then(|manners| manners.limit),
             whole: shared.handlers.forwards(),
+            heeds_limiter: true,
         };
         let asked_at = Instant::now();
         let claimed = shared.broker.claim(queue, &options).await?;
         round.claimed += claimed.jobs.len();
         round.may_wait |= claimed.is_held || claimed.wait_ms.is_some();
         let until_due = |due: i64| Duration::from_millis((due - claimed.now_ms).max(0) as u64);
-        round.next_due = [
-            round.next_due,
-            claimed.next_due_ms.map(until_due),
-            claimed.wait_ms.map(|ms| limit_wait(manners, ms)),
-        ]
-        .into_iter()
-        .flatten()
-        .min();
+        round.look_again_in(claimed.next_due_ms.map(until_due));
+        round.look_again_in(claimed.wait_ms.map(|ms| limit_wait(manners, ms)));
         if !claimed.jobs.is_empty() {
             metrics::histogram!("bullwark_claim_jobs").record(claimed.jobs.len() as f64);
             let rest = slots.split_off(claimed.jobs.len().min(slots.len()));

@@ -12,6 +12,7 @@ use super::confirm::confirm;
 use super::context::{Inner, JobContext};
 use super::events::WorkerEvent;
 use super::held::{ForgetOnPanic, Held, Phase};
+use super::limited::respect_limit;
 use super::log_writer::Line;
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
@@ -99,13 +100,13 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     };
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
-    let Some(outcome) = outcome else {
+    let Some(mut outcome) = outcome else {
         give_back(shared, held).await;
         shared.held.remove(held.id, &held.token);
         return;
     };
-    if let (Some(_), Telling::Limit(Some(pause))) = (&shared.manners, outcome.telling) {
-        shared.limit(pause);
+    if let Telling::Limit(pause) = outcome.telling {
+        outcome.telling = respect_limit(shared, &held.queue, pause).await;
     }
     let ended = Ended {
         id: held.id,

@@ -26,6 +26,7 @@ mod held;
 mod journal;
 mod lapsed;
 mod lease;
+mod limited;
 mod log_writer;
 mod options;
 mod order;
@@ -35,12 +36,11 @@ mod steering;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -88,8 +88,7 @@ pub(crate) struct Shared {
     idle: Duration,
     steering: Steering,
     manners: Option<Manners>,
-    /// Nothing is claimed before: a rate limit was met.
-    limited_until: Mutex<Option<Instant>>,
+    limited: limited::Limited,
     held: Arc<HeldJobs>,
     settle: Settle,
     logs: mpsc::Sender<log_writer::Line>,
@@ -106,19 +105,6 @@ impl Shared {
     /// Numbers the claims of this worker, for lock tokens.
     fn next_claim(&self) -> u64 {
         self.claims.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn limited_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.limited_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Claims nothing for this time: a rate limit was met.
-    fn limit(&self, pause: Duration) {
-        let longest = self.manners.as_ref().and_then(|m| m.limit_wait_max);
-        let wait = longest.map_or(pause, |longest| pause.min(longest));
-        *self.limited_until() = Some(Instant::now() + wait);
     }
 
     /// Where the events of this worker go.
@@ -232,7 +218,7 @@ impl Worker {
             idle: self.options.idle,
             steering,
             manners,
-            limited_until: Mutex::default(),
+            limited: limited::Limited::default(),
             held,
             settle,
             logs,

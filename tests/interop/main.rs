@@ -23,6 +23,7 @@ mod flow;
 mod forward;
 mod forward_admin;
 mod forward_events;
+mod forward_limits;
 mod forwarder;
 mod keep;
 mod limits;

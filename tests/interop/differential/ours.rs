@@ -210,6 +210,7 @@ impl Ours {
             worker_name: self.worker["name"].as_str().map(str::to_owned),
             limit: self.limit(),
             whole: false,
+            heeds_limiter: false,
         };
         self.ensure_queue().await;
         let claimed = self.broker.claim(&self.queue, &options).await?;
