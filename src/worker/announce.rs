@@ -55,7 +55,8 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
 }
 
 /// As Redis has it; this process's clock if the job was not kept, or Redis is away. The record has
-/// the outcome then, which is what counts; who claims the job next finishes it in Redis.
+/// the outcome then, which is what counts; who claims the job next finishes it in Redis. A round
+/// trip, so it is made for listeners only.
 async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
     let kept = shared.broker.finished_ms(&held.queue, &held.wire_id).await;
     let kept = kept.unwrap_or_else(|error| {

@@ -90,13 +90,18 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
     let was_run = held.runs();
     held.enter(Phase::Ended);
+    let mut may_have_log = true;
     let ending = match held.committed() {
         // The job is over in the record: whatever happened after that can not change it.
         Some(result) => {
             note_afterthought(shared, held, result, &ending);
             Some(Ending::Value(result.to_owned()))
         }
-        None => confirm(shared, held, ending).await,
+        None => {
+            let confirmed = confirm(shared, held, ending).await;
+            may_have_log = confirmed.as_ref().is_none_or(|c| c.may_have_log);
+            confirmed.map(|confirmed| confirmed.ending)
+        }
     };
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
@@ -123,7 +128,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
             .and_then(|wire| wire.manner(shared.manners.as_ref())),
         kept_result: None,
     };
-    if shared.handlers.forwards() {
+    if shared.handlers.forwards() && may_have_log {
         copy_logs(shared, held).await;
     }
     let told = shared.manners.is_some().then(|| ended.outcome.clone());

@@ -107,9 +107,10 @@ impl Shared {
         self.claims.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Where the events of this worker go.
+    /// Where the events of this worker go, if anybody listens.
     fn events(&self) -> Option<&Events> {
-        self.manners.as_ref().map(|manners| &manners.events)
+        let events = self.manners.as_ref().map(|manners| &manners.events);
+        events.filter(|events| events.are_heard())
     }
 }
 

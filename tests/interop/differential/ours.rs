@@ -233,7 +233,12 @@ impl Ours {
             token: TOKEN.to_owned(),
             completes,
         };
-        done(&self.broker.confirm(&self.queue, &[confirm]).await?)
+        let confirmed = self.broker.confirm(&self.queue, &[confirm]).await?;
+        let settled: Vec<_> = confirmed
+            .iter()
+            .map(|confirmed| confirmed.settled)
+            .collect();
+        done(&settled)
     }
 
     async fn finish(&self, step: &Step) -> Result<(), Refused> {
