@@ -22,6 +22,7 @@ mod fleet;
 mod flow;
 mod forward;
 mod forward_admin;
+mod forward_connections;
 mod forward_events;
 mod forward_limits;
 mod forwarder;
