@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::event_lines::{EventLines, LINES_MAX};
+use super::event_lines::EventLines;
 use super::serve::Signals;
 use super::worker::{WorkerFlags, work_until_signal};
 use super::{Done, Global, connect, output, whole};
@@ -179,8 +179,8 @@ pub(crate) async fn run(
     if let Some(listener) = &admin {
         hello["admin"] = format!("http://{}", listener.local_addr()?).into();
     }
-    let lines = EventLines::start(output::line)?;
-    let stuck = lines.stuck().clone();
+    let lines = EventLines::start(output::line_to_reader)?;
+    let told = lines.clone();
     let events = match global.json {
         true => Events::to(move |event| match event {
             WorkerEvent::Ready => lines.write(hello.to_string()),
@@ -218,10 +218,7 @@ pub(crate) async fn run(
     let worked = tokio::select! {
         worked = work_until_signal(&app, options, signals) => Some(worked),
         () = steering.abandoned().cancelled() => None,
-        () = stuck.cancelled() => {
-            let why = "event lines wait on standard output: nobody reads it";
-            return Err(anyhow!("{LINES_MAX} {why}").into());
-        }
+        () = told.stuck().cancelled() => return Err(anyhow!("{}", told.why_stuck()).into()),
     };
     events.tell(WorkerEvent::Closed);
     steering.set_closed();
