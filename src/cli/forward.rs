@@ -164,7 +164,9 @@ pub(crate) async fn run(
         .context("metrics")?;
     let secret = environment("BULLWARK_FORWARD_SECRET").filter(|secret| !secret.is_empty());
     let timeout = Duration::from_secs(u64::from(forward.timeout));
-    let target = Forward::to(url, secret.as_deref().map(Secret::new), timeout)?;
+    let secret = secret.as_deref().map(Secret::new).transpose();
+    let secret = secret.context("BULLWARK_FORWARD_SECRET")?;
+    let target = Forward::to(url, secret, timeout)?;
     let mut app = connect::app_with_patience(global.config()?).await?;
     app.name_connections(
         forward.name.clone(),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use reqwest::header::CONTENT_TYPE;
 
 pub use answer::ANSWER_MAX_BYTES;
-pub use signature::Secret;
+pub use signature::{InvalidSecret, Secret};
 
 use super::context::JobContext;
 use super::events::Events;
