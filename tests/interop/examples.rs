@@ -83,7 +83,8 @@ async fn the_example_in_python_works() {
     try_example("python3", &["examples/forward/worker.py"]).await;
 }
 
-/// Go is no part of what the tests install: where it is missing, its example is only read.
+/// Go is no part of what the tests install: where it is missing, its example is only searched for
+/// the names of its jobs, which says nothing of whether it works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_in_go_works_where_go_is() {
     let version = Command::new("go").arg("version").output().await;
