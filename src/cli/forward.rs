@@ -30,12 +30,12 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 #[command(next_help_heading = "Forwarding (with BullMQ's meaning and defaults)")]
 pub(crate) struct ForwardFlags {
     /// Deliver each job to this URL instead of running it here
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "lease_ms")]
     pub(crate) forward: Option<String>,
     /// Name of this worker on dashboards
     #[arg(long, requires = "forward")]
     name: Option<String>,
-    /// Milliseconds that a lock lasts
+    /// Milliseconds that a lock lasts; instead of --lease-ms
     #[arg(long, requires = "forward", value_name = "MS", default_value_t = 30_000,
         value_parser = whole(1..=2_147_483_647))]
     lock_duration: u32,
@@ -296,7 +296,30 @@ fn line(event: WorkerEvent) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::worker::WorkerArgs;
     use super::*;
+
+    #[test]
+    fn a_lease_that_would_be_ignored_is_refused() {
+        let parse = |arguments: &str| {
+            let command = WorkerArgs::augment_args(clap::Command::new("worker"));
+            let words = arguments.split(' ');
+            command.try_get_matches_from(std::iter::once("worker").chain(words))
+        };
+        let refused = parse("--forward http://a/ --lease-ms 5000").unwrap_err();
+        let message = refused.to_string();
+        assert!(
+            message.contains("--lease-ms") && message.contains("cannot be used with"),
+            "{message}"
+        );
+        for accepted in [
+            "--forward http://a/ --lock-duration 5000",
+            "--lease-ms 5000",
+            "--forward http://a/",
+        ] {
+            assert!(parse(accepted).is_ok(), "{accepted}");
+        }
+    }
 
     #[test]
     fn options_are_read_as_people_write_them() {
