@@ -18,10 +18,13 @@ use crate::broker::RateLimit;
 use crate::config::environment;
 use crate::http::{WorkerAdmin, serve_worker};
 use crate::job::KeepFinished;
+use crate::periodic::{self, Next};
 use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
 
+/// How often histograms are summed up. What was recorded since then is kept one by one.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// How long the duties and connections of a closed worker may keep its process.
 const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
@@ -211,10 +214,16 @@ pub(crate) async fn run(
         let admin = WorkerAdmin {
             steering: steering.clone(),
             events: events.clone(),
-            metrics,
+            metrics: metrics.clone(),
+            tasks: serving.clone(),
         };
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }
+    periodic::every(&tasks, "sum up metrics", METRICS_EVERY, move || {
+        // Whether anybody reads them or not: without it, histograms grow.
+        metrics.run_upkeep();
+        std::future::ready(Ok::<_, std::convert::Infallible>(Next::Rest))
+    });
     app.warm().await;
     app.start_upkeep_without_rescue(&tasks);
     let worked = tokio::select! {
