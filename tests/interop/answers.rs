@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use bullwark::worker::RESULT_MAX_BYTES;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -179,6 +180,16 @@ fn cases() -> Vec<Case> {
             "completed",
             json!("2nd"),
             2,
+        ),
+        case(
+            "large",
+            good(&format!(
+                r#"{{"returnvalue":"{}"}}"#,
+                "x".repeat(RESULT_MAX_BYTES - 1)
+            )),
+            "failed",
+            json!("result has 1048577 bytes, at most 1048576 are allowed"),
+            1,
         ),
         case(
             "busy",
