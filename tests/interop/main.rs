@@ -22,6 +22,7 @@ mod events;
 mod examples;
 mod fleet;
 mod flow;
+mod flow_record;
 mod forward;
 mod forward_admin;
 mod forward_connections;
