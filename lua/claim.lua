@@ -14,8 +14,9 @@
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2] options      msgpack map: token, max (jobs), lease_ms, promote_max (jobs),
 --                      worker_name (optional), limit (optional: {max, window_ms} of this worker),
---                      whole (true: the hash of each job comes, too), epoch and server (optional:
---                      nothing is claimed from another memory of Redis)
+--                      whole (true: the hash of each job comes, too), heeds_limiter (true: one
+--                      that was closed by hand holds without any limit, too), epoch and server
+--                      (optional: nothing is claimed from another memory of Redis)
 -- ARGV[3] test_now_ms  empty in production: server time is used
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their `:lock`.
@@ -42,7 +43,8 @@ if options.epoch and not is_memory(KEYS[11], options.epoch, options.server) then
 end
 promote_due(prefix, key, meta, now, options.promote_max)
 local rate = read_rate(meta, options.limit)
-local count, rate_wait_ms, held = room(key, meta, rate, options.max)
+local count, rate_wait_ms, held = room(key, meta, rate, options.max,
+  options.heeds_limiter)
 local claimed, rows, hashes, counted = {}, {}, {}, 0
 local bytes = 0
 for round = 1, ROUNDS_MAX do

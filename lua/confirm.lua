@@ -1,15 +1,16 @@
--- confirm: may these attempts end now? Asked before an outcome is recorded.
+-- confirm: may these attempts end now? Asked before an outcome is recorded. Also tells how long
+-- their logs are.
 --
 -- KEYS[1] active       LIST    only read
 -- ARGV[1] job_prefix   start of a job's hash key
 -- ARGV[2…] three per job: id, token, completes '1' or ''
 --
--- Undeclared keys: the job hashes, `job_prefix .. id`, their `:lock`, `:dependencies` and
---                  `:unsuccessful`.
+-- Undeclared keys: the job hashes, `job_prefix .. id`, their `:lock`, `:dependencies`,
+--                  `:unsuccessful` and `:logs`.
 --
--- Returns  {position, code, …} of jobs that may not: -1 no hash, -2 no lock, -3 not active,
---          -4 has children that are not over, -6 the lock is another attempt's, -9 has children
---          that failed
+-- Returns  {{position, code, …} of jobs that may not, {rows of the log of each job}}: -1 no hash,
+--          -2 no lock, -3 not active, -4 has children that are not over, -6 the lock is another
+--          attempt's, -9 has children that failed
 -- Moves    nothing
 -- Repeat   safe: reads only.
 
@@ -29,12 +30,13 @@ local function code_of(id, token, completes)
   if not call('LPOS', active, id, 'RANK', -1) then return NOT_ACTIVE end
 end
 
-local refused = {}
+local refused, log_rows = {}, {}
 for at = FIRST, #ARGV, STRIDE do
+  log_rows[#log_rows + 1] = call('LLEN', prefix .. ARGV[at] .. ':logs')
   local code = code_of(ARGV[at], ARGV[at + 1], ARGV[at + 2] ~= '')
   if code then
     refused[#refused + 1] = (at - FIRST) / STRIDE + 1
     refused[#refused + 1] = code
   end
 end
-return refused
+return { refused, log_rows }

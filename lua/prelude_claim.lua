@@ -51,9 +51,19 @@ local function read_rate(meta, limit)
   return { max = max, window_ms = math.floor(math.abs(window_ms)) }
 end
 
+-- The count of a limiter that was closed by hand: more than any limit allows.
+local CLOSED = 9007199254740991
+
+-- How long nothing starts where there is no limit: somebody closed the limiter. BullMQ's workers
+-- do not look at it then.
+local function closed_ms(key)
+  local used = tonumber(call('GET', key.limiter)) or 0
+  return used >= CLOSED and call('PTTL', key.limiter) or 0
+end
+
 -- How many may be claimed, how long to wait if the rate limit says none, and 1 if the queue is
 -- held.
-local function room(key, meta, rate, wanted)
+local function room(key, meta, rate, wanted, heeds_limiter)
   local count = wanted
   if rate then
     local used = tonumber(call('GET', key.limiter)) or 0
@@ -64,6 +74,9 @@ local function room(key, meta, rate, wanted)
       used = 0
     end
     count = math.min(count, rate.max - used)
+  elseif heeds_limiter then
+    local ttl_ms = closed_ms(key)
+    if ttl_ms > 0 then return 0, ttl_ms, 0 end
   end
   if is_held(meta, key.active) then return 0, 0, 1 end
   if meta.concurrency then count = math.min(count, meta.concurrency - call('LLEN', key.active)) end

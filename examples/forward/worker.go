@@ -3,7 +3,8 @@
 //	go run examples/forward/worker.go 3000
 //	bullwark worker --queue emails --forward http://127.0.0.1:3000
 //
-// Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed.
+// Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed. A secret that begins with `whsec_`
+// is base64 behind that, as Standard Webhooks writes secrets.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -67,16 +69,24 @@ var handlers = map[string]func(Job) (any, error){
 }
 
 func isGenuine(header http.Header, body []byte) bool {
-	secret := os.Getenv("BULLWARK_FORWARD_SECRET")
-	if secret == "" {
+	text := os.Getenv("BULLWARK_FORWARD_SECRET")
+	if text == "" {
 		return true
+	}
+	secret := []byte(text)
+	if strings.HasPrefix(text, "whsec_") {
+		decoded, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whsec_"))
+		if err != nil {
+			return false
+		}
+		secret = decoded
 	}
 	id, timestamp := header.Get("webhook-id"), header.Get("webhook-timestamp")
 	seconds, err := strconv.ParseFloat(timestamp, 64)
 	if err != nil || math.Abs(float64(time.Now().Unix())-seconds) > 300 {
 		return false
 	}
-	mac := hmac.New(sha256.New, []byte(secret))
+	mac := hmac.New(sha256.New, secret)
 	fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
 	expected := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 	return hmac.Equal([]byte(expected), []byte(header.Get("webhook-signature")))

@@ -3,11 +3,13 @@
 //   node examples/forward/worker.mjs 3000
 //   bullwark worker --queue emails --forward http://127.0.0.1:3000
 //
-// Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed.
+// Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed. A secret that begins with `whsec_`
+// is base64 behind that, as Standard Webhooks writes secrets.
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { createServer } from 'node:http';
 
-const secret = process.env.BULLWARK_FORWARD_SECRET;
+const text = process.env.BULLWARK_FORWARD_SECRET ?? '';
+const secret = text.startsWith('whsec_') ? Buffer.from(text.slice('whsec_'.length), 'base64') : text;
 
 // One function per job name. What it returns is the job's result; what it throws fails the attempt.
 const handlers = {
@@ -24,7 +26,7 @@ const handlers = {
 };
 
 function isGenuine(headers, body) {
-  if (!secret) return true;
+  if (!text) return true;
   const id = headers['webhook-id'];
   const timestamp = headers['webhook-timestamp'];
   if (Math.abs(Date.now() / 1000 - Number(timestamp)) > 300) return false;

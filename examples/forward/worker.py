@@ -3,7 +3,8 @@
     python3 examples/forward/worker.py 3000
     bullwark worker --queue emails --forward http://127.0.0.1:3000
 
-Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed.
+Set BULLWARK_FORWARD_SECRET for both, and deliveries are signed. A secret that begins with `whsec_`
+is base64 behind that, as Standard Webhooks writes secrets.
 """
 
 import base64
@@ -16,7 +17,8 @@ import time
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SECRET = os.environ.get("BULLWARK_FORWARD_SECRET", "").encode()
+TEXT = os.environ.get("BULLWARK_FORWARD_SECRET", "")
+SECRET = base64.b64decode(TEXT[len("whsec_"):]) if TEXT.startswith("whsec_") else TEXT.encode()
 
 
 class Unrecoverable(Exception):
@@ -50,7 +52,7 @@ HANDLERS = {"welcome": welcome, "flaky": flaky, "hopeless": hopeless}
 
 
 def is_genuine(headers, body):
-    if not SECRET:
+    if not TEXT:
         return True
     ident, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "0")
     if abs(time.time() - int(timestamp)) > 300:

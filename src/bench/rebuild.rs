@@ -117,7 +117,8 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
         reconcile::deliver_recent(&app.record, &app.broker).await?;
     }
     run_some(&app, &busy).await?;
-    reconcile::keep_queues(&app.record, &app.broker).await?;
+    // Whoever runs all the time has adopted the schedules' jobs by now.
+    reconcile::reconcile_all(&app.record, &app.broker).await?;
 
     let queues = [plain, busy, flows, ticks];
     let before = look(&app, &queues).await?;
@@ -132,8 +133,15 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
             tokio::time::sleep(LOOK_EVERY).await;
         }
         seconds.push(round(started.elapsed().as_secs_f64(), 3));
-        agree &= reconcile::verify(&app.record, &app.broker).await?.agree;
-        as_before &= look(&app, &queues).await? == before;
+        let verdict = reconcile::verify(&app.record, &app.broker).await?;
+        let after = look(&app, &queues).await?;
+        if !verdict.agree || after != before {
+            let differences = &verdict.differences;
+            tracing::error!(?differences, "not everything came back");
+            tracing::debug!(?before, ?after);
+        }
+        agree &= verdict.agree;
+        as_before &= after == before;
     }
     app.close().await;
     Ok(RebuildReport {

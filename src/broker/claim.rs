@@ -32,6 +32,9 @@ pub struct ClaimOptions {
     pub limit: Option<RateLimit>,
     /// Also read every field of the jobs' hashes.
     pub whole: bool,
+    /// A limiter that was closed by hand ([`Broker::rate_limit`]) holds without any limit, too.
+    /// `BullMQ`'s workers do not look at it then.
+    pub heeds_limiter: bool,
 }
 
 /// A rate limit: so many starts in each window.
@@ -99,6 +102,7 @@ struct Options<'a> {
     worker_name: Option<&'a str>,
     limit: Option<Limit>,
     whole: bool,
+    heeds_limiter: bool,
     epoch: Option<&'a str>,
     server: &'a str,
 }
@@ -138,6 +142,7 @@ impl Broker {
                 window_ms: millis(limit.window),
             }),
             whole: options.whole,
+            heeds_limiter: options.heeds_limiter,
             epoch: served.as_deref(),
             server: served.as_deref().map_or("", server_of),
         })

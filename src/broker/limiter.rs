@@ -10,8 +10,9 @@ use crate::job::QueueName;
 const CLOSED: u64 = 9_007_199_254_740_991;
 
 impl Broker {
-    /// Starts nothing of this queue for so long, as `BullMQ`'s `queue.rateLimit`. Workers see it
-    /// if the queue or they have a rate limit at all. The last call counts.
+    /// Starts nothing of this queue for so long, as `BullMQ`'s `queue.rateLimit`. Bullwark's
+    /// workers see it; those of `BullMQ` if the queue or they have a rate limit at all. The last
+    /// call counts.
     pub async fn rate_limit(&self, queue: &QueueName, pause: Duration) -> Result<(), BrokerError> {
         let mut cmd = redis::cmd("SET");
         cmd.arg(self.keys(queue).limiter())

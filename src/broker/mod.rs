@@ -100,7 +100,7 @@ pub use schedule::Upserted;
 pub use schedule_repair::{REPAIR_MAX, Repaired};
 pub use script::{SCRIPTS, Script};
 pub use settings::QueueMeta;
-pub use settle::{Confirm, Fail, Finish, Keep, Release, Retry, Settled};
+pub use settle::{Confirm, Confirmed, Fail, Finish, Keep, Release, Retry, Settled};
 pub use trouble::Trouble;
 pub use waiting::Moved;
 pub use waker::{WAIT_MAX, Waker};

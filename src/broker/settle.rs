@@ -66,6 +66,15 @@ pub struct Confirm {
     pub completes: bool,
 }
 
+/// Whether an attempt may end now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmed {
+    /// `Done`: it may.
+    pub settled: Settled,
+    /// How many rows the job's log has in Redis.
+    pub log_rows: u64,
+}
+
 /// A job that is given back unrun.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -310,12 +319,12 @@ impl Broker {
         Ok(answers)
     }
 
-    /// Whether attempts may end now; asked before an outcome is recorded. `Done`: they may.
+    /// Whether attempts may end now; asked before an outcome is recorded.
     pub async fn confirm(
         &self,
         queue: &QueueName,
         jobs: &[Confirm],
-    ) -> Result<Vec<Settled>, BrokerError> {
+    ) -> Result<Vec<Confirmed>, BrokerError> {
         let keys = self.keys(queue);
         let mut answers = Vec::with_capacity(jobs.len());
         for batch in batches(jobs, |job| job.id.len()) {
@@ -324,7 +333,14 @@ impl Broker {
             for job in batch {
                 call.arg(&job.id).arg(&job.token).flag(job.completes);
             }
-            answers.extend(self.run_settling(&call, batch.len()).await?);
+            let (refused, log_rows): (Vec<i64>, Vec<u64>) =
+                self.connections.run(&call, Repeat::Safe).await?;
+            let settled = settled(&refused, batch.len())?.into_iter();
+            answers.extend(
+                settled
+                    .zip(log_rows)
+                    .map(|(settled, log_rows)| Confirmed { settled, log_rows }),
+            );
         }
         Ok(answers)
     }

@@ -2,12 +2,13 @@
 //!
 //! A line is on its way before the caller goes on, so that lines keep their order with what the
 //! caller does next. A reader that does not read must not stop the worker: from then on lines wait,
-//! up to a bound. Past the bound lines are dropped and counted: the worker has no listener any more
-//! and should end. Nothing follows the last line, whoever still has something to say.
+//! up to a bound. Past the bound, and when the reader is gone, lines are dropped and counted: the
+//! worker has no listener any more and should end. Nothing follows the last line, whoever still has
+//! something to say, and whoever says it waits until it is written.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,9 @@ pub(crate) const LINES_MAX: usize = 10_000;
 /// How long a caller waits for its line to be written before it goes on without. It holds a thread
 /// of the worker meanwhile.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the last line, and those that wait before it, may take to be written: the process ends
+/// after it, and takes along what was not.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 struct Line {
     text: String,
@@ -38,11 +42,27 @@ struct State {
     /// The reader does not keep up: nobody waits for it.
     lags: AtomicBool,
     stuck: CancellationToken,
+    /// Why nobody gets lines any more.
+    why: OnceLock<String>,
+}
+
+impl State {
+    fn give_up(&self, why: String) {
+        self.why.get_or_init(|| why);
+        self.stuck.cancel();
+    }
+}
+
+fn count_dropped() {
+    metrics::counter!("bullwark_event_lines_dropped_total").increment(1);
 }
 
 impl EventLines {
-    /// `print` writes one line; it may block for as long as the reader likes.
-    pub(crate) fn start(print: impl Fn(&str) + Send + 'static) -> std::io::Result<Self> {
+    /// `print` writes one line; it may block for as long as the reader likes. After its first
+    /// error it is not called again: the reader is gone.
+    pub(crate) fn start(
+        print: impl Fn(&str) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (lines, receiver) = sync_channel(LINES_MAX);
         let state = Arc::new(State::default());
         let shared = state.clone();
@@ -75,28 +95,51 @@ impl EventLines {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                     self.state.waiting.fetch_sub(1, Ordering::Relaxed);
-                    metrics::counter!("bullwark_event_lines_dropped_total").increment(1);
-                    self.state.stuck.cancel();
+                    count_dropped();
+                    let why = "event lines wait on standard output: nobody reads it";
+                    self.state.give_up(format!("{LINES_MAX} {why}"));
                     return;
                 }
             }
         }
-        if !self.state.lags.load(Ordering::Relaxed) && is_written.recv_timeout(PATIENCE).is_err() {
+        let patience = match is_last {
+            true => LAST_PATIENCE,
+            false if self.state.lags.load(Ordering::Relaxed) => return,
+            false => PATIENCE,
+        };
+        if is_written.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             self.state.lags.store(true, Ordering::Relaxed);
             tracing::warn!("standard output is not read; event lines wait");
         }
     }
 
-    /// Is cancelled when more lines wait than may.
+    /// Is cancelled when more lines wait than may, or the reader is gone.
     pub(crate) fn stuck(&self) -> &CancellationToken {
         &self.state.stuck
     }
+
+    /// Why it was cancelled.
+    pub(crate) fn why_stuck(&self) -> &str {
+        self.state.why.get().map_or("", String::as_str)
+    }
 }
 
-fn write_all(lines: &Receiver<Line>, state: &State, print: impl Fn(&str)) {
+fn write_all(lines: &Receiver<Line>, state: &State, print: impl Fn(&str) -> std::io::Result<()>) {
+    let mut is_read = true;
     while let Ok(line) = lines.recv() {
-        print(&line.text);
-        line.written.send(()).ok();
+        if is_read && let Err(error) = print(&line.text) {
+            is_read = false;
+            state.give_up(format!(
+                "event lines can not be written to standard output: {error}"
+            ));
+        }
+        match is_read {
+            true => {
+                line.written.send(()).ok();
+            }
+            // Whoever waits for it goes on at once: its channel ends here.
+            false => count_dropped(),
+        }
         if state.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
             state.lags.store(false, Ordering::Relaxed);
         }
@@ -113,7 +156,10 @@ mod tests {
     fn nothing_follows_the_last_line() {
         let printed = Arc::new(Mutex::new(Vec::new()));
         let printed_clone = printed.clone();
-        let print = move |line: &str| printed_clone.lock().unwrap().push(line.to_owned());
+        let print = move |line: &str| {
+            printed_clone.lock().unwrap().push(line.to_owned());
+            Ok(())
+        };
         let lines = EventLines::start(print).unwrap();
         let others: Vec<_> = (0..4)
             .map(|_| {
@@ -132,7 +178,10 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_read_holds_nobody_up_and_costs_lines_past_the_bound() {
         let (gate, opened) = sync_channel::<()>(0);
-        let print = move |_: &str| assert!(opened.recv().is_err());
+        let print = move |_: &str| {
+            assert!(opened.recv().is_err());
+            Ok(())
+        };
         let lines = EventLines::start(print).unwrap();
         let began = Instant::now();
         // One is being written.
@@ -148,5 +197,59 @@ mod tests {
             "{took:?} for all lines together"
         );
         drop(gate);
+    }
+
+    /// The reader was slow for a moment, so that nobody waits for it; the process ends right after
+    /// the last line.
+    #[test]
+    fn the_last_line_is_written_when_its_caller_goes_on_however_many_wait_before_it() {
+        let (gate, opened) = sync_channel::<()>(0);
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let printed_clone = printed.clone();
+        let print = move |line: &str| {
+            opened.recv().ok(); // passes once the gate is gone
+            printed_clone.lock().unwrap().push(line.to_owned());
+            Ok(())
+        };
+        let lines = EventLines::start(print).unwrap();
+        for _ in 0..1000 {
+            lines.write("waits".to_owned());
+        }
+        let opener = std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE * 2);
+            drop(gate);
+        });
+        lines.write_last("closed".to_owned());
+        let printed = printed.lock().unwrap();
+        assert_eq!(printed.len(), 1001);
+        assert_eq!(printed.last().unwrap(), "closed");
+        opener.join().unwrap();
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_noticed_at_once_and_holds_nobody_up() {
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let print = move |_: &str| match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(std::io::ErrorKind::BrokenPipe.into()),
+        };
+        let lines = EventLines::start(print).unwrap();
+        lines.write("read".to_owned());
+        assert!(!lines.stuck().is_cancelled());
+        let began = Instant::now();
+        for _ in 0..100 {
+            lines.write("lost".to_owned());
+        }
+        lines.write_last("closed".to_owned());
+        assert!(lines.stuck().is_cancelled());
+        assert!(
+            lines.why_stuck().contains("broken pipe"),
+            "{}",
+            lines.why_stuck()
+        );
+        assert_eq!(tries.load(Ordering::Relaxed), 2, "not tried again");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
     }
 }

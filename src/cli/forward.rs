@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::event_lines::{EventLines, LINES_MAX};
+use super::event_lines::EventLines;
 use super::serve::Signals;
 use super::worker::{WorkerFlags, work_until_signal};
 use super::{Done, Global, connect, output, whole};
@@ -18,10 +18,13 @@ use crate::broker::RateLimit;
 use crate::config::environment;
 use crate::http::{WorkerAdmin, serve_worker};
 use crate::job::KeepFinished;
+use crate::periodic::{self, Next};
 use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
 
+/// How often histograms are summed up. What was recorded since then is kept one by one.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// How long the duties and connections of a closed worker may keep its process.
 const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
@@ -30,12 +33,12 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 #[command(next_help_heading = "Forwarding (with BullMQ's meaning and defaults)")]
 pub(crate) struct ForwardFlags {
     /// Deliver each job to this URL instead of running it here
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "lease_ms")]
     pub(crate) forward: Option<String>,
     /// Name of this worker on dashboards
     #[arg(long, requires = "forward")]
     name: Option<String>,
-    /// Milliseconds that a lock lasts
+    /// Milliseconds that a lock lasts; instead of --lease-ms
     #[arg(long, requires = "forward", value_name = "MS", default_value_t = 30_000,
         value_parser = whole(1..=2_147_483_647))]
     lock_duration: u32,
@@ -164,7 +167,9 @@ pub(crate) async fn run(
         .context("metrics")?;
     let secret = environment("BULLWARK_FORWARD_SECRET").filter(|secret| !secret.is_empty());
     let timeout = Duration::from_secs(u64::from(forward.timeout));
-    let target = Forward::to(url, secret.as_deref().map(Secret::new), timeout)?;
+    let secret = secret.as_deref().map(Secret::new).transpose();
+    let secret = secret.context("BULLWARK_FORWARD_SECRET")?;
+    let target = Forward::to(url, secret, timeout)?;
     let mut app = connect::app_with_patience(global.config()?).await?;
     app.name_connections(
         forward.name.clone(),
@@ -179,8 +184,8 @@ pub(crate) async fn run(
     if let Some(listener) = &admin {
         hello["admin"] = format!("http://{}", listener.local_addr()?).into();
     }
-    let lines = EventLines::start(output::line)?;
-    let stuck = lines.stuck().clone();
+    let lines = EventLines::start(output::line_to_reader)?;
+    let told = lines.clone();
     let events = match global.json {
         true => Events::to(move |event| match event {
             WorkerEvent::Ready => lines.write(hello.to_string()),
@@ -209,19 +214,22 @@ pub(crate) async fn run(
         let admin = WorkerAdmin {
             steering: steering.clone(),
             events: events.clone(),
-            metrics,
+            metrics: metrics.clone(),
+            tasks: serving.clone(),
         };
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }
+    periodic::every(&tasks, "sum up metrics", METRICS_EVERY, move || {
+        // Whether anybody reads them or not: without it, histograms grow.
+        metrics.run_upkeep();
+        std::future::ready(Ok::<_, std::convert::Infallible>(Next::Rest))
+    });
     app.warm().await;
     app.start_upkeep_without_rescue(&tasks);
     let worked = tokio::select! {
         worked = work_until_signal(&app, options, signals) => Some(worked),
         () = steering.abandoned().cancelled() => None,
-        () = stuck.cancelled() => {
-            let why = "event lines wait on standard output: nobody reads it";
-            return Err(anyhow!("{LINES_MAX} {why}").into());
-        }
+        () = told.stuck().cancelled() => return Err(anyhow!("{}", told.why_stuck()).into()),
     };
     events.tell(WorkerEvent::Closed);
     steering.set_closed();
@@ -297,7 +305,30 @@ fn line(event: WorkerEvent) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::worker::WorkerArgs;
     use super::*;
+
+    #[test]
+    fn a_lease_that_would_be_ignored_is_refused() {
+        let parse = |arguments: &str| {
+            let command = WorkerArgs::augment_args(clap::Command::new("worker"));
+            let words = arguments.split(' ');
+            command.try_get_matches_from(std::iter::once("worker").chain(words))
+        };
+        let refused = parse("--forward http://a/ --lease-ms 5000").unwrap_err();
+        let message = refused.to_string();
+        assert!(
+            message.contains("--lease-ms") && message.contains("cannot be used with"),
+            "{message}"
+        );
+        for accepted in [
+            "--forward http://a/ --lock-duration 5000",
+            "--lease-ms 5000",
+            "--forward http://a/",
+        ] {
+            assert!(parse(accepted).is_ok(), "{accepted}");
+        }
+    }
 
     #[test]
     fn options_are_read_as_people_write_them() {

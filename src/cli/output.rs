@@ -7,7 +7,12 @@ use serde::Serialize;
 
 /// One line on standard output. A reader that went away is no error.
 pub(crate) fn line(text: &str) {
-    writeln!(std::io::stdout(), "{text}").ok();
+    line_to_reader(text).ok();
+}
+
+/// One line on standard output, for a reader that should be there.
+pub(crate) fn line_to_reader(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{text}")
 }
 
 /// A line for the person, on standard error.

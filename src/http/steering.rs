@@ -15,12 +15,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::observe::observe;
 use super::own_origin::refuse_pages;
 use super::problem::{Code, Problem};
 use super::{connection, method_not_allowed, route_not_found};
+use crate::tasks::Tasks;
 use crate::worker::{Cancelled, Events, SLOTS_MAX, Steering, WorkerEvent};
 
 /// How long a pause may wait for the jobs that run.
@@ -34,6 +36,8 @@ pub struct WorkerAdmin {
     pub steering: Steering,
     pub events: Events,
     pub metrics: PrometheusHandle,
+    /// For what goes on when its caller has hung up.
+    pub tasks: Tasks,
 }
 
 impl std::fmt::Debug for WorkerAdmin {
@@ -130,16 +134,31 @@ async fn health(State(admin): State<WorkerAdmin>) -> Json<Value> {
 }
 
 async fn metrics(State(admin): State<WorkerAdmin>) -> String {
-    // Whoever reads also tidies: without it, histograms grow.
-    admin.metrics.run_upkeep();
     admin.metrics.render()
 }
 
 async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Json<Value> {
-    let is_paused = admin.steering.pause(pause.wait).await;
-    if is_paused {
-        admin.events.tell(WorkerEvent::Paused);
+    if !admin.steering.begin_pause() {
+        let is_paused = admin.steering.until_still(pause.wait).await;
+        return Json(json!({ "paused": is_paused }));
     }
+    // A task of its own: the worker is paused, also when the caller hangs up while it waits.
+    let (steering, events) = (admin.steering.clone(), admin.events.clone());
+    let (answer, answered) = oneshot::channel();
+    admin.tasks.spawn("pause", async move {
+        let is_paused = tokio::select! {
+            is_paused = steering.until_still(pause.wait) => is_paused,
+            () = steering.closing().cancelled() => false,
+        };
+        if is_paused {
+            events.tell(WorkerEvent::Paused);
+        }
+        answer.send(is_paused).ok();
+    });
+    // Without an answer the task has panicked: then it is as it looks now.
+    let is_paused = answered
+        .await
+        .unwrap_or_else(|_| admin.steering.is_paused());
     Json(json!({ "paused": is_paused }))
 }
 

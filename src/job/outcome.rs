@@ -39,8 +39,9 @@ pub enum JobError {
     /// children): the attempt is over, its failure is not counted, and Redis needs no word of it.
     #[error("the job was moved while it ran")]
     Moved,
-    /// A rate limit was met: back to the front of the queue, no attempt spent. With a time, the
-    /// whole queue pauses so long.
+    /// A rate limit was met: back to the front of the queue, no attempt spent. With a time, no
+    /// worker of Bullwark starts anything of the queue so long; without, as long as a limiter that
+    /// is set there says, else for a second.
     #[error("bullmq:rateLimitExceeded")]
     RateLimited(Option<Duration>),
     /// The job belongs to another worker or is over: nothing may be written any more.
@@ -183,6 +184,8 @@ impl Ending {
             Self::Error(JobError::RateLimited(pause)) => {
                 let why = "rate limit met".to_owned();
                 let mut limited = without_retry(Event::Released, why, Duration::ZERO, rule);
+                // A time that is over already says no more than none.
+                let pause = pause.filter(|pause| !pause.is_zero());
                 limited.telling = Telling::Limit(pause.map(|pause| pause.min(LIMIT_MAX)));
                 return Some(limited);
             }
@@ -312,6 +315,22 @@ mod tests {
             Ending::Error(error).settle(&rule(5), 0.9).unwrap().status(),
             Status::DeadLetter
         );
+    }
+
+    #[test]
+    fn a_rate_limit_without_a_time_to_come_names_none() {
+        let settle = |pause| {
+            let ending = Ending::Error(JobError::RateLimited(pause));
+            let limited = ending.settle(&rule(2), 0.0).unwrap();
+            assert_eq!((limited.status(), limited.attempts), (Status::Pending, 2));
+            limited.telling
+        };
+        assert_eq!(settle(None), Telling::Limit(None));
+        assert_eq!(settle(Some(Duration::ZERO)), Telling::Limit(None));
+        let soon = Duration::from_millis(5);
+        assert_eq!(settle(Some(soon)), Telling::Limit(Some(soon)));
+        let day = Duration::from_secs(86_400);
+        assert_eq!(settle(Some(day)), Telling::Limit(Some(LIMIT_MAX)));
     }
 
     #[test]

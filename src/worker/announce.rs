@@ -8,8 +8,7 @@ use super::held::Held;
 use crate::job::{Event, Outcome, Telling};
 use crate::settle::Verdict;
 
-/// Tells how a job ended that this worker has settled. Jobs that go back uncounted are no news; a
-/// rate limit that one of them met stops this worker's claims for a while.
+/// Tells how a job ended that this worker has settled. Jobs that go back uncounted are no news.
 pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome, was_run: bool) {
     let Some(events) = shared.events() else {
         return;
@@ -25,9 +24,6 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
         Some(Verdict::GivenUp) | None => {
             return events.error(format!("the end of job {id} was given up; it runs again"));
         }
-    }
-    if let Telling::Limit(_) = outcome.telling {
-        return respect_limit(shared, held).await;
     }
     let wire = held.wire.as_ref();
     let attempts_made = wire.map_or(0, |wire| wire.job.attempts_made) + 1;
@@ -59,7 +55,8 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
 }
 
 /// As Redis has it; this process's clock if the job was not kept, or Redis is away. The record has
-/// the outcome then, which is what counts; who claims the job next finishes it in Redis.
+/// the outcome then, which is what counts; who claims the job next finishes it in Redis. A round
+/// trip, so it is made for listeners only.
 async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
     let kept = shared.broker.finished_ms(&held.queue, &held.wire_id).await;
     let kept = kept.unwrap_or_else(|error| {
@@ -72,13 +69,4 @@ async fn finished_ms(shared: &Shared, held: &Held) -> Option<i64> {
         None
     });
     Some(kept.unwrap_or_else(crate::clock::now_ms))
-}
-
-async fn respect_limit(shared: &Shared, held: &Held) {
-    // Whether the window is full or not: the job says that it is.
-    match shared.broker.rate_limit_ttl(&held.queue, Some(0)).await {
-        Ok(Some(left)) => shared.limit(left),
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "the rate limit is not known"),
-    }
 }

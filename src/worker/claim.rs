@@ -3,34 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::Shared;
+use super::begin::begin;
 use super::events::WorkerEvent;
-use super::execute::execute;
-use super::held::{ForgetOnPanic, Held, Phase};
-use super::lapsed::may_begin;
 use super::options::Manners;
 use super::order::order;
-use super::restart::{Claimed, put_back, restart};
-use super::wire::Wire;
-use super::{Shared, Slot, TakenJob};
-use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, OWN_TOKEN, Waker};
-use crate::job::{QueueName, wire};
+use crate::broker::{BrokerError, ClaimOptions, OWN_TOKEN, Waker};
+use crate::job::QueueName;
 use crate::reconcile;
-use crate::record::adopt;
 
 /// The most jobs of one claim.
 pub const CLAIM_MAX: usize = 200;
-/// How long a job may wait for the end of its last attempt to be dealt with.
-const HELD_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a job rests that was handed out while this worker still holds it.
-const HELD_DELAY: Duration = Duration::from_secs(1);
-/// The highest number of a start that Redis may claim; far more than any job has.
-const NUMBER_MAX: u32 = 1_000_000_000;
 /// The pause after a failed claim.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The pause while another process compares the memory of Redis with the record.
@@ -75,7 +62,6 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 }
                 continue;
             }
-            Turn::Limited(until) => (Some(until.saturating_duration_since(Instant::now())), None),
             Turn::Claimed(Round {
                 claimed: 0,
                 next_due,
@@ -109,7 +95,13 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
         let rest = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => idle(&mut waker, &names, next_due, shared.idle).await,
+                None => {
+                    // The marker of a queue that rests here is left to those who may claim.
+                    let rests = |name: &QueueName| shared.limited.left(name).is_some();
+                    let mut awaited = names.clone();
+                    awaited.retain(|name| !rests(name));
+                    idle(&mut waker, &awaited, next_due, shared.idle).await;
+                }
             }
         };
         tokio::select! {
@@ -157,8 +149,6 @@ async fn await_memory(shared: &Shared, stop: &CancellationToken) -> Option<Durat
 /// What became of one turn of the loop.
 enum Turn {
     Paused,
-    /// A rate limit was met by a job; nothing is claimed before.
-    Limited(Instant),
     Claimed(Round),
     Failed(BrokerError),
 }
@@ -166,10 +156,6 @@ enum Turn {
 /// Claims, unless something keeps the worker from it. Never dropped half-way: a claim goes on in
 /// Redis, and its jobs would be nobody's.
 async fn take_turn(shared: &Arc<Shared>, first: OwnedSemaphorePermit) -> Turn {
-    let limited_until = *shared.limited_until();
-    if let Some(until) = limited_until.filter(|until| *until > Instant::now()) {
-        return Turn::Limited(until);
-    }
     let Some(_claiming) = shared.steering.may_claim().await else {
         return Turn::Paused;
     };
@@ -199,6 +185,12 @@ struct Round {
     may_wait: bool,
 }
 
+impl Round {
+    fn look_again_in(&mut self, wait: Option<Duration>) {
+        self.next_due = [self.next_due, wait].into_iter().flatten().min();
+    }
+}
+
 /// One look at the queues in turn, until the free slots are filled.
 async fn claim_round(
     shared: &Arc<Shared>,
@@ -216,9 +208,15 @@ async fn claim_round(
         next_due: None,
         may_wait: false,
     };
+    let mut fault = None;
     for queue in order(&shared.queues, rand::random) {
         if slots.is_empty() {
             break;
+        }
+        if let Some(left) = shared.limited.left(queue) {
+            round.may_wait = true;
+            round.look_again_in(Some(left));
+            continue;
         }
         let manners = shared.manners.as_ref();
         let options = ClaimOptions {
@@ -228,25 +226,28 @@ async fn claim_round(
             worker_name: manners.and_then(|manners| manners.name.clone()),
             limit: manners.and_then(|manners| manners.limit),
             whole: shared.handlers.forwards(),
+            heeds_limiter: true,
         };
         let asked_at = Instant::now();
-        let claimed = shared.broker.claim(queue, &options).await?;
+        let claimed = match shared.broker.claim(queue, &options).await {
+            Ok(claimed) => claimed,
+            Err(error @ BrokerError::Corrupt { .. }) => {
+                // A queue at fault keeps the worker from no other one.
+                fault.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         round.claimed += claimed.jobs.len();
         round.may_wait |= claimed.is_held || claimed.wait_ms.is_some();
         let until_due = |due: i64| Duration::from_millis((due - claimed.now_ms).max(0) as u64);
-        round.next_due = [
-            round.next_due,
-            claimed.next_due_ms.map(until_due),
-            claimed.wait_ms.map(|ms| limit_wait(manners, ms)),
-        ]
-        .into_iter()
-        .flatten()
-        .min();
+        round.look_again_in(claimed.next_due_ms.map(until_due));
+        round.look_again_in(claimed.wait_ms.map(|ms| limit_wait(manners, ms)));
         if !claimed.jobs.is_empty() {
             metrics::histogram!("bullwark_claim_jobs").record(claimed.jobs.len() as f64);
             let rest = slots.split_off(claimed.jobs.len().min(slots.len()));
             let used = std::mem::replace(&mut slots, rest);
-            start(
+            begin(
                 shared,
                 queue,
                 claimed.jobs,
@@ -256,146 +257,18 @@ async fn claim_round(
             );
         }
     }
-    Ok(round)
+    match fault {
+        Some(error) if round.claimed == 0 => Err(error),
+        Some(error) => {
+            tracing::warn!(%error, "a queue is passed over");
+            Ok(round)
+        }
+        None => Ok(round),
+    }
 }
 
 fn limit_wait(manners: Option<&Manners>, wait_ms: i64) -> Duration {
     let wait = Duration::from_millis(wait_ms.max(1).unsigned_abs());
     let longest = manners.and_then(|manners| manners.limit_wait_max);
     longest.map_or(wait, |longest| wait.min(longest))
-}
-
-/// First starts go straight to their handlers; all others are checked against the record before.
-/// What this worker holds already is put back.
-fn start(
-    shared: &Arc<Shared>,
-    queue: &QueueName,
-    jobs: Vec<ClaimedJob>,
-    slots: Vec<OwnedSemaphorePermit>,
-    token: &str,
-    (now_ms, asked_at): (i64, Instant),
-) {
-    let started_at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
-    let (mut again, mut held_already) = (Vec::new(), Vec::new());
-    for (job, slot) in jobs.into_iter().zip(slots) {
-        let slot = Slot::from(slot);
-        let options = wire::read_options(&job.opts);
-        let own_id = job.id.parse::<Uuid>().ok();
-        let is_first = job.attempts_started == 1
-            && job.is_counted
-            && job.attempts_made == 0
-            && job.stalled_count == 0
-            && job.stacktrace.is_none() // a client that runs it again may reset the counts
-            && job.deferred_failure.is_none();
-        let (id, number, envelope) = match (own_id, &options.envelope) {
-            (Some(id), Some(envelope)) if is_first => (id, 1, Some(envelope)),
-            _ => {
-                let prefix = shared.broker.prefix();
-                let id = adopt::record_id(prefix, queue, &job.id, job.timestamp_ms);
-                let number = job.attempts_started.min(NUMBER_MAX);
-                (id, number as i32, None)
-            }
-        };
-        let envelope = envelope.cloned();
-        // The hot path keeps nothing that it does not need.
-        let needs_wire = envelope.as_ref().is_none_or(|envelope| envelope.is_parent)
-            || shared.manners.is_some()
-            || shared.handlers.forwards();
-        let wire = needs_wire.then(|| Arc::new(Wire::new(job.clone(), &options)));
-        let held = Held::new(id, &job.id, queue, token, number, started_at).with_wire(wire.clone());
-        let held = Arc::new(match envelope {
-            Some(_) => held,
-            None => held.in_phase(Phase::Asked),
-        });
-        if let Err(holder) = shared.held.claim(&held) {
-            match wire {
-                // Its end, or who ran it, has put it back a moment ago: its next run.
-                Some(wire) => {
-                    let claimed = claimed_job(shared, wire, held, (slot, asked_at));
-                    run_next(shared, queue, holder, claimed);
-                }
-                None => held_already.push((held, slot)),
-            }
-        } else if let Some(envelope) = envelope {
-            let taken = TakenJob {
-                held,
-                job_type: job.name,
-                payload: job.data,
-                rule: options.retry_rule(0),
-                workspace_id: envelope.workspace_id,
-                timeout: envelope
-                    .timeout_seconds
-                    .map(|seconds| Duration::from_secs(u64::from(seconds))),
-                checkpoint: None,
-            };
-            run_first(shared, taken, slot, asked_at);
-        } else if let Some(wire) = wire {
-            again.push(claimed_job(shared, wire, held, (slot, asked_at)));
-        }
-    }
-    if !again.is_empty() {
-        let shared_clone = shared.clone();
-        let queue = queue.clone();
-        shared.jobs.spawn("restart", async move {
-            let mut leased = Vec::with_capacity(again.len());
-            for claimed in again {
-                if may_begin(&shared_clone, &claimed.held, claimed.asked_at).await {
-                    leased.push(claimed);
-                }
-            }
-            restart(shared_clone, queue, leased).await;
-        });
-    }
-    if !held_already.is_empty() {
-        let shared_clone = shared.clone();
-        shared.jobs.spawn("put back", async move {
-            let held: Vec<_> = held_already.iter().map(|(held, _)| held.as_ref()).collect();
-            tracing::warn!(
-                jobs = held.len(),
-                "handed out again while still held: put back"
-            );
-            put_back(&shared_clone, &held, HELD_DELAY).await;
-        });
-    }
-}
-
-fn claimed_job(
-    shared: &Shared,
-    wire: Arc<Wire>,
-    held: Arc<Held>,
-    (slot, asked_at): (Slot, Instant),
-) -> Claimed {
-    let _forget = ForgetOnPanic::new(&shared.held, &held);
-    Claimed {
-        wire,
-        held,
-        slot,
-        asked_at,
-        _forget,
-    }
-}
-
-/// Runs a job when this worker has done with its last attempt, whose outcome is all but told.
-fn run_next(shared: &Arc<Shared>, queue: &QueueName, holder: Arc<Held>, claimed: Claimed) {
-    let (shared_clone, queue) = (shared.clone(), queue.clone());
-    shared.jobs.spawn("restart", async move {
-        // Nobody renews the lease of a claim that waits.
-        let patience = HELD_PATIENCE.min(shared_clone.lease / 2);
-        let gone = tokio::time::timeout(patience, holder.gone.cancelled());
-        let is_gone = gone.await.is_ok();
-        if is_gone && shared_clone.held.claim(&claimed.held).is_ok() {
-            return restart(shared_clone, queue, vec![claimed]).await;
-        }
-        put_back(&shared_clone, &[claimed.held.as_ref()], HELD_DELAY).await;
-    });
-}
-
-fn run_first(shared: &Arc<Shared>, taken: TakenJob, slot: Slot, asked_at: Instant) {
-    let shared_clone = shared.clone();
-    shared.jobs.spawn("job", async move {
-        if may_begin(&shared_clone, &taken.held, asked_at).await {
-            execute(shared_clone, taken).await;
-        }
-        drop(slot);
-    });
 }

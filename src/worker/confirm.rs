@@ -8,22 +8,36 @@ use std::time::Duration;
 
 use super::Shared;
 use super::held::Held;
-use crate::broker::{Confirm, Settled};
+use crate::broker::{Confirm, Confirmed, Settled};
 use crate::job::{Ending, JobError, Report, RetryWish};
 
 /// The pause between two tries to reach Redis.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The ending that may be recorded, which may be another one than was meant; none: this worker has
-/// no say any more, and its listeners know why.
-pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Option<Ending> {
+/// How an attempt may end.
+pub(super) struct MayEnd {
+    /// Which may be another one than was meant.
+    pub(super) ending: Ending,
+    /// Redis said that the job's log has rows, or was not asked.
+    pub(super) may_have_log: bool,
+}
+
+/// The ending that may be recorded; none: this worker has no say any more, and its listeners know
+/// why.
+pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Option<MayEnd> {
     let completes = matches!(ending, Ending::Value(_));
     let is_asked = match shared.manners {
         Some(_) => !matches!(ending, Ending::Error(JobError::Moved | JobError::LeaseLost)),
         None => completes && held.wire.is_some(),
     };
+    let may_end = |ending, may_have_log| {
+        Some(MayEnd {
+            ending,
+            may_have_log,
+        })
+    };
     if !is_asked {
-        return Some(ending);
+        return may_end(ending, true);
     }
     let command = match &ending {
         Ending::Value(_) => "moveToFinished",
@@ -33,8 +47,9 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
         }
     };
     let id = &held.wire_id;
-    let refusal = match ask(shared, held, completes).await? {
-        Settled::Done => return Some(ending),
+    let answer = ask(shared, held, completes).await?;
+    let refusal = match answer.settled {
+        Settled::Done => return may_end(ending, answer.log_rows > 0),
         Settled::PendingChildren => {
             let message = format!("Job {id} has pending dependencies. {command}");
             return again(shared, held, failed(message, RetryWish::Backoff)).await;
@@ -46,7 +61,7 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
             return again(shared, held, failed(message, RetryWish::Never)).await;
         }
         // Without the manners the record judges who may end it.
-        _ if shared.manners.is_none() => return Some(ending),
+        _ if shared.manners.is_none() => return may_end(ending, true),
         Settled::JobMissing => format!("Missing key for job {id}. {command}"),
         Settled::LockMissing => format!("Missing lock for job {id}. {command}"),
         Settled::NotActive => format!("Job {id} is not in the active state. {command}"),
@@ -59,7 +74,7 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
     None
 }
 
-async fn again(shared: &Shared, held: &Held, ending: Ending) -> Option<Ending> {
+async fn again(shared: &Shared, held: &Held, ending: Ending) -> Option<MayEnd> {
     Box::pin(confirm(shared, held, ending)).await
 }
 
@@ -73,7 +88,7 @@ fn failed(message: String, retry: RetryWish) -> Ending {
 }
 
 /// Asks until Redis answers, the lease is known to be lost, or the shutdown can wait no longer.
-async fn ask(shared: &Shared, held: &Held, completes: bool) -> Option<Settled> {
+async fn ask(shared: &Shared, held: &Held, completes: bool) -> Option<Confirmed> {
     let question = [Confirm {
         id: held.wire_id.clone(),
         token: held.token.clone(),

@@ -69,6 +69,10 @@ impl Events {
         Self(Some(Arc::new(listener)))
     }
 
+    pub(super) fn are_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn tell(&self, event: WorkerEvent) {
         let Some(listener) = &self.0 else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(event))) {

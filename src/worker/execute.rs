@@ -12,6 +12,7 @@ use super::confirm::confirm;
 use super::context::{Inner, JobContext};
 use super::events::WorkerEvent;
 use super::held::{ForgetOnPanic, Held, Phase};
+use super::limited::respect_limit;
 use super::log_writer::Line;
 use super::{Shared, TakenJob};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
@@ -89,23 +90,28 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
     let was_run = held.runs();
     held.enter(Phase::Ended);
+    let mut may_have_log = true;
     let ending = match held.committed() {
         // The job is over in the record: whatever happened after that can not change it.
         Some(result) => {
             note_afterthought(shared, held, result, &ending);
             Some(Ending::Value(result.to_owned()))
         }
-        None => confirm(shared, held, ending).await,
+        None => {
+            let confirmed = confirm(shared, held, ending).await;
+            may_have_log = confirmed.as_ref().is_none_or(|c| c.may_have_log);
+            confirmed.map(|confirmed| confirmed.ending)
+        }
     };
     let outcome =
         ending.and_then(|ending| ending.settle(&last_rule(shared, held, rule), rand::random()));
-    let Some(outcome) = outcome else {
+    let Some(mut outcome) = outcome else {
         give_back(shared, held).await;
         shared.held.remove(held.id, &held.token);
         return;
     };
-    if let (Some(_), Telling::Limit(Some(pause))) = (&shared.manners, outcome.telling) {
-        shared.limit(pause);
+    if let Telling::Limit(pause) = outcome.telling {
+        outcome.telling = respect_limit(shared, &held.queue, pause).await;
     }
     let ended = Ended {
         id: held.id,
@@ -122,7 +128,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
             .and_then(|wire| wire.manner(shared.manners.as_ref())),
         kept_result: None,
     };
-    if shared.handlers.forwards() {
+    if shared.handlers.forwards() && may_have_log {
         copy_logs(shared, held).await;
     }
     let told = shared.manners.is_some().then(|| ended.outcome.clone());

@@ -98,6 +98,11 @@ impl<H: Handler> Run for H {
 pub(super) fn result_text(output: &impl Serialize) -> Result<String, JobError> {
     let result = serde_json::to_string(output)
         .map_err(|error| JobError::Permanent(format!("result: {error}")))?;
+    bounded(result)
+}
+
+/// The result, unless it is too large for the record.
+fn bounded(result: String) -> Result<String, JobError> {
     match result.len() {
         0..=RESULT_MAX_BYTES => Ok(result),
         bytes => Err(JobError::Permanent(format!(
@@ -121,7 +126,7 @@ impl Run for super::forward::Forward {
         ctx: JobContext,
         _payload: String,
     ) -> BoxFuture<'static, Result<String, JobError>> {
-        async move { self.deliver(&ctx).await }.boxed()
+        async move { bounded(self.deliver(&ctx).await?) }.boxed()
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod announce;
 mod ask;
+mod begin;
 pub mod claim;
 mod confirm;
 mod context;
@@ -26,6 +27,7 @@ mod held;
 mod journal;
 mod lapsed;
 mod lease;
+mod limited;
 mod log_writer;
 mod options;
 mod order;
@@ -35,12 +37,11 @@ mod steering;
 mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -88,8 +89,7 @@ pub(crate) struct Shared {
     idle: Duration,
     steering: Steering,
     manners: Option<Manners>,
-    /// Nothing is claimed before: a rate limit was met.
-    limited_until: Mutex<Option<Instant>>,
+    limited: limited::Limited,
     held: Arc<HeldJobs>,
     settle: Settle,
     logs: mpsc::Sender<log_writer::Line>,
@@ -108,22 +108,10 @@ impl Shared {
         self.claims.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn limited_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.limited_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Claims nothing for this time: a rate limit was met.
-    fn limit(&self, pause: Duration) {
-        let longest = self.manners.as_ref().and_then(|m| m.limit_wait_max);
-        let wait = longest.map_or(pause, |longest| pause.min(longest));
-        *self.limited_until() = Some(Instant::now() + wait);
-    }
-
-    /// Where the events of this worker go.
+    /// Where the events of this worker go, if anybody listens.
     fn events(&self) -> Option<&Events> {
-        self.manners.as_ref().map(|manners| &manners.events)
+        let events = self.manners.as_ref().map(|manners| &manners.events);
+        events.filter(|events| events.are_heard())
     }
 }
 
@@ -232,7 +220,7 @@ impl Worker {
             idle: self.options.idle,
             steering,
             manners,
-            limited_until: Mutex::default(),
+            limited: limited::Limited::default(),
             held,
             settle,
             logs,

@@ -38,7 +38,9 @@ pub struct Steering {
 
 #[derive(Debug)]
 struct Inner {
-    paused: watch::Sender<bool>,
+    /// Counts pauses and their ends, and so is odd while paused. Its number is the pause's name:
+    /// whoever waits in one that has ended can tell it from the next.
+    turns: watch::Sender<u64>,
     /// Held during a claim, so that a pause can tell when none is under way any more.
     claiming: tokio::sync::Mutex<()>,
     slots: Arc<Semaphore>,
@@ -54,11 +56,15 @@ struct Inner {
     closed: CancellationToken,
 }
 
+fn is_pause(turn: u64) -> bool {
+    turn % 2 == 1
+}
+
 impl Default for Steering {
     fn default() -> Self {
         Self {
             inner: Arc::new(Inner {
-                paused: watch::Sender::new(false),
+                turns: watch::Sender::new(0),
                 claiming: tokio::sync::Mutex::default(),
                 slots: Arc::new(Semaphore::new(0)),
                 size: Mutex::new(0),
@@ -77,14 +83,35 @@ impl Steering {
     /// Claims nothing more. Returns when no claim is under way, or, with `wait`, when no job runs;
     /// false: somebody has resumed the worker in the meantime.
     pub async fn pause(&self, wait: bool) -> bool {
-        self.inner.paused.send_replace(true);
+        self.begin_pause();
+        self.until_still(wait).await
+    }
+
+    /// No new claim begins; true: the worker was not paused before.
+    pub fn begin_pause(&self) -> bool {
+        self.turn(true)
+    }
+
+    /// In a pause, waits as [`Steering::pause`] does; false: that pause has ended.
+    pub async fn until_still(&self, wait: bool) -> bool {
+        let pause = *self.inner.turns.borrow();
+        let goes_on = || is_pause(pause) && *self.inner.turns.borrow() == pause;
         drop(self.inner.claiming.lock().await);
         // Every job gives its slot back last. Looks, rather than standing in line for all slots: a
         // line would hold up a resumed worker.
-        while wait && self.is_paused() && self.has_busy_slots() {
+        while wait && goes_on() && self.has_busy_slots() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.is_paused()
+        goes_on()
+    }
+
+    /// Whether this changed anything.
+    fn turn(&self, to_pause: bool) -> bool {
+        self.inner.turns.send_if_modified(|turn| {
+            let changes = is_pause(*turn) != to_pause;
+            *turn += u64::from(changes);
+            changes
+        })
     }
 
     fn has_busy_slots(&self) -> bool {
@@ -94,7 +121,7 @@ impl Steering {
 
     /// Claims again; false: it had not begun yet, or was not paused.
     pub fn resume(&self) -> bool {
-        let was_paused = self.inner.paused.send_replace(false);
+        let was_paused = self.turn(false);
         was_paused && self.inner.has_begun.load(Ordering::Relaxed)
     }
 
@@ -109,7 +136,7 @@ impl Steering {
     }
 
     pub fn is_paused(&self) -> bool {
-        *self.inner.paused.borrow()
+        is_pause(*self.inner.turns.borrow())
     }
 
     /// Changes the number of jobs at once. Running jobs are not touched: fewer slots take effect as
@@ -225,9 +252,9 @@ impl Steering {
 
     /// Returns when the worker is paused, or not.
     pub(super) async fn until_paused(&self, is_paused: bool) {
-        let mut paused = self.inner.paused.subscribe();
+        let mut turns = self.inner.turns.subscribe();
         // The sender lives as long as this handle.
-        paused.wait_for(|now| *now == is_paused).await.ok();
+        turns.wait_for(|now| is_pause(*now) == is_paused).await.ok();
     }
 
     fn lock_size(&self) -> std::sync::MutexGuard<'_, usize> {

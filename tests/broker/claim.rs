@@ -264,6 +264,28 @@ async fn a_limit_set_by_hand_counts_only_where_a_maximum_is_set() {
 }
 
 #[tokio::test]
+async fn who_heeds_a_limiter_finds_it_closed_without_a_maximum_too() {
+    let t = Bench::new().await;
+    t.add(&["a"]).await;
+    let heeds = ClaimOptions {
+        heeds_limiter: true,
+        ..claim_options("tok", 9)
+    };
+    let claim = async || t.broker.claim(&t.queue, &heeds).await.unwrap();
+    t.broker
+        .rate_limit(&t.queue, Duration::from_secs(60))
+        .await
+        .unwrap();
+    let closed = claim().await;
+    assert!(closed.jobs.is_empty() && !closed.is_held);
+    assert!(matches!(closed.wait_ms, Some(1..=60000)), "{closed:?}");
+    // The window of another worker's limit is open, and closes the queue for that worker only.
+    t.raws(&["SET @limiter 5 PX 60000"]).await;
+    assert_eq!(ids(&claim().await), ["a"]);
+    assert_eq!(t.raw::<i64>("GET @limiter").await, 5, "nothing is counted");
+}
+
+#[tokio::test]
 async fn an_id_without_a_hash_is_dropped_and_makes_no_ghost() {
     let t = Bench::new().await;
     t.add(&["a", "lost", "b"]).await;

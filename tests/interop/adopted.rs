@@ -1,7 +1,6 @@
 //! What BullMQ clients do among themselves stands in the record soon, while Bullwark is attached.
 
-use serde_json::{Value, json};
-use sqlx::Row as _;
+use serde_json::json;
 
 use crate::node::{NodeEvents, NodeQueue, NodeWorker, node};
 use crate::sides::{Client, Producer, Running};
@@ -29,8 +28,8 @@ async fn jobs_between_node_clients_are_recorded() {
         let worker = NodeWorker::start(driver, &stage.prefix, &name, json!({})).await;
         stage.until_recorded(&name, &good, "completed").await;
         stage.until_recorded(&name, &bad, "dead_letter").await;
-        assert_eq!(row(&stage, &name, &good, "result").await, json!({ "n": 1 }));
-        let error = row(&stage, &name, &bad, "to_jsonb(error_message)").await;
+        assert_eq!(stage.row(&name, &good, "result").await, json!({ "n": 1 }));
+        let error = stage.row(&name, &bad, "to_jsonb(error_message)").await;
         assert_eq!(error, "broken");
         queue.job(&later, "remove", json!([])).await;
         stage.until_recorded(&name, &later, "cancelled").await;
@@ -53,23 +52,9 @@ async fn a_node_worker_s_outcome_of_our_job_is_recorded() {
             .await;
         stage.until_recorded(&name, &good, "completed").await;
         stage.until_recorded(&name, &bad, "dead_letter").await;
-        assert_eq!(row(&stage, &name, &good, "result").await, "fine");
+        assert_eq!(stage.row(&name, &good, "result").await, "fine");
         worker.stop().await;
     }
-}
-
-/// One expression of a job's row, as JSON.
-async fn row(stage: &Stage, queue: &str, id: &str, what: &'static str) -> Value {
-    let sql = format!(
-        "SELECT {what} FROM jobs WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2"
-    );
-    let found = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(queue)
-        .bind(id)
-        .fetch_one(&stage.pool)
-        .await
-        .unwrap();
-    found.get(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

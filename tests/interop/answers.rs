@@ -1,12 +1,14 @@
 //! What each answer of a plain HTTP receiver makes of a job: the table of `docs/forward.md`.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use bullwark::worker::RESULT_MAX_BYTES;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -17,14 +19,31 @@ use crate::stage::Stage;
 const QUEUE: &str = "answered";
 
 /// Status, a header if any, body.
-type Scripted = (u16, Option<(&'static str, &'static str)>, String);
-/// The answers that jobs get, by name; the last one again and again.
-type Script = Arc<Mutex<std::collections::HashMap<String, Vec<Scripted>>>>;
+pub(crate) type Scripted = (u16, Option<(&'static str, &'static str)>, String);
 
-async fn receive(State(script): State<Script>, Json(delivery): Json<Value>) -> Response<Body> {
+/// What a receiver answers, and what it was sent.
+#[derive(Default)]
+pub(crate) struct Script {
+    /// The answers that jobs get, by name; the last one again and again.
+    pub(crate) answers: std::collections::HashMap<String, Vec<Scripted>>,
+    /// When jobs came, by name.
+    arrivals: Vec<(String, Instant)>,
+}
+
+pub(crate) type Shared = Arc<Mutex<Script>>;
+
+/// When a job of this name was delivered, each time.
+pub(crate) fn arrivals(script: &Shared, name: &str) -> Vec<Instant> {
+    let script = script.lock().unwrap();
+    let arrivals = script.arrivals.iter().filter(|(of, _)| of == name);
+    arrivals.map(|(_, at)| *at).collect()
+}
+
+async fn receive(State(script): State<Shared>, Json(delivery): Json<Value>) -> Response<Body> {
     let name = delivery["job"]["name"].as_str().unwrap();
     let mut script = script.lock().unwrap();
-    let answers = script.get_mut(name).unwrap();
+    script.arrivals.push((name.to_owned(), Instant::now()));
+    let answers = script.answers.get_mut(name).unwrap();
     let (status, header, body) = match answers.len() {
         1 => answers[0].clone(),
         _ => answers.remove(0),
@@ -36,7 +55,7 @@ async fn receive(State(script): State<Script>, Json(delivery): Json<Value>) -> R
     response.body(Body::from(body)).unwrap()
 }
 
-async fn serve(script: Script) -> String {
+pub(crate) async fn serve(script: Shared) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let app = Router::new().route("/", post(receive)).with_state(script);
@@ -163,6 +182,16 @@ fn cases() -> Vec<Case> {
             2,
         ),
         case(
+            "large",
+            good(&format!(
+                r#"{{"returnvalue":"{}"}}"#,
+                "x".repeat(RESULT_MAX_BYTES - 1)
+            )),
+            "failed",
+            json!("result has 1048577 bytes, at most 1048576 are allowed"),
+            1,
+        ),
+        case(
             "busy",
             retried((429, Some(("retry-after", "1")), String::new())),
             "completed",
@@ -177,10 +206,10 @@ async fn each_answer_of_a_receiver_has_its_effect() {
     let stage = Stage::new().await;
     let queue = NodeQueue::open(&stage, 6, QUEUE).await;
     let events = NodeEvents::open(&stage, 6, QUEUE).await;
-    let script = Script::default();
+    let script = Shared::default();
     for case in cases() {
         let mut script = script.lock().unwrap();
-        script.insert(case.name.to_owned(), case.answers);
+        script.answers.insert(case.name.to_owned(), case.answers);
     }
     let url = serve(script).await;
     let forwarder = Forwarder::start(&stage, QUEUE, &url, &["--concurrency", "4"]).await;
@@ -209,6 +238,39 @@ async fn each_answer_of_a_receiver_has_its_effect() {
     }
     let stacks = queue.get("error").await["stacktrace"].take();
     assert_eq!(stacks, json!(["the stack", "the stack"]));
+    forwarder.stop().await;
+}
+
+/// Nobody says for how long: neither the answer nor a limiter. The job spends no attempt, so
+/// without a pause it would be delivered again and again, as fast as it can be claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_names_no_time_is_no_tight_loop() {
+    let stage = Stage::new().await;
+    let queue = NodeQueue::open(&stage, 6, QUEUE).await;
+    let script = Shared::default();
+    let answers = vec![
+        (429, None, String::new()),
+        (429, Some(("retry-after", "0")), String::new()),
+        (200, None, String::new()),
+    ];
+    script
+        .lock()
+        .unwrap()
+        .answers
+        .insert("hot".to_owned(), answers);
+    let url = serve(script.clone()).await;
+    let forwarder = Forwarder::start(&stage, QUEUE, &url, &["--concurrency", "3"]).await;
+    queue
+        .call("add", json!(["hot", {}, { "jobId": "hot" }]))
+        .await;
+    queue.until_state("hot", "completed").await;
+    let arrivals = arrivals(&script, "hot");
+    assert_eq!(arrivals.len(), 3);
+    for pair in arrivals.windows(2) {
+        let apart = pair[1] - pair[0];
+        assert!(apart >= Duration::from_millis(900), "{apart:?}");
+    }
+    assert_eq!(queue.get("hot").await["attemptsMade"], 1);
     forwarder.stop().await;
 }
 

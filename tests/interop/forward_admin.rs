@@ -111,6 +111,40 @@ async fn a_worker_that_was_resized_before_it_began_keeps_that_size() {
     forwarder.ended().await;
 }
 
+/// The caller may hang up while the pause waits for a running job, and may ask twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_told_once_whoever_asked_for_it_and_however_often() {
+    let stage = Stage::new().await;
+    let queue = NodeQueue::open(&stage, 6, QUEUE).await;
+    let receiver = Receiver::start(6).await;
+    let arguments = ["--admin", "127.0.0.1:0"];
+    let mut forwarder = Forwarder::start(&stage, QUEUE, &receiver.url, &arguments).await;
+    let id = queue.add(sleeps(1500), json!({})).await;
+    forwarder.until("active", Some(&id)).await;
+    let soon = std::time::Duration::from_millis(200);
+    forwarder.hang_up("/pause", json!({}), soon).await;
+    assert_eq!(forwarder.names(), ["active"], "the job still runs");
+    forwarder.until("completed", Some(&id)).await;
+    forwarder.until("paused", None).await;
+    for _ in 0..2 {
+        let answer = forwarder.admin("POST", "/pause", json!({})).await;
+        assert_eq!(answer, r#"{"paused":true}"#);
+    }
+    forwarder.admin("POST", "/resume", json!({})).await;
+    forwarder.until("resumed", None).await;
+    let mut names = forwarder.names();
+    names.retain(|name| name != "drained"); // resumed, it looks at once
+    assert_eq!(names, ["active", "completed", "paused", "resumed"]);
+    forwarder
+        .admin("POST", "/pause", json!({ "wait": false }))
+        .await;
+    forwarder.terminate();
+    let names = forwarder.all_names().await;
+    let paused = names.iter().filter(|name| *name == "paused");
+    assert_eq!(paused.count(), 2, "{names:?}");
+    forwarder.ended().await;
+}
+
 /// A browser on the same machine reaches the port, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_site_steers_nothing() {

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -119,6 +120,12 @@ impl Forwarder {
         let (status, text) = self.ask(method, path, &[], body).await;
         assert!((200..300).contains(&status), "{path}: {status} {text}");
         text
+    }
+
+    /// A request to the admin port whose caller hangs up before there is an answer.
+    pub(crate) async fn hang_up(&self, path: &str, body: Value, after: Duration) {
+        let asked = tokio::time::timeout(after, self.ask("POST", path, &[], body)).await;
+        assert!(asked.is_err(), "{path} was answered: {asked:?}");
     }
 
     /// A request to the admin port that it refuses: with this status and code.

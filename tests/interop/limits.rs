@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bullwark::job::QueueChange;
 use serde_json::json;
 
 use crate::node::{NodeEvents, NodeQueue};
@@ -35,12 +36,11 @@ async fn concurrency(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let producer = NodeQueue::open(&stage, version(adds), &queue).await;
     match adds {
         Client::Bullwark => {
-            let queue = queue.parse().unwrap();
-            stage
-                .broker()
-                .set_concurrency(&queue, Some(2))
-                .await
-                .unwrap();
+            let change = QueueChange {
+                concurrency: Some(Some(2)),
+                ..QueueChange::default()
+            };
+            stage.change_queue(&queue, &change).await;
         }
         _ => drop(producer.call("setGlobalConcurrency", json!([2])).await),
     }
@@ -78,11 +78,15 @@ async fn no_more_jobs_start_in_a_while_than_the_queue_allows() {
 async fn rate(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let window = Duration::from_millis(500);
     let producer = NodeQueue::open(&stage, version(adds), &queue).await;
-    let args = json!([3, window.as_millis() as u64]);
+    let window_ms = window.as_millis() as u64;
+    let args = json!([3, window_ms]);
     match adds {
         Client::Bullwark => {
-            let (queue, limit) = (queue.parse().unwrap(), Some((3, window)));
-            stage.broker().set_rate_limit(&queue, limit).await.unwrap();
+            let change = QueueChange {
+                rate_limit: Some(Some((3, window_ms))),
+                ..QueueChange::default()
+            };
+            stage.change_queue(&queue, &change).await;
         }
         _ => drop(producer.call("setGlobalRateLimit", args).await),
     }

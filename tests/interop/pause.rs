@@ -1,5 +1,6 @@
 //! Either side pauses and resumes what the other works on.
 
+use bullwark::job::QueueChange;
 use serde_json::json;
 
 use crate::node::NodeQueue;
@@ -25,8 +26,8 @@ async fn a_queue_that_node_paused_rests_for_bullwark() {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         assert_eq!(queue.state(&during).await, "waiting");
         if is_resumed_by_us {
-            let queue = name.parse().unwrap();
-            assert!(stage.broker().resume(&queue).await.unwrap());
+            // The record hears of this queue's settings for the first time.
+            stage.change_queue(&name, &QueueChange::pause(false)).await;
         } else {
             queue.call("resume", json!([])).await;
         }
@@ -42,14 +43,13 @@ async fn a_queue_that_bullwark_paused_rests_for_node() {
         let name = format!("halts{version}");
         let queue = NodeQueue::open(&stage, version, &name).await;
         let worker = Running::start(&stage, works, &name, 2).await;
-        let parsed = name.parse().unwrap();
-        assert!(stage.broker().pause(&parsed).await.unwrap());
+        stage.change_queue(&name, &QueueChange::pause(true)).await;
         assert_eq!(queue.call("isPaused", json!([])).await, true);
         let during = queue.add(steps(&[]), json!({})).await;
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         assert_eq!(queue.state(&during).await, "waiting");
         // Version 5 put it where only version 5 looks; Bullwark merges the lists.
-        assert!(stage.broker().resume(&parsed).await.unwrap());
+        stage.change_queue(&name, &QueueChange::pause(false)).await;
         queue.until_state(&during, "completed").await;
         worker.stop().await;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bullwark::control;
 use bullwark::job::schedule::{Schedule, Template};
 use serde_json::{Value, json};
 
@@ -41,10 +42,10 @@ async fn ticks(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
         };
         let schedule = Schedule::every(EVERY_MS as u64);
         let queue = queue.parse().unwrap();
-        let made = stage
-            .broker()
-            .upsert_schedule(&queue, "tick", &schedule, &template);
-        made.await.unwrap().unwrap();
+        let record = &stage.app.record;
+        let made =
+            control::upsert_schedule(record, stage.broker(), &queue, "tick", &schedule, &template);
+        made.await.unwrap();
     } else {
         let template = json!({ "name": ACT, "data": data });
         let args = json!(["tick", { "every": EVERY_MS }, template]);
@@ -59,7 +60,15 @@ async fn ticks(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     let schedulers = seen.call("getJobSchedulers", json!([])).await;
     assert_eq!(schedulers[0]["key"], "tick", "{queue} {schedulers}");
     assert_eq!(schedulers[0]["every"], EVERY_MS, "{queue} {schedulers}");
-    seen.call("removeJobScheduler", json!(["tick"])).await;
+    if adds == Client::Bullwark {
+        let (record, queue) = (&stage.app.record, queue.parse().unwrap());
+        let removed = control::remove_schedule(record, stage.broker(), &queue, "tick");
+        removed.await.unwrap();
+        let left = seen.call("getJobSchedulers", json!([])).await;
+        assert_eq!(left, json!([]), "{queue}");
+    } else {
+        seen.call("removeJobScheduler", json!(["tick"])).await;
+    }
     let mut slots: Vec<i64> = ends.iter().map(slot_of).collect();
     slots.sort_unstable();
     for pair in slots.windows(2) {

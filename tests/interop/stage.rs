@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::app::App;
 use bullwark::broker::Broker;
 use bullwark::config::{Config, Given};
+use bullwark::control;
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
+use bullwark::job::QueueChange;
 use bullwark::record::{Record, RecordOptions};
 use bullwark::stores::{Stores, StoresOptions};
 use bullwark::tasks::Tasks;
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::OnceCell;
@@ -136,6 +139,13 @@ impl Stage {
         &self.app.broker
     }
 
+    /// Changes settings of a queue through the door that people use.
+    pub(crate) async fn change_queue(&self, queue: &str, change: &QueueChange) {
+        let (record, queue) = (&self.app.record, queue.parse().unwrap());
+        let changed = control::change_queue(record, self.broker(), &queue, change).await;
+        changed.unwrap();
+    }
+
     /// Waits until the record says this of a job.
     pub(crate) async fn until_recorded(&self, queue: &str, id: &str, status: &str) {
         let what = format!("the record to say {status} of {queue}/{id}");
@@ -145,7 +155,19 @@ impl Stage {
         .await;
     }
 
-    /// What the record says of a job, by its id on the wire; none if it does not know it.
+    /// One expression of a job's row, as JSON.
+    pub(crate) async fn row(&self, queue: &str, id: &str, what: &'static str) -> Value {
+        let sql = format!(
+            "SELECT {what} FROM jobs WHERE job_queue = $1 AND coalesce(redis_id, id::text) = $2"
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(queue)
+            .bind(id)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
     /// The log of a job as the record has it.
     pub(crate) async fn logged(&self, queue: &str, id: &str) -> Vec<String> {
         sqlx::query_scalar(
@@ -160,6 +182,7 @@ impl Stage {
         .unwrap()
     }
 
+    /// What the record says of a job, by its id on the wire; none if it does not know it.
     pub(crate) async fn status(&self, queue: &str, id: &str) -> Option<String> {
         sqlx::query_scalar(
             "SELECT status::text FROM jobs

@@ -87,7 +87,8 @@ impl JobContext {
         let Some(shared) = &self.inner.shared else {
             return Ok(());
         };
-        match confirm(shared, &self.inner.held, Ending::Value(String::new())).await {
+        let confirmed = confirm(shared, &self.inner.held, Ending::Value(String::new())).await;
+        match confirmed.map(|confirmed| confirmed.ending) {
             Some(Ending::Error(error)) => Err(error),
             Some(_) => Ok(()),
             None => Err(JobError::LeaseLost),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use reqwest::header::CONTENT_TYPE;
 
 pub use answer::ANSWER_MAX_BYTES;
-pub use signature::Secret;
+pub use signature::{InvalidSecret, Secret};
 
 use super::context::JobContext;
 use super::events::Events;
@@ -28,6 +28,10 @@ use crate::job::JobError;
 /// How long the receiver may take to accept a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a connection that carries nothing is used again. Servers in Node and Python close
+/// theirs after five seconds: a delivery that is written as that happens fails, and is not sent
+/// again, since it may have begun. A busy queue never comes near it.
+const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// Where jobs are delivered to.
 #[derive(Debug, Clone)]
@@ -69,6 +73,7 @@ impl Forward {
             .connect_timeout(CONNECT_PATIENCE)
             .tcp_keepalive(KEEPALIVE)
             .tcp_nodelay(true)
+            .pool_idle_timeout(POOL_IDLE)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {

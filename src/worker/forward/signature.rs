@@ -18,13 +18,23 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A secret that signs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the secret begins with `whsec_`, and what follows is not base64 with its padding")]
+pub struct InvalidSecret;
+
 impl Secret {
     /// `whsec_` and base64, as the convention writes secrets; any other text counts as it stands.
-    pub fn new(text: &str) -> Self {
-        let decoded = text
-            .strip_prefix("whsec_")
-            .and_then(|encoded| STANDARD.decode(encoded).ok());
-        Self(decoded.unwrap_or_else(|| text.as_bytes().to_vec()))
+    /// Broken base64 is no text of its own: the receiver, which decodes it too, could not tell
+    /// why every delivery looks forged.
+    pub fn new(text: &str) -> Result<Self, InvalidSecret> {
+        let Some(encoded) = text.strip_prefix("whsec_") else {
+            return Ok(Self(text.as_bytes().to_vec()));
+        };
+        match STANDARD.decode(encoded) {
+            Ok(key) if !key.is_empty() => Ok(Self(key)),
+            Ok(_) | Err(_) => Err(InvalidSecret),
+        }
     }
 
     /// The three headers of a delivery.
@@ -60,7 +70,7 @@ mod tests {
     /// The example of the convention's own libraries.
     #[test]
     fn a_signature_is_that_of_standard_webhooks() {
-        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let body = br#"{"test": 2432232314}"#;
         assert_eq!(
             secret.signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body),
@@ -70,6 +80,17 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_printed() {
-        assert_eq!(format!("{:?}", Secret::new("hush")), "Secret");
+        assert_eq!(format!("{:?}", Secret::new("hush").unwrap()), "Secret");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_what_it_begins_as_is_refused() {
+        for broken in ["whsec_", "whsec_%%%%", "whsec_YWJjZA", "whsec_ YWJj"] {
+            let refused = Secret::new(broken).unwrap_err();
+            assert!(!refused.to_string().contains("YWJj"), "{broken}");
+        }
+        for plain in ["whisper", "WHSEC_%", "whse"] {
+            assert!(Secret::new(plain).is_ok(), "{plain}");
+        }
     }
 }

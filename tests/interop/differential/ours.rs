@@ -210,6 +210,7 @@ impl Ours {
             worker_name: self.worker["name"].as_str().map(str::to_owned),
             limit: self.limit(),
             whole: false,
+            heeds_limiter: false,
         };
         self.ensure_queue().await;
         let claimed = self.broker.claim(&self.queue, &options).await?;
@@ -232,7 +233,12 @@ impl Ours {
             token: TOKEN.to_owned(),
             completes,
         };
-        done(&self.broker.confirm(&self.queue, &[confirm]).await?)
+        let confirmed = self.broker.confirm(&self.queue, &[confirm]).await?;
+        let settled: Vec<_> = confirmed
+            .iter()
+            .map(|confirmed| confirmed.settled)
+            .collect();
+        done(&settled)
     }
 
     async fn finish(&self, step: &Step) -> Result<(), Refused> {

@@ -99,6 +99,28 @@ async fn without_weights_earlier_queues_go_first() {
     rig.close().await;
 }
 
+/// Somebody has put something else where a queue's list belongs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_at_fault_keeps_the_worker_from_no_other_one() {
+    let rig = Rig::new().await;
+    let mut redis = rig.redis().await;
+    let key = format!("{}:broken:wait", rig.app.broker.prefix());
+    let mut spoil = redis::cmd("SET");
+    spoil.arg(key).arg("x");
+    spoil.exec_async(&mut redis).await.unwrap();
+    let worker = rig.work(|options| {
+        options.queues = ["broken", "sound"].map(|q| q.parse().unwrap()).to_vec();
+    });
+    for n in 0..3 {
+        let mut request = scripted(&format!("{n}"), &[&[]]);
+        request.queue = Some("sound".to_owned());
+        let id = rig.enqueue(request).await;
+        rig.until(id, "completed").await;
+    }
+    worker.stop().await;
+    rig.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_weight_is_a_share_and_starves_nobody() {
     let rig = Rig::new().await;
