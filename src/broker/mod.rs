@@ -10,6 +10,7 @@
 //! puts them back.
 
 mod add;
+mod attempt;
 mod batch;
 mod children;
 mod claim;
@@ -72,6 +73,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, RedisResult};
 
 pub use add::{Added, NewJob};
+pub use attempt::{Confirm, Confirmed};
 pub use batch::BATCH_MAX;
 pub use children::{ChildCounts, ChildPage, ChildState};
 pub use claim::{ClaimOptions, Claimed, ClaimedJob, RateLimit};
@@ -100,7 +102,7 @@ pub use schedule::Upserted;
 pub use schedule_repair::{REPAIR_MAX, Repaired};
 pub use script::{SCRIPTS, Script};
 pub use settings::QueueMeta;
-pub use settle::{Confirm, Confirmed, Fail, Finish, Keep, Release, Retry, Settled};
+pub use settle::{Fail, Finish, Keep, Release, Retry, Settled};
 pub use trouble::Trouble;
 pub use waiting::Moved;
 pub use waker::{WAIT_MAX, Waker};

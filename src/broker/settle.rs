@@ -57,24 +57,6 @@ pub struct Retry {
     pub lifo: bool,
 }
 
-/// An attempt that is about to end.
-#[derive(Debug, Clone)]
-pub struct Confirm {
-    pub id: String,
-    pub token: String,
-    /// It succeeded: then no child may be open or have failed.
-    pub completes: bool,
-}
-
-/// Whether an attempt may end now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Confirmed {
-    /// `Done`: it may.
-    pub settled: Settled,
-    /// How many rows the job's log has in Redis.
-    pub log_rows: u64,
-}
-
 /// A job that is given back unrun.
 #[derive(Debug, Clone)]
 pub struct Release {
@@ -319,52 +301,6 @@ impl Broker {
         Ok(answers)
     }
 
-    /// Whether attempts may end now; asked before an outcome is recorded.
-    pub async fn confirm(
-        &self,
-        queue: &QueueName,
-        jobs: &[Confirm],
-    ) -> Result<Vec<Confirmed>, BrokerError> {
-        let keys = self.keys(queue);
-        let mut answers = Vec::with_capacity(jobs.len());
-        for batch in batches(jobs, |job| job.id.len()) {
-            let mut call = ScriptCall::new(ScriptId::Confirm, [&keys.active()]);
-            call.arg(keys.job_prefix());
-            for job in batch {
-                call.arg(&job.id).arg(&job.token).flag(job.completes);
-            }
-            let (refused, log_rows): (Vec<i64>, Vec<u64>) =
-                self.connections.run(&call, Repeat::Safe).await?;
-            let settled = settled(&refused, batch.len())?.into_iter();
-            answers.extend(
-                settled
-                    .zip(log_rows)
-                    .map(|(settled, log_rows)| Confirmed { settled, log_rows }),
-            );
-        }
-        Ok(answers)
-    }
-
-    /// Notes how far jobs are, `(id, token, JSON text)`, if they still hold the lease.
-    pub async fn update_progress(
-        &self,
-        queue: &QueueName,
-        jobs: &[(String, String, String)],
-    ) -> Result<Vec<Settled>, BrokerError> {
-        let keys = self.keys(queue);
-        let mut answers = Vec::with_capacity(jobs.len());
-        for batch in batches(jobs, |(_, _, progress)| progress.len()) {
-            let both = [keys.meta(), keys.events()];
-            let mut call = ScriptCall::new(ScriptId::UpdateProgress, [&both[0], &both[1]]);
-            call.arg(keys.job_prefix());
-            for (id, token, progress) in batch {
-                call.arg(id).arg(token).arg(progress);
-            }
-            answers.extend(self.run_settling(&call, batch.len()).await?);
-        }
-        Ok(answers)
-    }
-
     /// `finish` and `fail` take the same keys.
     fn ending(&self, id: ScriptId, keys: &Keys, state: &str, set: &str) -> ScriptCall {
         let [metrics, points] = keys.metrics(state);
@@ -387,7 +323,7 @@ impl Broker {
     }
 
     /// Runs a script that answers `{position, code, …}` for the jobs that it left as they are.
-    async fn run_settling(
+    pub(super) async fn run_settling(
         &self,
         call: &ScriptCall,
         jobs: usize,
@@ -398,7 +334,7 @@ impl Broker {
 }
 
 /// An answer per job of a batch, from `{position, code, …}` of those that were left as they are.
-fn settled(refused: &[i64], jobs: usize) -> Result<Vec<Settled>, BrokerError> {
+pub(super) fn settled(refused: &[i64], jobs: usize) -> Result<Vec<Settled>, BrokerError> {
     let mut answers = vec![Settled::Done; jobs];
     for pair in refused.chunks(2) {
         let nonsense = || BrokerError::corrupt("settle", format!("answer {pair:?}"));

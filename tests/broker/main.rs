@@ -6,6 +6,7 @@
 mod add;
 mod cancel;
 mod claim;
+mod claim_bounds;
 mod clean;
 mod connection;
 mod events;

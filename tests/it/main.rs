@@ -27,6 +27,7 @@ mod record_rules;
 mod record_settle;
 mod record_start;
 mod recover;
+mod silence;
 mod stage;
 mod stores;
 mod stores_orphans;
