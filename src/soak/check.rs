@@ -4,7 +4,7 @@
 //! many lines there are: who was told which id, how often it ran, and the last run. The rest are
 //! the faults, a few dozen bytes each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::BufRead;
 
 use uuid::Uuid;
@@ -17,46 +17,15 @@ use super::plan::Plan;
 use super::seen::{ACCEPTED, AllSeen, FAILED, OVER, RECORDED, Seen, WELL, hash};
 use super::sides::{NEIGHBOUR, tick};
 use super::space::{FAMILY, Space, is_parent};
+use super::tally::Tally;
 use super::violations::{Law, Violations};
 use crate::record::soak::SoakJob;
 
-/// How long the schedule may rest without a fault: it is looked after every five seconds.
+/// How long the schedule may rest without a fault, while jobs begin: it is looked after every five
+/// seconds.
 const TICK_GAP_MAX_MS: i64 = 15_000;
-
-/// What the ledger and the record say, in numbers.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub(super) struct Tally {
-    pub(super) lines: u64,
-    /// Jobs of the main part of the load.
-    pub(super) accepted: u64,
-    /// Those of the other parts, and the iterations that ran.
-    pub(super) sides: BTreeMap<&'static str, u64>,
-    /// The most that was seen in the queues with limits, of jobs at once and of starts in half a
-    /// window.
-    pub(super) most_at_once: u64,
-    pub(super) most_starts: u64,
-    pub(super) starts: u64,
-    /// Runs that a fault caused to be repeated, by the newest fault that explains each.
-    pub(super) repeats: BTreeMap<String, u64>,
-    /// Of these, runs that began while the earlier one may still have been running.
-    pub(super) overlaps: u64,
-    /// Starts with a number that was used before: Redis had forgotten it, or the process was
-    /// frozen between its claim and the handler.
-    pub(super) old_numbers: u64,
-    /// Runs that were told that they have no say any more.
-    pub(super) fenced: u64,
-    /// Effects without a key, and how many of them were repeated.
-    pub(super) letters: u64,
-    pub(super) letters_repeated: u64,
-    pub(super) completed: u64,
-    pub(super) dead: u64,
-    /// Jobs that were given up because their workers vanished again and again.
-    pub(super) crash_loops: u64,
-    /// Jobs without which something is wrong: told of, and not in the record or not over.
-    pub(super) lost: u64,
-    /// How often each fault was done.
-    pub(super) faults: BTreeMap<String, u64>,
-}
+/// Between two starts: what is beyond says that the machine stood still, not the schedule.
+const WORK_GAP_MS: i64 = 1_000;
 
 /// A check under way.
 pub(super) struct Check {
@@ -64,6 +33,9 @@ pub(super) struct Check {
     jobs: AllSeen,
     limits: Limits,
     last_tick_ms: Option<i64>,
+    last_start_ms: i64,
+    /// Since the last iteration, without the time in which nothing began.
+    worked_ms: i64,
     zero_ms: Option<i64>,
     excuses: Excuses,
     dead: HashSet<u32>,
@@ -81,6 +53,8 @@ impl Check {
             jobs: AllSeen::default(),
             limits: Limits::default(),
             last_tick_ms: None,
+            last_start_ms: 0,
+            worked_ms: 0,
             zero_ms: None,
             excuses: Excuses::default(),
             dead: HashSet::new(),
@@ -190,6 +164,8 @@ impl Check {
 
     /// What holds for the start of a job of this part of the load only.
     fn look_at_the_side(&mut self, seq: u64, pid: u32, at_ms: i64) {
+        self.worked_ms += (at_ms - self.last_start_ms).clamp(0, WORK_GAP_MS);
+        self.last_start_ms = self.last_start_ms.max(at_ms);
         match Space::of(seq) {
             Some(Space::Flows) if is_parent(seq) => {
                 for child in seq + 1..seq + FAMILY {
@@ -215,7 +191,8 @@ impl Check {
                 let name = Space::Ticks.name();
                 *self.tally.sides.entry(name).or_default() += u64::from(is_first);
                 let last_ms = self.last_tick_ms.replace(at_ms).unwrap_or(at_ms);
-                if at_ms - last_ms > TICK_GAP_MAX_MS && !self.excuses.any(last_ms, at_ms) {
+                let worked_ms = std::mem::take(&mut self.worked_ms);
+                if worked_ms > TICK_GAP_MAX_MS && !self.excuses.any(last_ms, at_ms) {
                     let text = format!("no iteration began from {last_ms} to {at_ms}");
                     self.violations.add(Law::Schedule, text);
                 }

@@ -188,13 +188,20 @@ fn two_jobs_of_one_iteration_are_found_and_one_that_is_missed_is_not() {
 
 #[test]
 fn a_schedule_that_rests_without_a_fault_is_found() {
-    let rows = [tick_row(50, "completed"), tick_row(80, "completed")];
-    let gap = |between: &[Line]| {
-        let lines = [&tick_run(50)[..], between, &tick_run(80)].concat();
+    let others = Space::Gated.from()..Space::Gated.from() + 30;
+    let ticks = [tick_row(50, "completed"), tick_row(80, "completed")];
+    let rows = [rows(others.clone()), ticks.to_vec()].concat();
+    let gap = |between: &[Line], every_ms: i64| {
+        let mut lines = [&tick_run(50)[..], between].concat();
+        for (nth, seq) in others.clone().enumerate() {
+            lines.extend(done(seq, 7, (50_000 + nth as i64 * every_ms, false)));
+        }
+        lines.extend(tick_run(80));
         found(lines, &rows)
     };
-    assert_eq!(gap(&[]), [(Law::Schedule, 1)]);
-    assert_eq!(gap(&fault("flush", 0, 60_000)), []);
+    assert_eq!(gap(&[], 1_000), [(Law::Schedule, 1)]);
+    assert_eq!(gap(&fault("flush", 0, 60_000), 1_000), []);
+    assert_eq!(gap(&[], 100), [], "nothing began: the machine stood still");
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod seen;
 mod sides;
 mod space;
 mod state;
+mod tally;
 mod tenants;
 mod verdict;
 mod violations;

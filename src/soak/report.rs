@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::check::Tally;
 use super::growth::Growth;
+use super::tally::Tally;
 use super::violations::{Law, Violations};
 use super::watch::Sample;
 
