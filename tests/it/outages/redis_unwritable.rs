@@ -57,7 +57,7 @@ async fn a_redis_that_is_a_replica_for_a_while_delays_jobs_and_loses_none() {
     let mut promote = redis::cmd("REPLICAOF");
     promote.arg("NO").arg("ONE");
     promote.exec_async(&mut redis).await.unwrap();
-    ends_well(site, &ids).await;
+    Box::pin(ends_well(site, &ids)).await;
 }
 
 async fn info(redis: &mut MultiplexedConnection, field: &str) -> String {
@@ -97,5 +97,5 @@ async fn a_redis_that_can_not_save_delays_jobs_and_loses_none() {
 
     std::fs::remove_dir_all(in_the_way.parent().unwrap()).unwrap();
     save(&mut redis, "ok").await;
-    ends_well(site, &ids).await;
+    Box::pin(ends_well(site, &ids)).await;
 }
