@@ -264,7 +264,10 @@ impl Connections {
         loop {
             let result = match &self.shared.way {
                 Way::Single(single) => match single.pool.get().await {
-                    Ok(mut connection) => pipeline.query_async::<T>(&mut connection).await,
+                    Ok(mut connection) => pipeline
+                        .query_async::<T>(&mut connection)
+                        .await
+                        .map_err(first_of),
                     Err(PoolError::Backend(error)) => Err(error),
                     Err(error) => {
                         return Err(BrokerError::away(doing, error.to_string()));
@@ -275,7 +278,6 @@ impl Connections {
             match result {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
-                    let error = first_of(error);
                     let may_repeat = Outcome::of(&error) != Outcome::Bug;
                     retries.again(&error, may_repeat).await?;
                 }
@@ -285,9 +287,12 @@ impl Connections {
 
     async fn located_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
         match self.connection().await? {
-            Connection::Managed(mut manager) => pipeline.query_async(&mut manager).await,
+            Connection::Managed(mut manager) => {
+                pipeline.query_async(&mut manager).await.map_err(first_of)
+            }
             Connection::Located(mut link) => {
                 let result = pipeline.query_async(&mut link.connection).await;
+                let result = result.map_err(first_of);
                 result.inspect_err(|error| self.learn(link.generation, error))
             }
         }
@@ -322,5 +327,5 @@ pub(super) async fn load_scripts(connection: &mut impl ConnectionLike) -> RedisR
             .arg(script.source)
             .ignore();
     }
-    pipeline.query_async(connection).await
+    pipeline.query_async(connection).await.map_err(first_of)
 }

@@ -40,6 +40,10 @@ impl Site {
     }
 
     pub(crate) async fn on(options: StoresOptions) -> Self {
+        Box::pin(Self::begin(options)).await
+    }
+
+    async fn begin(options: StoresOptions) -> Self {
         let stores = Stores::start(options).await.unwrap();
         let rig = Rig::on_stores(&stores).await.with_upkeep();
         let record = &rig.app.record;
@@ -130,7 +134,8 @@ impl Site {
         assert_eq!(there as usize, accepted.len(), "accepted means kept");
         eventually("both stores to agree", async || {
             let app = &self.rig.app;
-            let verdict = reconcile::verify(&app.record, &app.broker).await.ok()?;
+            let verifying = Box::pin(reconcile::verify(&app.record, &app.broker));
+            let verdict = verifying.await.ok()?;
             verdict.agree.then_some(())
         })
         .await;
