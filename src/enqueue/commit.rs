@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliver::{Deliver, Delivery};
 use super::insert::insert_all;
 use super::{EnqueueError, Waiting, answer};
+use crate::fault::{self, Point};
 use crate::record::Record;
 use crate::record::enqueue::{INSERT_MAX, Inserted};
 
@@ -68,6 +69,7 @@ impl Lane {
         for part in jobs.chunks(INSERT_MAX) {
             results.extend(insert_all(&self.record, part).await);
         }
+        fault::point(Point::AfterRecordCommit);
 
         let mut delivery = Delivery::now();
         for (job, result) in jobs.iter().zip(&results) {
@@ -78,6 +80,7 @@ impl Lane {
         // Handed over before the answer: a caller that waits for one job before it sends the next
         // finds them in this order in Redis, whichever lane commits the second.
         self.deliver.hand_over(delivery).await;
+        fault::point(Point::BeforeAnswer);
 
         let mut outcomes = jobs.iter().zip(results).map(|(job, result)| match result {
             Ok(inserted) => answer(job.id, &inserted),

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use super::ReconcileError;
 use crate::broker::{Broker, BrokerError, LIST_MAX};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::Record;
 use crate::record::queues::{self, KnownQueue, QUEUES_PAGE};
@@ -71,6 +72,7 @@ pub(crate) async fn tell_settings(
     known: &KnownQueue,
 ) -> Result<(), ReconcileError> {
     broker.apply_settings(&known.queue, &known.settings).await?;
+    fault::point(Point::AfterSettingsTold);
     queues::set_told(record, broker.prefix(), &known.queue, known.version).await?;
     Ok(())
 }
@@ -165,6 +167,7 @@ pub(crate) async fn tell_schedule(
             made => drop(made?),
         }
     }
+    fault::point(Point::AfterSettingsTold);
     show_told(record, broker, known).await?;
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::restart::{Claimed, put_back, restart};
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{BrokerError, ClaimOptions, ClaimedJob, OWN_TOKEN, Waker};
+use crate::fault::{self, Point};
 use crate::job::{QueueName, wire};
 use crate::reconcile;
 use crate::record::adopt;
@@ -243,6 +244,7 @@ async fn claim_round(
         .flatten()
         .min();
         if !claimed.jobs.is_empty() {
+            fault::point(Point::AfterClaim);
             metrics::histogram!("bullwark_claim_jobs").record(claimed.jobs.len() as f64);
             let rest = slots.split_off(claimed.jobs.len().min(slots.len()));
             let used = std::mem::replace(&mut slots, rest);
