@@ -7,6 +7,7 @@
 use uuid::Uuid;
 
 use crate::broker::Broker;
+use crate::fault::{self, Point};
 use crate::job::schedule::StoredSchedule;
 use crate::job::schedule::check_schedule_id;
 use crate::job::{InvalidSchedule, QueueChange, QueueName, QueueSettings, Schedule, Template};
@@ -51,6 +52,7 @@ pub async fn retry(
 }
 
 async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) {
+    fault::point(Point::AfterControlCommit);
     if let Err(error) = reconcile::relay(record, broker, ids).await {
         tracing::warn!(%error, jobs = ids.len(), "redis not told; the relay will");
     }
@@ -71,6 +73,7 @@ pub async fn change_queue(
     let base = broker.queue_meta(queue).await;
     let base = base.map(|meta| meta.settings()).unwrap_or_default();
     let known = queues::change(record, broker.prefix(), queue, &base, change).await?;
+    fault::point(Point::AfterSettingsCommit);
     if let Err(error) = reconcile::tell_settings(record, broker, &known).await {
         tracing::warn!(%error, %queue, "redis not told of a queue's settings; upkeep will");
     }
@@ -130,6 +133,7 @@ async fn tell_schedule(
     version: i64,
     is_removed: bool,
 ) {
+    fault::point(Point::AfterSettingsCommit);
     let known = KnownSchedule {
         queue: queue.clone(),
         schedule,

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod enqueue;
+pub mod fault;
 #[cfg(feature = "handlers")]
 pub mod handlers;
 #[cfg(feature = "server")]

@@ -33,6 +33,8 @@ const SCHEDULES: usize = 10;
 const ROUNDS: usize = 3;
 /// Between two looks at whether all deliveries have arrived, or are old enough to be made again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// So old must a row be for a rebuild to bring its job back itself.
+const YOUNG: Duration = Duration::from_millis(2500);
 /// Longer than all rounds.
 const LEASE: Duration = Duration::from_secs(600);
 const WORKER: &str = "bench";
@@ -119,6 +121,7 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
     run_some(&app, &busy).await?;
     // Whoever runs all the time has adopted the schedules' jobs by now.
     reconcile::reconcile_all(&app.record, &app.broker).await?;
+    tokio::time::sleep(YOUNG).await;
 
     let queues = [plain, busy, flows, ticks];
     let before = look(&app, &queues).await?;

@@ -154,6 +154,11 @@ pub fn main() -> ExitCode {
         .install_default()
         .ok();
     let cli = Cli::parse();
+    #[cfg(feature = "fault-points")]
+    if let Err(error) = crate::fault::arm_from(environment) {
+        output::error(&error.to_string());
+        return ExitCode::from(2);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::deliver::{Deliver, Delivery};
 use super::insert::insert_all;
 use super::{EnqueueError, Waiting, answer};
+use crate::fault::{self, Point};
 use crate::job::NewJob;
 use crate::record::Record;
 use crate::record::enqueue::{INSERT_MAX, Inserted};
@@ -76,6 +77,7 @@ impl Lane {
             // Before the commit: whatever holds it up, its answer, or this process counts.
             let mut delivery = Delivery::begun(Instant::now());
             let inserted = insert_all(&self.record, part).await;
+            fault::point(Point::AfterRecordCommit);
             for (job, result) in part.iter().zip(&inserted) {
                 if let Ok(Inserted::New { created_at }) = result {
                     delivery.push(job, *created_at);
@@ -86,6 +88,7 @@ impl Lane {
             self.deliver.hand_over(delivery).await;
             results.extend(inserted);
         }
+        fault::point(Point::BeforeAnswer);
 
         let mut outcomes = jobs.iter().zip(results).map(|(job, result)| match result {
             Ok(inserted) => answer(job.id, &inserted),

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::broker::{self, Broker, BrokerError};
+use crate::fault::{self, Point};
 use crate::job::{Due, NewJob, QueueName, wire};
 use crate::record::open::StoredJob;
 use crate::tasks::Tasks;
@@ -106,8 +107,12 @@ async fn run(broker: Broker, mut receiver: mpsc::Receiver<Delivery>) {
             metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
             continue;
         }
+        fault::point(Point::BeforeAdd);
         match add_fresh(&broker, batch, oldest).await {
-            Ok(()) => pause_until = None,
+            Ok(()) => {
+                fault::point(Point::AfterAdd);
+                pause_until = None;
+            }
             Err(error) => {
                 metrics::counter!("bullwark_deliveries_left_total").increment(jobs);
                 tracing::warn!(%error, jobs, "delivery failed; reconcile will deliver");

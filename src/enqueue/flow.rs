@@ -17,6 +17,7 @@ use super::deliver::{FRESH, ROOM_TIMEOUT, due_ms, entry, not_after};
 use super::insert::insert_whole;
 use super::{Enqueue, EnqueueError, Enqueued, answer};
 use crate::broker::{Broker, BrokerError, FLOW_BYTES_MAX, FLOW_NODES_MAX, LinkedJob, ParentLink};
+use crate::fault::{self, Point};
 use crate::job::bullmq_options::{JobsOptions, ParentOption};
 use crate::job::flow::{FlowRequest, FlowWire, OnFailure};
 use crate::job::wire::parent_options;
@@ -117,6 +118,7 @@ impl Enqueue {
         let root = answer(root.id, &inserted)?;
         let mut ids = vec![root.id];
         if let Inserted::New { created_at } = inserted {
+            fault::point(Point::AfterFlowCommit);
             ids = jobs.iter().map(|job| job.id).collect();
             let delivery = FlowDelivery {
                 begun,

@@ -9,6 +9,7 @@ use super::halves::{Halves, passed_over};
 use super::relay::requeue_stored;
 use super::{ReconcileError, flows, links, mirror};
 use crate::broker::{Broker, BrokerState};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::Record;
 use crate::record::adopt;
@@ -187,6 +188,9 @@ async fn add_absent_of(
         let jobs = load_settled(record, ids, &mut is_complete).await?;
         keep_counters(broker, &jobs).await?;
         flows::deliver(record, broker, &jobs).await?;
+        if !jobs.is_empty() {
+            fault::point(Point::AfterReadd);
+        }
         note(record, &jobs, why).await?;
         repaired += jobs.len() as u64;
     }

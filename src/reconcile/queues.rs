@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use super::ReconcileError;
 use crate::broker::{Broker, BrokerError, LIST_MAX};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::Record;
 use crate::record::queues::{self, KnownQueue};
@@ -87,6 +88,7 @@ pub(crate) async fn tell_settings(
     known: &KnownQueue,
 ) -> Result<(), ReconcileError> {
     broker.change_settings(&known.queue, &known.untold).await?;
+    fault::point(Point::AfterSettingsTold);
     queues::set_told(record, broker.prefix(), &known.queue, known.version).await?;
     Ok(())
 }
@@ -183,6 +185,7 @@ pub(crate) async fn tell_schedule(
             made => drop(made?),
         }
     }
+    fault::point(Point::AfterSettingsTold);
     show_told(record, broker, known).await?;
     Ok(())
 }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{ReconcileError, flows, mirror, over, passes, queues, recover};
 use crate::broker::{Broker, Readmit, rebuilt_token};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::open::{LOAD_MAX, StoredJob};
 use crate::record::rebuild::{self, OpenInOrder};
@@ -72,7 +73,9 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
                 tokio::time::sleep(MARKS).await;
             }
             Box::pin(compare(record, &broker.for_repair(), &epoch)).await?;
+            fault::point(Point::RebuildDone);
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
+            fault::point(Point::RebuildNoted);
         }
         drop(turn);
     }
@@ -86,12 +89,15 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
 async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), ReconcileError> {
     let started = Instant::now();
     queues::restore(record, broker).await?;
+    fault::point(Point::RebuildSettings);
     let queues = broker.queues().await?;
     mirror::scan_all(record, broker, &queues).await?;
+    fault::point(Point::RebuildAdopted);
     let mut ended = 0;
     for queue in &queues {
         ended += over::end_all(record, broker, queue).await?;
     }
+    fault::point(Point::RebuildEnded);
     let (open, added) = put_back(record, broker, epoch).await?;
     queues::repair_schedules(broker, &broker.queues().await?).await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -212,6 +218,7 @@ async fn deliver(record: &Record, broker: &Broker, absent: &Absent) -> Result<()
     }
     passes::keep_counters(broker, &absent.jobs).await?;
     flows::deliver(record, broker, &absent.jobs).await?;
+    fault::point(Point::RebuildAdded);
     let mut running: HashMap<&QueueName, Vec<Readmit>> = HashMap::new();
     for (queue, job) in &absent.running {
         running.entry(queue).or_default().push(job.clone());

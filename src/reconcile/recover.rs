@@ -12,6 +12,7 @@
 
 use super::{ReconcileError, mirror};
 use crate::broker::{Broker, BrokerState, LIST_MAX};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::alerts::{self, AlertKind};
 use crate::record::mark::{self, RecordMark};
@@ -101,6 +102,7 @@ pub(super) async fn recover(
         outcomes = recovered.outcomes,
         "the record had lost its tail; what Redis knew was written back"
     );
+    fault::point(Point::BeforeMarkTold);
     broker.set_record_mark(&now.to_string()).await?;
     Ok(recovered)
 }

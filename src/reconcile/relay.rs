@@ -1,16 +1,23 @@
 //! The relay of the outbox: makes Redis agree with the record about single jobs.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::halves::{Halves, passed_over};
 use super::{ReconcileError, flows, passes};
-use crate::broker::{Broker, NewJob, Requeued};
+use crate::broker::{Broker, Cancelled, NewJob, Requeued};
 use crate::enqueue::stored_entry;
+use crate::fault::{self, Point};
 use crate::job::QueueName;
+use crate::record::jobs::{self, CancelledJob};
 use crate::record::open::StoredJob;
-use crate::record::{Record, jobs, open, outbox};
+use crate::record::{Record, open, outbox};
+
+/// How long a job that was cancelled before it was in Redis may still arrive there: longer than its
+/// delivery may be under way (1.5 s), or that of a pass that saw it open.
+const ARRIVES: Duration = Duration::from_secs(2);
 
 /// Delivers the oldest entries of the outbox; returns how many.
 ///
@@ -31,6 +38,7 @@ pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, Rec
             staying.push(*seq);
         })?;
         if let Some(early) = told {
+            fault::point(Point::AfterOutboxTold);
             let (stay, done): (Vec<_>, Vec<_>) =
                 part.iter().partition(|(_, id)| early.contains(id));
             staying.extend(stay.into_iter().map(|(seq, _)| seq));
@@ -51,6 +59,7 @@ pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(),
     for ids in ids.chunks(open::LOAD_MAX) {
         let mut entries = outbox::of_jobs(record, ids).await?;
         let early = tell(record, broker, ids).await?;
+        fault::point(Point::AfterOutboxTold);
         entries.retain(|(_, id)| !early.contains(id));
         outbox::delivered(record, &entries).await?;
     }
@@ -64,23 +73,31 @@ pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(),
 /// again before Redis heard of the end of that start. The end is on its way, or the lease runs out.
 /// Until then the entry stays: it keeps the mirror from taking the end for news, and the job from
 /// being forgotten among those that are over.
+///
+/// A cancelled job that Redis lacks may still come there: whoever enqueued it does not know that it
+/// was cancelled. It would be added, and run.
 async fn tell(
     record: &Record,
     broker: &Broker,
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>, ReconcileError> {
-    let early = requeue_stored(record, broker, open::load(record, ids).await?).await?;
-    let mut cancelled: HashMap<String, Vec<String>> = HashMap::new();
-    for job in jobs::cancelled_among(record, ids).await? {
+    let mut early = requeue_stored(record, broker, open::load(record, ids).await?).await?;
+    let mut cancelled: HashMap<String, Vec<CancelledJob>> = HashMap::new();
+    for job in jobs::cancelled_among(record, ids, ARRIVES).await? {
         cancelled
-            .entry(job.job_queue)
+            .entry(job.job_queue.clone())
             .or_default()
-            .push(job.wire_id);
+            .push(job);
     }
-    for (queue, ids) in cancelled {
-        if let Ok(queue) = queue.parse() {
-            broker.cancel(&queue, &ids).await?;
-        }
+    for (queue, jobs) in cancelled {
+        let Ok(queue) = queue.parse() else { continue };
+        let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
+        let answers = broker.cancel(&queue, &wire_ids).await?;
+        let may_come = jobs
+            .iter()
+            .zip(answers)
+            .filter(|(job, answer)| job.is_recent && *answer == Cancelled::Absent);
+        early.extend(may_come.map(|(job, _)| job.id));
     }
     Ok(early)
 }

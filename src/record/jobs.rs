@@ -232,13 +232,29 @@ pub async fn statuses(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Sta
     rows.into_iter().map(parse).collect()
 }
 
-/// Of these jobs, the cancelled ones.
-pub async fn cancelled_among(record: &Record, ids: &[Uuid]) -> Result<Vec<Place>, RecordError> {
+/// A cancelled job.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct CancelledJob {
+    pub id: Uuid,
+    pub job_queue: String,
+    pub wire_id: String,
+    /// It was cancelled less than the asked time ago.
+    pub is_recent: bool,
+}
+
+/// Of these jobs, the cancelled ones, and whether that was within this time.
+pub async fn cancelled_among(
+    record: &Record,
+    ids: &[Uuid],
+    recent: std::time::Duration,
+) -> Result<Vec<CancelledJob>, RecordError> {
     Ok(sqlx::query_as(
-        "SELECT id, job_queue, coalesce(redis_id, id::text) AS wire_id
+        "SELECT id, job_queue, coalesce(redis_id, id::text) AS wire_id,
+           coalesce(completed_at > now() - $2 * interval '1 millisecond', false) AS is_recent
          FROM jobs WHERE id = ANY($1) AND status = 'cancelled'",
     )
     .bind(ids)
+    .bind(recent.as_millis() as f64)
     .fetch_all(&record.pool)
     .await?)
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Done, Ended, Verdict, Waiting, tell};
 use crate::broker::Broker;
+use crate::fault::{self, Point};
 use crate::job::{Event, Outcome, Telling};
 use crate::record::settle::{SETTLE_MAX, SettledAttempt, settle_many, settled_as};
 use crate::record::{Record, RecordError, Trouble};
@@ -56,6 +57,7 @@ impl Lane {
             }
             if !ended.is_empty() {
                 let settled = self.commit(ended).await;
+                fault::point(Point::AfterOutcomeCommit);
                 self.pass_on(&settled).await;
             }
             drop(rooms);
@@ -72,6 +74,7 @@ impl Lane {
         if let Err(error) = tell(&self.broker, &accepted).await {
             tracing::warn!(%error, jobs = accepted.len(), "redis not told; rescue will");
         }
+        fault::point(Point::AfterOutcomeTold);
         for (ended, verdict) in settled {
             if *verdict == Verdict::Refused {
                 metrics::counter!("bullwark_outcomes_refused_total").increment(1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::restart::Claimed;
+use crate::fault::{self, Point};
 use crate::job::{QueueName, WireForm, wire};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::adopt::{self, ForeignJob};
@@ -95,6 +96,7 @@ async fn try_ask(
         .map(|nth| foreign(queue, &jobs[*nth]))
         .collect();
     let refused = adopt_all(&shared.record, &foreign).await?;
+    fault::point(Point::AfterAdoption);
     let asked: Vec<Asked> = unknown.iter().map(|nth| starts[*nth]).collect();
     let known = restart::restart_many(&shared.record, &shared.worker_id, &asked).await?;
     metrics::counter!("bullwark_jobs_adopted_total").increment(known.len() as u64);

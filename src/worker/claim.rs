@@ -13,6 +13,7 @@ use super::events::WorkerEvent;
 use super::options::Manners;
 use super::order::order;
 use crate::broker::{BrokerError, ClaimOptions, OWN_TOKEN, Waker};
+use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::reconcile;
 
@@ -244,6 +245,7 @@ async fn claim_round(
         round.look_again_in(claimed.next_due_ms.map(until_due));
         round.look_again_in(claimed.wait_ms.map(|ms| limit_wait(manners, ms)));
         if !claimed.jobs.is_empty() {
+            fault::point(Point::AfterClaim);
             metrics::histogram!("bullwark_claim_jobs").record(claimed.jobs.len() as f64);
             let rest = slots.split_off(claimed.jobs.len().min(slots.len()));
             let used = std::mem::replace(&mut slots, rest);

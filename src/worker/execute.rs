@@ -15,6 +15,7 @@ use super::held::{ForgetOnPanic, Held, Phase};
 use super::limited::respect_limit;
 use super::log_writer::Line;
 use super::{Shared, TakenJob};
+use crate::fault::{self, Point};
 use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
 use crate::reconcile;
 use crate::record::logs::{LogLevel, NewLog};
@@ -60,11 +61,13 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             id: held.wire_id.clone(),
         });
     }
+    fault::point(Point::BeforeHandler);
     let started = tokio::time::Instant::now();
     let handler = shared.handlers.run(&job_type, context, payload);
     let ending = run_to_end(handler, &held, limit, &shared.interrupted).await;
     metrics::histogram!("bullwark_run_seconds", "job_type" => job_type)
         .record(started.elapsed().as_secs_f64());
+    fault::point(Point::AfterHandler);
     end(&shared, &held, ending, &rule).await;
 }
 

@@ -14,6 +14,9 @@ const KILLED_AT_ONCE: usize = 2;
 const KILL_EVERY: Duration = Duration::from_secs(1);
 /// The jobs come in so many portions, one per round of kills.
 const PORTIONS: usize = 10;
+/// Rounds of kills after the last portion. On a machine that is slow enough, a storm without an end
+/// would take the same few jobs down until they rightly count as crash loops.
+const TAIL_MAX: usize = 2 * PORTIONS;
 const ARGUMENTS: [&str; 4] = ["--lease-ms", "3000", "--concurrency", "10"];
 
 /// Which job the nth one is. Of those that fail, every other one may be retried twice.
@@ -44,7 +47,7 @@ async fn storm(jobs: usize) {
         workers.push(stage.worker(&ARGUMENTS).await);
     }
     let began = Instant::now();
-    let (mut sent, mut kills) = (0, 0);
+    let (mut sent, mut kills, mut tail) = (0, 0, 0);
     let mut rounds = tokio::time::interval(KILL_EVERY);
     let most = Duration::from_secs(120 + jobs as u64 / 20);
     let all = tokio::time::timeout(most, async {
@@ -62,7 +65,10 @@ async fn storm(jobs: usize) {
                 })
                 .await;
             }
-            kills += kill_some(&stage, &mut workers).await;
+            if sent < jobs || tail < TAIL_MAX {
+                kills += kill_some(&stage, &mut workers).await;
+                tail += usize::from(sent == jobs);
+            }
             if sent == jobs && count(&stage, OPEN).await == 0 {
                 return;
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bullwark::broker::BrokerState;
 use bullwark::control;
 use bullwark::job::schedule::StoredSchedule;
 use bullwark::job::{QueueChange, QueueName, QueueSettings, Schedule, Template};
@@ -309,6 +310,34 @@ async fn schedules_are_recorded_copied_and_given_back_without_doubling_a_tick() 
     stage.flush_prefix().await;
     readmit(&stage).await;
     assert_eq!(stage.broker.count_schedules(&queue()).await.unwrap(), 0);
+}
+
+/// The first iteration is due and waits; nobody has run it, and it was accepted.
+#[tokio::test]
+async fn an_iteration_that_waits_comes_back_as_it_was() {
+    let stage = stage().await;
+    let every = Schedule::every(3_600_000);
+    let (record, broker) = (&stage.record, &stage.broker);
+    control::upsert_schedule(record, broker, &queue(), "ours", &every, &template())
+        .await
+        .unwrap();
+    let waiting = async || {
+        let page = broker.list(&queue(), BrokerState::Wait, 0, 9).await;
+        page.unwrap().ids
+    };
+    let before = waiting().await;
+    assert_eq!(before.len(), 1);
+    reconcile::reconcile_all(record, broker).await.unwrap();
+    assert_eq!(stage.count("bullwark.foreign_jobs").await, 1);
+    // The youngest jobs are left to the passes.
+    stage
+        .execute("UPDATE jobs SET created_at = created_at - interval '1 minute'".into())
+        .await;
+    stage.flush_prefix().await;
+    readmit(&stage).await;
+    assert_eq!(waiting().await, before);
+    let delayed = broker.counts(&queue()).await.unwrap().delayed;
+    assert_eq!(delayed, 0, "the next one is made when this one runs");
 }
 
 #[tokio::test]

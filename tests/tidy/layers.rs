@@ -8,7 +8,14 @@ use crate::source::{Source, code_only, files, line_of, word_places};
 use crate::{assert_complaint, assert_tidy};
 
 /// What everything but the pure core may use.
-const TOOLS: [&str; 5] = ["clock", "tasks", "telemetry", "periodic", "uploads"];
+const TOOLS: [&str; 6] = [
+    "clock",
+    "fault",
+    "tasks",
+    "telemetry",
+    "periodic",
+    "uploads",
+];
 const STORES: [&str; 2] = ["broker", "record"];
 const DOORS: [&str; 4] = ["enqueue", "settle", "control", "reconcile"];
 const SERVICES: [&str; 4] = ["http", "worker", "upkeep", "handlers"];
@@ -27,7 +34,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
     };
     Some(match module {
         // Pure, or made for others to stand on: they know nobody.
-        "job" | "clock" | "tasks" | "stores" => vec![],
+        "job" | "clock" | "fault" | "tasks" | "stores" => vec![],
         "uploads" => vec!["clock"],
         "periodic" => TOOLS.to_vec(),
         "telemetry" => [&TOOLS[..], &["config"]].concat(),

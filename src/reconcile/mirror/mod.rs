@@ -32,6 +32,7 @@ use super::halves::{Halves, passed_over};
 use super::{ReconcileError, copy_logs};
 use crate::broker::Broker;
 use crate::broker::event::Entry;
+use crate::fault::{self, Point};
 use crate::job::{QueueName, wire};
 use crate::record::adopt::ForeignJob;
 use crate::record::logs::{self, LOG_BATCH_MAX, LogLevel, NewLog};
@@ -149,12 +150,14 @@ async fn mirror_part(
     if findings.is_nothing() && !is_due {
         return Ok(Mirrored::default());
     }
+    fault::point(Point::BeforeMirrorCommit);
     // Before the ends are written: whoever dies in between reads these events again.
     copy_logs(record, broker, queue, &findings.ended).await?;
     if findings.ended_adopted.is_empty() {
         return write(record, &findings, position).await;
     }
     let mirrored = write(record, &findings, None).await?;
+    fault::point(Point::AfterMirrorCopy);
     copy_logs(record, broker, queue, &findings.ended_adopted).await?;
     mirror::commit(record, &[], &[], position).await?;
     Ok(mirrored)

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::JobContext;
 use super::write::{Wrote, not_committed, write_error};
+use crate::fault::{self, Point};
 use crate::job::{Ending, JobError, RetryRule};
 use crate::record::settle::{SettledAttempt, complete_in};
 use crate::record::{RecordError, Tx};
@@ -67,6 +68,7 @@ impl JobContext {
         if !is_held.map_err(write_error)? {
             return Err(self.lease_lost());
         }
+        fault::point(Point::BeforeTransactionCommit);
         match fenced.commit().await {
             Ok(()) => {}
             // A constraint that was checked at the end: an answer, and nothing was written.
@@ -77,6 +79,7 @@ impl JobContext {
                 }
             }
         }
+        fault::point(Point::AfterTransactionCommit);
         self.inner.held.set_committed(result);
         Ok(value)
     }
