@@ -7,6 +7,7 @@
 
 mod committed;
 mod crash_loop;
+mod faults;
 mod frozen;
 mod killed;
 mod own_worker;

@@ -24,6 +24,8 @@ use uuid::Uuid;
 pub(crate) const DATABASE: &str = "BULLWARK_TEST_DATABASE";
 pub(crate) const REDIS: &str = "BULLWARK_TEST_REDIS";
 pub(crate) const UPKEEP: &str = "BULLWARK_TEST_UPKEEP";
+/// The queue that it serves, if not the default one.
+pub(crate) const QUEUE: &str = "BULLWARK_TEST_QUEUE";
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,9 @@ async fn worker_process() {
     }
     let mut options = WorkerOptions::new(worker_id());
     options.lease = LEASE;
+    if let Some(queue) = environment(QUEUE) {
+        options.queues = vec![queue.parse().unwrap()];
+    }
     println!("\n{}", json!({ "worker": options.worker_id }));
     let worker = app.clone();
     let work = worker.work(options, stop.clone(), CancellationToken::new());
@@ -65,7 +70,7 @@ async fn worker_process() {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Plan {
+pub(crate) struct Plan {
     /// The first attempt waits so long before it writes.
     #[serde(default)]
     wait_ms: u64,
@@ -74,7 +79,7 @@ struct Plan {
     killed: String,
 }
 
-struct Write;
+pub(crate) struct Write;
 
 /// A job of this type.
 pub(crate) fn write(plan: Value) -> JobRequest {

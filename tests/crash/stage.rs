@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::own_worker::{DATABASE, REDIS, UPKEEP};
 
 /// After so long a wait has failed.
-const LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 /// Ten workers, each with all its connections, and some that are just being replaced.
 const CONNECTIONS_MAX: u32 = 400;
 
@@ -56,7 +56,7 @@ impl Stage {
         Self { app, stores }
     }
 
-    fn command(&self, command: &str) -> Command {
+    pub(crate) fn command(&self, command: &str) -> Command {
         let mut bullwark = Command::new(env!("CARGO_BIN_EXE_bullwark"));
         bullwark
             .arg(command)
@@ -96,27 +96,29 @@ impl Stage {
         let mut types = self.app.enqueue.types();
         types.add(JobType::new("write", json!(true)).unwrap());
         self.app.enqueue.set_types(types);
-        let mut tx = self.app.record.begin().await.unwrap();
-        sqlx::raw_sql("CREATE TABLE effects (job_id uuid, name text)")
-            .execute(tx.connection())
-            .await
-            .unwrap();
-        tx.commit().await.unwrap();
+        self.execute("CREATE TABLE effects (job_id uuid, name text)")
+            .await;
     }
 
     /// A worker process for such jobs, which may also do the duties of upkeep.
     pub(crate) async fn own_worker(&self, has_upkeep: bool) -> Worker {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", "own_worker::worker_process", "--nocapture"])
-            .env(DATABASE, &self.stores.database_url)
-            .env(REDIS, &self.stores.redis_url)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        let mut command = self.own_command("own_worker::worker_process");
         if has_upkeep {
             command.env(UPKEEP, "1");
         }
         Worker::start(command).await
+    }
+
+    /// A process of these tests on the stage's stores.
+    pub(crate) fn own_command(&self, process: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", process, "--nocapture"])
+            .env(DATABASE, &self.stores.database_url)
+            .env(REDIS, &self.stores.redis_url)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
     }
 
     /// How often a job took this effect.
@@ -145,6 +147,19 @@ impl Stage {
             output.status.success(),
             verdict.unwrap_or_else(|_| json!(format!("{output:?}"))),
         )
+    }
+
+    /// Waits until `bullwark verify` finds no difference.
+    pub(crate) async fn until_agreed(&self) {
+        let mut verdict = (false, json!(null));
+        let agreed = tokio::time::timeout(LIMIT, async {
+            while !verdict.0 {
+                verdict = self.verify().await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        let is_agreed = agreed.await.is_ok();
+        assert!(is_agreed, "the stores do not agree: {}", verdict.1);
     }
 
     pub(crate) async fn enqueue(&self, requests: Vec<JobRequest>) -> Vec<Uuid> {
@@ -206,14 +221,44 @@ impl Stage {
 
     /// How many keys of Redis match.
     pub(crate) async fn keys(&self, pattern: &str) -> usize {
+        let keys: Vec<String> = self.redis(&["KEYS", pattern]).await;
+        keys.len()
+    }
+
+    /// A command to Redis.
+    pub(crate) async fn redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.stores.redis_url.as_str()).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
-        let keys: Vec<String> = redis::cmd("KEYS")
-            .arg(pattern)
-            .query_async(&mut redis)
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query_async(&mut redis).await.unwrap()
+    }
+
+    /// A statement in the record.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::raw_sql(sql).execute(tx.connection()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The texts that a query gives.
+    pub(crate) async fn list(&self, query: &str) -> Vec<String> {
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned()))
+            .fetch_all(tx.connection())
             .await
-            .unwrap();
-        keys.len()
+            .unwrap()
+    }
+
+    /// The number that a query gives.
+    pub(crate) async fn count(&self, query: &'static str) -> i64 {
+        let mut tx = self.app.record.begin().await.unwrap();
+        sqlx::query_scalar(query)
+            .fetch_one(tx.connection())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn close(self) {
@@ -231,7 +276,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    async fn start(mut command: Command) -> Self {
+    pub(crate) async fn start(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -69,7 +69,7 @@ async fn storm(jobs: usize) {
                 kills += kill_some(&stage, &mut workers).await;
                 tail += usize::from(sent == jobs);
             }
-            if sent == jobs && count(&stage, OPEN).await == 0 {
+            if sent == jobs && stage.count(OPEN).await == 0 {
                 return;
             }
         }
@@ -77,7 +77,7 @@ async fn storm(jobs: usize) {
     assert!(
         all.await.is_ok(),
         "{} are open after {most:?}",
-        count(&stage, OPEN).await
+        stage.count(OPEN).await
     );
     let over = began.elapsed();
 
@@ -95,11 +95,9 @@ async fn storm(jobs: usize) {
     for worker in workers {
         worker.stop().await;
     }
-    let lost = count(
-        &stage,
-        "SELECT count(*) FROM job_failures WHERE outcome = 'lease_lost'",
-    )
-    .await;
+    let lost = stage
+        .count("SELECT count(*) FROM job_failures WHERE outcome = 'lease_lost'")
+        .await;
     println!(
         "{jobs} jobs, {kills} kills, {lost} runs lost and repeated; over after {over:.1?}, \
          agreed after {agreed:.1?}"
@@ -109,13 +107,10 @@ async fn storm(jobs: usize) {
         "the storm was none: {kills} kills, {lost} runs lost"
     );
 
-    assert_eq!(
-        count(&stage, "SELECT count(*) FROM jobs").await,
-        jobs as i64
-    );
-    assert_eq!(count(&stage, WRONG_END).await, 0);
-    assert_eq!(count(&stage, WRONG_HISTORY).await, 0);
-    assert_eq!(count(&stage, UNLISTED).await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM jobs").await, jobs as i64);
+    assert_eq!(stage.count(WRONG_END).await, 0);
+    assert_eq!(stage.count(WRONG_HISTORY).await, 0);
+    assert_eq!(stage.count(UNLISTED).await, 0);
     eventually("no lock to be left", async || {
         stage.keys("*:lock").await == 0
     })
@@ -126,12 +121,12 @@ async fn storm(jobs: usize) {
 const OPEN: &str = "SELECT count(*) FROM jobs
   WHERE status NOT IN ('completed', 'dead_letter', 'cancelled')";
 /// What fails is dead after all its retries, everything else is completed without a failure.
-const WRONG_END: &str = "SELECT count(*) FROM jobs
+pub(crate) const WRONG_END: &str = "SELECT count(*) FROM jobs
   WHERE (status, attempts) IS DISTINCT FROM
     (CASE job_type WHEN 'fail' THEN 'dead_letter' ELSE 'completed' END,
      CASE job_type WHEN 'fail' THEN max_attempts ELSE 0 END)";
 /// Each failure was counted once: as many as there were retries, then the last.
-const WRONG_HISTORY: &str = "SELECT count(*) FROM jobs j, LATERAL (
+pub(crate) const WRONG_HISTORY: &str = "SELECT count(*) FROM jobs j, LATERAL (
     SELECT count(*) FILTER (WHERE outcome = 'failed') AS failed,
       count(*) FILTER (WHERE outcome = 'dead_letter') AS dead
     FROM job_failures f WHERE f.job_id = j.id) h
@@ -139,17 +134,9 @@ const WRONG_HISTORY: &str = "SELECT count(*) FROM jobs j, LATERAL (
     (CASE job_type WHEN 'fail' THEN max_attempts ELSE 0 END,
      CASE job_type WHEN 'fail' THEN 1 ELSE 0 END)";
 /// Dead jobs that the dead letter queue does not list, and the other way round.
-const UNLISTED: &str = "SELECT count(*) FROM jobs j
+pub(crate) const UNLISTED: &str = "SELECT count(*) FROM jobs j
   FULL JOIN bullwark.dead_letters d ON d.job_id = j.id
   WHERE (j.status = 'dead_letter') IS DISTINCT FROM (d.job_id IS NOT NULL)";
-
-async fn count(stage: &Stage, query: &'static str) -> i64 {
-    let mut tx = stage.app.record.begin().await.unwrap();
-    sqlx::query_scalar(query)
-        .fetch_one(tx.connection())
-        .await
-        .unwrap()
-}
 
 async fn running(stage: &Stage) -> u64 {
     let queue = QueueName::default();

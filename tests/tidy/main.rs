@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod deployment;
+mod features;
 mod layers;
 mod lua;
 mod migrations;
