@@ -133,7 +133,7 @@ mod armed {
     pub(super) fn pass(point: Point) {
         let Some(armed) = ARMED.get() else { return };
         let of_point = armed.faults.iter().filter(|fault| fault.point == point);
-        if of_point.fold(false, |dies, fault| fault.fires() || dies) {
+        if of_point.filter(|fault| fault.fires()).count() > 0 {
             die(point, armed);
         }
     }

@@ -92,7 +92,7 @@ impl Caller {
     async fn change(&self, nth: u64) {
         let queue: QueueName = SETTLED.parse().unwrap();
         let (record, broker) = (&self.record, &self.broker);
-        if nth % 2 == 0 {
+        if nth.is_multiple_of(2) {
             let change = QueueChange {
                 concurrency: Some(Some(nth + 1)),
                 ..QueueChange::default()

@@ -69,7 +69,7 @@ async fn doomed_process() {
 
 pub(crate) fn builtin() -> Handlers {
     handlers::builtin(&BuiltinOptions {
-        source: SourceOptions::new(&std::env::temp_dir()),
+        source: SourceOptions::new(std::env::temp_dir()),
         has_diagnostics: true,
     })
 }

@@ -46,7 +46,7 @@ async fn a_rebuild_that_dies_anywhere_is_begun_again() {
     let rebuild = async |part: Part| {
         stage.execute("DELETE FROM bullwark.epochs").await;
         // Where only that shows a job that is lacking, and now and then in the middle of it all.
-        if part.point == Point::RebuildAdded || part.start % 3 == 0 {
+        if part.point == Point::RebuildAdded || part.start.is_multiple_of(3) {
             stage.redis::<()>(&["FLUSHALL"]).await;
         }
         stage.reconcile(&siege, part).await;

@@ -111,7 +111,7 @@ fn request(nth: usize) -> JobRequest {
 }
 
 async fn work(stage: &Stage, siege: &Siege, part: Part) {
-    if part.point == Point::AfterClaim && part.start % RESCUE_EVERY == 0 {
+    if part.point == Point::AfterClaim && part.start.is_multiple_of(RESCUE_EVERY) {
         stage.rescue_all().await;
     }
     stage.enqueue((0..PORTION).map(request).collect()).await;
