@@ -38,7 +38,9 @@ for at = FIRST, #ARGV, STRIDE do
   if call('EXISTS', job_key) == 0 or (most and known > most) then
     absent[#absent + 1] = (at - FIRST) / STRIDE + 1
   else
-    if starts > known then
+    if starts == 0 and known == 0 then
+      call('HDEL', job_key, 'ats') -- not counted: whoever claims it asks the record
+    elseif starts > known then
       call('HSET', job_key, 'ats', text(starts))
     end
     if token ~= '' then

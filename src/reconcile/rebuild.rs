@@ -33,8 +33,8 @@ use crate::record::{Record, adopt};
 /// renewals at defaults.
 const LEASE: Duration = Duration::from_secs(30);
 /// First starts are written behind, about 100 ms. So long is waited before the record is read, so
-/// that it knows what ran when Redis lost its memory: else such a job would be put back as one that
-/// was never started, which nobody asks about.
+/// that it knows what ran when Redis lost its memory: such a job comes back as one that runs, and
+/// is not started elsewhere while its worker lives.
 const MARKS: Duration = Duration::from_millis(500);
 const WHY: &str = "Redis had lost its memory";
 

@@ -203,3 +203,22 @@ async fn only_the_memory_that_is_served_is_worked_with() {
             .is_ok()
     );
 }
+
+/// Its first start may have been made by a worker whom the record has not heard of yet, and have
+/// been forgotten here.
+#[tokio::test]
+async fn a_job_without_a_known_start_is_asked_about_when_it_is_claimed_next() {
+    let t = Bench::new().await;
+    let new = NewJob {
+        attempts_started: Some(0),
+        ..job("new")
+    };
+    t.broker.add(&t.queue, &[new]).await.unwrap();
+    let jobs = [readmit("new", 0, None)];
+    t.broker.readmit(&t.queue, &jobs, LEASE).await.unwrap();
+    let claimed = t.claim(1).await.jobs;
+    assert_eq!(
+        (claimed[0].attempts_started, claimed[0].is_counted),
+        (1, false)
+    );
+}

@@ -293,3 +293,23 @@ async fn two_that_notice_it_at_once_put_everything_back_once() {
     assert_eq!(claimed, order);
     stores.stop().await.unwrap();
 }
+
+/// However many queues there are.
+#[tokio::test]
+async fn what_only_redis_knows_is_adopted_in_every_queue() {
+    let stage = Stage::new().await;
+    for name in ["a", "b", "c"] {
+        let job = bullwark::broker::NewJob {
+            id: format!("of {name}"),
+            name: "noop".to_owned(),
+            data: "{}".to_owned(),
+            opts: "{}".to_owned(),
+            timestamp_ms: 5,
+            ..bullwark::broker::NewJob::default()
+        };
+        let queue: QueueName = name.parse().unwrap();
+        stage.broker.add(&queue, &[job]).await.unwrap();
+    }
+    assert!(readmit(&stage).await);
+    assert_eq!(stage.count("bullwark.foreign_jobs").await, 3);
+}

@@ -37,7 +37,7 @@ impl Protocol {
     }
 
     /// The original add. Nothing is done if the job is there already, if the grace is over, or if
-    /// the call was made for another memory of Redis.
+    /// the call was made for another memory of Redis. One whose reply was lost is not made again.
     pub(crate) fn add(&self, s: &mut State, job: usize, is_heard: bool) -> bool {
         let for_memory = match s.enqueuers[job] {
             Enqueuer::Acked => s.redis.memory,
@@ -51,7 +51,10 @@ impl Protocol {
             if s.enqueuers[job] != Enqueuer::Acked || !self.fault(s, Happened::LostReply) {
                 return false;
             }
-            s.enqueuers[job] = Enqueuer::Unheard { memory: for_memory };
+            s.enqueuers[job] = match self.mutant.repeats_adds {
+                true => Enqueuer::Unheard { memory: for_memory },
+                false => Enqueuer::Done, // the reconciler asks the record first
+            };
         } else {
             s.enqueuers[job] = Enqueuer::Done;
         }

@@ -3,7 +3,6 @@
 //! A specification in code: it shares nothing with the crate but the table of transitions.
 
 mod enqueuer;
-mod gaps;
 mod mutants;
 mod properties;
 mod protocol;

@@ -84,3 +84,59 @@ fn no_grace_is_noticed() {
     };
     assert_noticed("no_grace", NOT_RUN_AGAIN, scene);
 }
+
+/// Jobs of which the record knows no start go back as never started. A worker ran the first start,
+/// which is written behind, when Redis lost its memory; the next claim goes straight to the
+/// handler, though the job may have ended meanwhile.
+#[test]
+fn putting_a_job_back_as_never_started_is_noticed() {
+    let mutant = Mutant {
+        never_raised_above_zero: true,
+        ..Mutant::default()
+    };
+    assert_noticed("never_raised_above_zero", NOT_RUN_AGAIN, own(1, mutant));
+}
+
+/// The reply to an add is lost, the job runs, ends and is trimmed: the same add, made again within
+/// the grace, finds nothing of it.
+#[test]
+fn repeating_an_add_whose_reply_was_lost_is_noticed() {
+    let mutant = Mutant {
+        repeats_adds: true,
+        ..Mutant::default()
+    };
+    let scene = Protocol {
+        trims: true,
+        ..own(1, mutant)
+    };
+    assert_noticed("repeats_adds", NOT_RUN_AGAIN, scene);
+}
+
+/// The same, with a memory of Redis that was lost in between, and nothing trimmed.
+#[test]
+fn repeating_an_add_in_another_memory_is_noticed() {
+    let mutant = Mutant {
+        repeats_adds: true,
+        add_to_any_memory: true,
+        ..Mutant::default()
+    };
+    assert_noticed("add_to_any_memory", NOT_RUN_AGAIN, own(2, mutant));
+}
+
+/// A retried job was claimed, and its worker had not asked the record yet when Redis lost its
+/// memory. It is put back with the number that this worker is given a moment later. When that
+/// start has ended, the next claim has the number after it. Taken for a client's retry, it would be
+/// opened again.
+#[test]
+fn taking_a_job_that_was_put_back_for_a_clients_retry_is_noticed() {
+    let mutant = Mutant {
+        reopens: true,
+        never_raised_above_zero: true,
+        ..Mutant::default()
+    };
+    let scene = Protocol {
+        may_fail: true,
+        ..own(1, mutant)
+    };
+    assert_noticed("reopens", ENDS_ONCE, scene);
+}

@@ -37,7 +37,9 @@ pub(crate) struct Mutant {
     pub(crate) never_raised: bool,
     /// The start after the newest one, of a job put into Redis anew, counts as a client's retry.
     pub(crate) reopens: bool,
-    /// An add whose reply was lost is made again in whatever memory answers.
+    /// An add whose reply was lost is made again.
+    pub(crate) repeats_adds: bool,
+    /// And in whatever memory answers.
     pub(crate) add_to_any_memory: bool,
     /// Jobs of which the record knows no start go back as never started.
     pub(crate) never_raised_above_zero: bool,

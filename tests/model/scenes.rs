@@ -109,6 +109,17 @@ fn two_jobs_survive_any_fault() {
     check("an own and a foreign job, 1 fault", scene, &[H::Compared]);
 }
 
+/// Whatever is added late, by whom, is gone from Redis by then.
+#[test]
+fn a_job_that_redis_trims_when_it_is_over_survives_any_fault() {
+    let scene = Protocol {
+        trims: true,
+        ..scene(&[Kind::Own], 1)
+    };
+    let expected = [H::LostReply, H::Readded, H::AskedAndOver];
+    check("one own job, trimmed, 1 fault", scene, &expected);
+}
+
 #[test]
 fn without_faults_nothing_is_repaired_and_trimmed_jobs_stay_gone() {
     let scene = Protocol {

@@ -123,7 +123,7 @@ impl Scan {
                 None => None,
             };
         }
-        Ok(self.at.is_some())
+        Ok(self.at.is_some() || !self.requested.is_empty())
     }
 }
 
