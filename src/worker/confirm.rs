@@ -28,7 +28,13 @@ pub(super) async fn confirm(shared: &Shared, held: &Held, ending: Ending) -> Opt
     let completes = matches!(ending, Ending::Value(_));
     let is_asked = match shared.manners {
         Some(_) => !matches!(ending, Ending::Error(JobError::Moved | JobError::LeaseLost)),
-        None => completes && held.wire.is_some(),
+        None => {
+            completes
+                && held
+                    .wire
+                    .as_ref()
+                    .is_some_and(|wire| wire.may_have_children)
+        }
     };
     let may_end = |ending, may_have_log| {
         Some(MayEnd {

@@ -14,6 +14,9 @@ pub struct Wire {
     pub(super) options: ForeignOptions,
     /// Bullwark added it, and its record has the rules.
     pub(super) is_own: bool,
+    /// Redis has to agree before it completes: children of its own may be open there, or have
+    /// failed. Every other job of the record completes whether Redis is there or not.
+    pub(super) may_have_children: bool,
 }
 
 impl Wire {
@@ -21,6 +24,7 @@ impl Wire {
         Self {
             options: ForeignOptions::read(&job.opts),
             is_own: claimed.envelope.is_some(),
+            may_have_children: claimed.envelope.as_ref().is_none_or(|own| own.is_parent),
             job,
         }
     }
