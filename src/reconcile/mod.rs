@@ -33,6 +33,7 @@ mod silence;
 mod verify;
 
 use crate::broker::{BrokerError, Refusal};
+use crate::job::QueueName;
 use crate::record::RecordError;
 
 pub use all::{Reconciled, reconcile_all};
@@ -55,6 +56,18 @@ pub enum ReconcileError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+/// A key of a queue that holds something else, as somebody may have put it there, holds up that
+/// queue and no other one: it is told, and passed over. Everything else is an error.
+fn spoiled(queue: &QueueName, error: ReconcileError) -> Result<(), ReconcileError> {
+    match error.is_about_entries() {
+        true => {
+            tracing::error!(%queue, %error, "a queue can't be worked with: passed over");
+            Ok(())
+        }
+        false => Err(error),
+    }
 }
 
 impl ReconcileError {

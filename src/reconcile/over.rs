@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{ReconcileError, mirror};
+use super::{ReconcileError, mirror, spoiled};
 use crate::broker::{Broker, BrokerState, LIST_MAX, Readmit, WireJob};
 use crate::clock;
 use crate::job::{ForeignOptions, Outcome, QueueName};
@@ -91,7 +91,8 @@ pub(super) async fn end_all(
 ) -> Result<u64, ReconcileError> {
     let mut ended = 0;
     for state in WAITING {
-        ended += end_all_in(record, broker, queue, state).await?;
+        let done = end_all_in(record, broker, queue, state).await;
+        ended += done.or_else(|error| spoiled(queue, error).map(|()| 0))?;
     }
     Ok(ended)
 }

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::ReconcileError;
+use super::{ReconcileError, spoiled};
 use crate::broker::{Broker, BrokerError, LIST_MAX};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
@@ -35,8 +35,10 @@ pub async fn keep_these(
     let mut changed = tell_or_forget_schedules(record, broker).await?;
     let mut known = known_queues(record, broker.prefix()).await?;
     for queue in queues {
-        changed += keep_settings(record, broker, &queue, known.remove(&queue)).await?;
-        changed += copy_schedules(record, broker, &queue).await?;
+        let kept = keep_settings(record, broker, &queue, known.remove(&queue)).await;
+        changed += kept.or_else(|error| spoiled(&queue, error).map(|()| 0))?;
+        let copied = copy_schedules(record, broker, &queue).await;
+        changed += copied.or_else(|error| spoiled(&queue, error).map(|()| 0))?;
     }
     Ok(changed)
 }
@@ -209,7 +211,8 @@ pub(super) async fn restore(record: &Record, broker: &Broker) -> Result<(), Reco
     loop {
         let (page, next) = queues::page(record, broker.prefix(), &after).await?;
         for known in &page {
-            broker.apply_settings(&known.queue, &known.settings).await?;
+            let applied = broker.apply_settings(&known.queue, &known.settings).await;
+            applied.or_else(|error| spoiled(&known.queue, error.into()))?;
         }
         match next {
             Some(next) => after = next,
@@ -222,7 +225,10 @@ pub(super) async fn restore(record: &Record, broker: &Broker) -> Result<(), Reco
         for part in page.chunk_by(|a, b| a.queue == b.queue) {
             let stay = part.iter().filter(|known| known.is_told);
             let stay: Vec<_> = stay.map(|known| known.schedule.clone()).collect();
-            broker.restore_schedules(&part[0].queue, &stay).await?;
+            let restored = broker.restore_schedules(&part[0].queue, &stay).await;
+            restored
+                .map(drop)
+                .or_else(|error| spoiled(&part[0].queue, error.into()))?;
         }
         match next {
             Some(next) => after = next,
@@ -235,11 +241,14 @@ pub(super) async fn restore(record: &Record, broker: &Broker) -> Result<(), Reco
 pub(super) async fn repair_schedules(
     broker: &Broker,
     queues: &[QueueName],
-) -> Result<(), BrokerError> {
+) -> Result<(), ReconcileError> {
     for queue in queues {
         let mut next = Some(0);
         while let Some(first) = next {
-            next = broker.repair_schedules(queue, first).await?.next;
+            next = match broker.repair_schedules(queue, first).await {
+                Ok(repaired) => repaired.next,
+                Err(error) => spoiled(queue, error.into()).map(|()| None)?,
+            };
         }
     }
     Ok(())

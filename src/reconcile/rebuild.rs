@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{ReconcileError, flows, mirror, over, passes, queues, recover};
+use super::{ReconcileError, flows, mirror, over, passes, queues, recover, spoiled};
 use crate::broker::{Broker, Readmit, rebuilt_token};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
@@ -173,7 +173,13 @@ async fn look_up(
             continue;
         };
         let wanted: Vec<Readmit> = jobs.iter().map(|job| wanted(job)).collect();
-        let known = broker.readmit(&queue, &wanted, LEASE).await?;
+        let known = match broker.readmit(&queue, &wanted, LEASE).await {
+            Ok(known) => known,
+            Err(error) => {
+                spoiled(&queue, error.into())?;
+                continue; // they stay open, and the sweep tries them one by one
+            }
+        };
         for ((job, wanted), is_known) in jobs.iter().zip(wanted).zip(known) {
             if job.is_foreign {
                 present.push(job.id);
@@ -217,7 +223,20 @@ async fn deliver(record: &Record, broker: &Broker, absent: &Absent) -> Result<()
         return Ok(());
     }
     passes::keep_counters(broker, &absent.jobs).await?;
-    flows::deliver(record, broker, &absent.jobs).await?;
+    if let Err(error) = flows::deliver(record, broker, &absent.jobs).await {
+        if !error.is_about_entries() {
+            return Err(error);
+        }
+        let mut queues: HashMap<&QueueName, Vec<StoredJob>> = HashMap::new();
+        for stored in &absent.jobs {
+            let queue = queues.entry(&stored.job.queue);
+            queue.or_default().push(stored.clone());
+        }
+        for (queue, jobs) in queues {
+            let delivered = flows::deliver(record, broker, &jobs).await;
+            delivered.or_else(|error| spoiled(queue, error))?;
+        }
+    }
     fault::point(Point::RebuildAdded);
     let mut running: HashMap<&QueueName, Vec<Readmit>> = HashMap::new();
     for (queue, job) in &absent.running {

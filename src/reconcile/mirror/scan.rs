@@ -16,7 +16,7 @@ use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
 use crate::reconcile::halves::{Halves, passed_over};
 use crate::reconcile::over::{Lingering, is_waiting};
-use crate::reconcile::{ReconcileError, copy_logs};
+use crate::reconcile::{ReconcileError, copy_logs, spoiled};
 use crate::record::{Record, jobs, mirror};
 
 /// Where jobs are looked for. A job that moves on while it is looked for is found further down, or
@@ -115,7 +115,9 @@ impl Scan {
                 return Ok(false);
             };
             let at = (&queue, STATES[nth], offset);
-            let (next, repaired) = page(record, broker, &mut self.lingering, at).await?;
+            let page = page(record, broker, &mut self.lingering, at).await;
+            let (next, repaired) =
+                page.or_else(|error| spoiled(&queue, error).map(|()| (None, 0)))?;
             self.repaired += repaired;
             self.at = match next {
                 Some(offset) => Some((queue, nth, offset)),
