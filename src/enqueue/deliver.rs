@@ -24,7 +24,7 @@ const DELIVERIES_MAX: usize = 64;
 pub(super) const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
 /// A delivery older than this is dropped: `reconcile`, which looks at jobs older than two seconds,
 /// may have added them, and they may have run and gone since. A late add would run them again.
-pub(super) const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_millis(1400);
 /// How long such a delivery may be under way: a connection that hangs, a process that is stopped.
 /// The server refuses it after that, by its own clock.
 pub(super) const UNDER_WAY: Duration = Duration::from_millis(500);

@@ -16,8 +16,8 @@ use crate::record::adopt;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
 
-/// How old a job must be before it may be delivered here. Longer than a delivery stays fresh
-/// (one second), so that the original add and this one never race.
+/// How old a job must be before it may be delivered here. Longer than its own delivery may take
+/// from the beginning of its commit (1.9 s), so that the original add and this one never race.
 const DELIVER_LAG: Duration = Duration::from_secs(2);
 
 /// Looks at one step of new jobs and adds those that Redis does not know. Returns whether there is

@@ -16,7 +16,7 @@ use crate::record::open::StoredJob;
 use crate::record::{Record, open, outbox};
 
 /// How long a job that was cancelled before it was in Redis may still arrive there: longer than its
-/// delivery may be under way (1.5 s), or that of a pass that saw it open.
+/// delivery may be under way (1.9 s), or that of a pass that saw it open.
 const ARRIVES: Duration = Duration::from_secs(2);
 
 /// Delivers the oldest entries of the outbox; returns how many.
