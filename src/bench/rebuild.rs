@@ -59,11 +59,19 @@ pub struct RebuildReport {
 }
 
 /// What of Redis must be the same before and after. Jobs in the order in which they are next.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Shown {
     jobs: HashMap<(String, BrokerState), Vec<String>>,
     settings: BTreeMap<String, QueueSettings>,
     schedules: BTreeMap<String, u64>,
+}
+
+impl Shown {
+    /// The same, whatever the order of the jobs.
+    fn sorted(mut self) -> Self {
+        self.jobs.values_mut().for_each(|ids| ids.sort());
+        self
+    }
 }
 
 /// Enqueues jobs of a type that nobody works, and empties Redis several times.
@@ -124,9 +132,11 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
     tokio::time::sleep(YOUNG).await;
 
     let queues = [plain, busy, flows, ticks];
-    let before = look(&app, &queues).await?;
+    // In Redis a job whose delivery was dropped stands behind younger ones. A rebuild puts all jobs
+    // into the order in which they were accepted: the first one, which is not counted, shows that.
+    let mut before = look(&app, &queues).await?.sorted();
     let (mut seconds, mut agree, mut as_before) = (Vec::new(), true, true);
-    for _ in 0..ROUNDS {
+    for round_nth in 0..=ROUNDS {
         app.broker
             .lose_memory()
             .await
@@ -135,16 +145,27 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
         while !reconcile::readmit(&app.record, &app.broker).await? {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        seconds.push(round(started.elapsed().as_secs_f64(), 3));
+        let took = round(started.elapsed().as_secs_f64(), 3);
         let verdict = reconcile::verify(&app.record, &app.broker).await?;
         let after = look(&app, &queues).await?;
-        if !verdict.agree || after != before {
+        let is_as_before = match round_nth {
+            0 => {
+                let is_whole = after.clone().sorted() == before;
+                before = after.clone();
+                is_whole
+            }
+            _ => {
+                seconds.push(took);
+                after == before
+            }
+        };
+        if !verdict.agree || !is_as_before {
             let differences = &verdict.differences;
             tracing::error!(?differences, "not everything came back");
             tracing::debug!(?before, ?after);
         }
         agree &= verdict.agree;
-        as_before &= after == before;
+        as_before &= is_as_before;
     }
     app.close().await;
     Ok(RebuildReport {
