@@ -82,8 +82,19 @@ pub(super) async fn tell_waiting(
     parents: &[(QueueName, String)],
 ) -> Result<(), ReconcileError> {
     let start = format!("{}:", broker.prefix());
-    for (queue, id) in parents {
-        let parent_key = format!("{start}{queue}:{id}");
+    let keys: Vec<String> = parents
+        .iter()
+        .map(|(queue, id)| format!("{start}{queue}:{id}"))
+        .collect();
+    // Flows of the record's own have none: asked at once, or each of them would cost two calls.
+    let with_children = match keys.is_empty() {
+        true => return Ok(()),
+        false => family::parents_among(record, &keys).await?,
+    };
+    for ((queue, id), parent_key) in parents.iter().zip(keys) {
+        if !with_children.contains(&parent_key) {
+            continue;
+        }
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             let page = broker

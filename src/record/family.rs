@@ -1,9 +1,9 @@
 //! The relatives of jobs that `BullMQ` clients own.
 //!
-//! They are known by their keys in Redis, `prefix:queue:id`. An id may hold a colon, so a key is
-//! compared whole and never taken apart.
+//! They are known by their keys in Redis, `prefix:queue:id`, which are compared whole here: an id
+//! may hold a colon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -50,6 +50,20 @@ pub async fn children(record: &Record, parent_keys: &[String]) -> Result<Vec<Chi
     .fetch_all(&record.pool)
     .await?;
     rows.into_iter().map(ChildRow::read).collect()
+}
+
+/// Of these parents, those with adopted children.
+pub async fn parents_among(
+    record: &Record,
+    parent_keys: &[String],
+) -> Result<HashSet<String>, RecordError> {
+    let keys: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT parent_key FROM bullwark.foreign_children WHERE parent_key = ANY($1)",
+    )
+    .bind(parent_keys)
+    .fetch_all(&record.pool)
+    .await?;
+    Ok(keys.into_iter().collect())
 }
 
 /// Of these jobs, named by queue and id on the wire, those that are over: the newest of each name.
