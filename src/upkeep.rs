@@ -14,7 +14,7 @@ use crate::enqueue::Enqueue;
 use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
-use crate::record::{Record, RecordError, open, types};
+use crate::record::{Record, RecordError, open, owed_logs, types};
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
 
@@ -25,6 +25,9 @@ const RESCUE_EVERY: Duration = Duration::from_millis(1800);
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// Between two marks of the record.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks for log lines that are owed, and between two pages of them.
+const OWED_LOGS_EVERY: Duration = Duration::from_secs(2);
+const OWED_LOGS_REST: Duration = Duration::from_millis(25);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -35,6 +38,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     beat(record, broker, tasks);
     keep_queues(record, broker, tasks);
     relay(record, broker, tasks);
+    write_owed_logs(record, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -74,6 +78,7 @@ fn readmit(record: &Record, broker: &Broker, tasks: &Tasks) {
         // Says that it will be compared: until then the probe of Redis tells of it.
         broker.stop_serving();
     }
+    record.await_check();
     every(tasks, "readmit", Duration::from_millis(500), move || {
         let (record, broker) = (record.clone(), broker.clone());
         async move {
@@ -112,6 +117,20 @@ fn beat(record: &Record, broker: &Broker, tasks: &Tasks) {
                 reconcile::beat(&record, &broker).await?;
             }
             Ok::<_, ReconcileError>(Next::Rest)
+        }
+    });
+}
+
+/// Page by page with rests: it comes after a rebuild, when everybody begins to work again.
+fn write_owed_logs(record: &Record, tasks: &Tasks) {
+    let record = record.clone();
+    every(tasks, "owed_logs", OWED_LOGS_EVERY, move || {
+        let record = record.clone();
+        async move {
+            while owed_logs::write_next(&record).await? {
+                tokio::time::sleep(OWED_LOGS_REST).await;
+            }
+            Ok::<_, RecordError>(Next::Rest)
         }
     });
 }

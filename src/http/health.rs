@@ -110,9 +110,14 @@ async fn postgres(record: &Record) -> Store {
         Some(None) => WELL,
         Some(Some(RecordTrouble::Full)) => "full",
         Some(Some(RecordTrouble::ReadOnly)) => "read_only",
-        Some(Some(RecordTrouble::Away | RecordTrouble::Lost | RecordTrouble::Conflict)) | None => {
-            "away"
-        }
+        // Of these only the first two are ever seen by a look.
+        Some(Some(
+            RecordTrouble::Away
+            | RecordTrouble::Lost
+            | RecordTrouble::Conflict
+            | RecordTrouble::Comparing,
+        ))
+        | None => "away",
     };
     Store {
         state,

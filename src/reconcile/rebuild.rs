@@ -41,9 +41,9 @@ const WHY: &str = "Redis had lost its memory";
 /// Makes sure that jobs are claimed from a memory of Redis that agrees with the record. Cheap when
 /// it does. False: another process is making it agree; ask again.
 pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
-    let connection = record.unchecked();
+    let change = record.unchecked();
     let epoch = broker.epoch().await?;
-    if connection.is_none() && broker.served().as_deref() == Some(epoch.as_str()) {
+    if change.is_none() && broker.served().as_deref() == Some(epoch.as_str()) {
         return Ok(true);
     }
     if recover::lost_tail(record, broker).await?.is_some() {
@@ -54,7 +54,8 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         if let Some(told) = recover::lost_tail(record, broker).await? {
             // Others that claim must notice it, too.
             broker.forget_epoch().await?;
-            Box::pin(recover::recover(record, &broker.for_repair(), &told)).await?;
+            let (record, broker) = (record.for_repair(), broker.for_repair());
+            Box::pin(recover::recover(&record, &broker, &told)).await?;
         }
         drop(turn);
         return Ok(false);
@@ -69,24 +70,32 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         };
         // Whoever had the turn before may have just done it.
         if !is_compared().await? {
-            if rebuild::compared(record, broker.prefix()).await?.is_some() {
-                tokio::time::sleep(MARKS).await;
-            }
-            Box::pin(compare(record, &broker.for_repair(), &epoch)).await?;
+            let marks = match rebuild::compared(record, broker.prefix()).await? {
+                Some(_) => MARKS,
+                None => Duration::ZERO,
+            };
+            let repair = (record.for_repair(), broker.for_repair());
+            Box::pin(compare(&repair.0, &repair.1, &epoch, marks)).await?;
             fault::point(Point::RebuildDone);
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
             fault::point(Point::RebuildNoted);
         }
         drop(turn);
     }
-    if let Some(connection) = connection {
-        record.set_checked(connection);
+    if let Some(change) = change {
+        record.set_checked(change);
     }
     broker.serve(&epoch);
     Ok(true)
 }
 
-async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), ReconcileError> {
+/// Nothing that runs is put back sooner than `marks` from now.
+async fn compare(
+    record: &Record,
+    broker: &Broker,
+    epoch: &str,
+    marks: Duration,
+) -> Result<(), ReconcileError> {
     let started = Instant::now();
     queues::restore(record, broker).await?;
     fault::point(Point::RebuildSettings);
@@ -98,6 +107,7 @@ async fn compare(record: &Record, broker: &Broker, epoch: &str) -> Result<(), Re
         ended += over::end_all(record, broker, queue).await?;
     }
     fault::point(Point::RebuildEnded);
+    tokio::time::sleep_until(started + marks).await;
     let (open, added) = put_back(record, broker, epoch).await?;
     queues::repair_schedules(broker, &broker.queues().await?).await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -122,7 +132,7 @@ struct Absent {
 
 /// Puts back every open job that Redis lacks. Returns how many are open and how many were added.
 ///
-/// While one page goes to Redis, the next one is looked up and the last one noted.
+/// While one page goes to Redis, the next one is looked up.
 async fn put_back(
     record: &Record,
     broker: &Broker,
@@ -131,7 +141,7 @@ async fn put_back(
     let (mut open, mut added) = (0, 0);
     let pages = rebuild::open_in_order(record).try_chunks(LOAD_MAX);
     let mut pages = std::pin::pin!(pages);
-    let (mut next, mut last) = (Absent::default(), Vec::new());
+    let mut next = Absent::default();
     loop {
         let page = pages.next().await.transpose();
         let page = page.map_err(|error| ReconcileError::Record(error.1))?;
@@ -139,23 +149,21 @@ async fn put_back(
         let page = page.unwrap_or_default();
         open += page.len() as u64;
         let current = std::mem::take(&mut next);
-        let (looked_up, delivered, noted) = tokio::join!(
+        let (looked_up, delivered) = tokio::join!(
             look_up(record, broker, epoch, &page),
             deliver(record, broker, &current),
-            passes::note(record, &last, WHY),
         );
         next = looked_up?;
         delivered?;
-        noted?;
         added += current.jobs.len() as u64;
-        last = current.jobs;
-        if is_end && next.jobs.is_empty() && last.is_empty() {
+        if is_end && next.jobs.is_empty() {
             return Ok((open, added));
         }
     }
 }
 
-/// Corrects what Redis has of a page, and loads what it lacks.
+/// Corrects what Redis has of a page, loads what it lacks, and says so in the logs. That comes
+/// before it is done: whoever dies in between has it said twice, and nothing is done unsaid.
 async fn look_up(
     record: &Record,
     broker: &Broker,
@@ -204,6 +212,7 @@ async fn look_up(
         jobs = passes::load_settled(record, &absent, &mut true).await?;
         let place: HashMap<_, _> = page.iter().enumerate().map(|(at, j)| (j.id, at)).collect();
         jobs.sort_by_key(|stored| place.get(&stored.job.id).copied());
+        passes::note_later(record, &jobs, WHY).await?;
     }
     Ok(Absent { jobs, running })
 }

@@ -3,8 +3,8 @@
 //! record: jobs that it lacks, and outcomes that it lacks. Each is marked, and an alert is raised.
 //!
 //! It is noticed by a mark that grows in the record and is told to Redis. A record that is behind
-//! the mark in Redis lost its tail. The mark is looked at whenever connections to the record are
-//! made anew, which a failover and a restore cause, and now and then.
+//! the mark in Redis lost its tail. The mark is looked at whenever another server answers for the
+//! record, which a restart, a failover and a new database are, and every two seconds.
 //!
 //! What Redis has let go of is not recovered: jobs that were over and are kept no longer there.
 //! They are open again in the record, or absent, and their effects in its database are undone with
@@ -93,7 +93,10 @@ pub(super) async fn recover(
         "jobs": recovered.adopted,
         "outcomes": recovered.outcomes,
     });
-    alerts::raise(record, AlertKind::RecordLostItsTail, &message, &details).await?;
+    // A standby that was promoted may have had everything.
+    if now.beat < told.beat || recovered != Recovered::default() {
+        alerts::raise(record, AlertKind::RecordLostItsTail, &message, &details).await?;
+    }
     metrics::counter!("bullwark_record_recoveries_total").increment(1);
     tracing::error!(
         was = %told,

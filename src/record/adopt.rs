@@ -11,9 +11,11 @@ use crate::job::{QueueName, Status};
 pub use super::foreign_job::{ForeignJob, Standing, record_id};
 use super::foreign_job::{storable_json, storable_text, worker_name};
 
-/// Writes foreign jobs into the record. Those that are there already stay as they are.
+/// Writes foreign jobs into the record. Those that are there already stay as they are. Nothing is
+/// written to a server that may lack its tail: they may be Bullwark's own.
 pub async fn adopt_many(record: &Record, jobs: &[ForeignJob]) -> Result<(), RecordError> {
     let mut connection = record.writers.acquire().await?;
+    record.check_server()?;
     adopt_on(&mut connection, jobs).await.map(drop)
 }
 

@@ -14,6 +14,8 @@ pub enum Trouble {
     /// Rolled back for the sake of another transaction: nothing was done, and the same call may
     /// work at once.
     Conflict,
+    /// Another server answers, which may lack its tail: Redis is to be looked at first.
+    Comparing,
 }
 
 /// An error of the record.

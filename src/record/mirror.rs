@@ -247,8 +247,9 @@ pub async fn rename_many(record: &Record, lost: &[(Uuid, i32)]) -> Result<u64, R
     Ok(renamed.unsigned_abs())
 }
 
-/// Writes what was seen and how far it was read, both or neither. Safe to repeat: jobs are known by
-/// then, and rows do not fulfil their condition any more.
+/// Writes what was seen and how far it was read, both or neither; nothing to a server that may lack
+/// its tail. Safe to repeat: jobs are known by then, and rows do not fulfil their condition any
+/// more.
 pub async fn commit(
     record: &Record,
     adopted: &[ForeignJob],
@@ -286,6 +287,7 @@ pub async fn commit(
 /// Not on the writers' connections, which are counted for the group commits; but with their plans.
 async fn begin(record: &Record) -> Result<Tx, RecordError> {
     let mut tx = record.begin().await?;
+    record.check_server()?;
     let settings = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
         SET LOCAL enable_seqscan = off; SET LOCAL lock_timeout = '20s'";
     sqlx::raw_sql(settings).execute(tx.connection()).await?;

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod adopt;
 pub mod alerts;
+mod answering;
 pub mod api_keys;
 pub mod contacts;
 pub mod effects;
@@ -25,6 +26,7 @@ pub mod merge;
 pub mod mirror;
 pub mod open;
 pub mod outbox;
+pub mod owed_logs;
 mod probe;
 pub mod queues;
 pub mod rebuild;
@@ -41,12 +43,12 @@ pub mod types;
 pub mod workspaces;
 
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use answering::Answering;
 
 pub use error::{RecordError, Trouble};
 pub use probe::Look;
@@ -86,15 +88,9 @@ pub struct Record {
     writers: PgPool,
     pool: PgPool,
     connect: PgConnectOptions,
-    connected: Connected,
+    answering: Answering,
     fullness: probe::Fullness,
-}
-
-/// Counts connections, so that it is noticed when another server may answer.
-#[derive(Debug, Clone, Default)]
-struct Connected {
-    made: Arc<AtomicU64>,
-    checked: Arc<AtomicU64>,
+    is_for_repair: bool,
 }
 
 impl Record {
@@ -118,11 +114,12 @@ impl Record {
         // planner may prefer to hash the whole table; taking the alternatives away leaves one plan.
         // A statement that waits for a lock for long, or a transaction whose owner vanished in the
         // middle, must not hold up the batch behind it for ever.
-        let connected = Connected::default();
-        let made = connected.made.clone();
+        let answering = Answering::default();
+        let asked = answering.clone();
         let writers = pool_options(options.writers).after_connect(move |connection, _| {
-            made.fetch_add(1, Ordering::Relaxed);
+            let asked = asked.clone();
             Box::pin(async move {
+                asked.ask(connection).await?;
                 let settings = "SET search_path = public; SET synchronous_commit = on;
                     SET enable_hashjoin = off; SET enable_mergejoin = off;
                     SET enable_seqscan = off; SET jit = off; SET lock_timeout = '20s';
@@ -130,7 +127,7 @@ impl Record {
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
             })
         });
-        let made = connected.made.clone();
+        let asked = answering.clone();
         let general = pool_options(options.connections).before_acquire(|connection, about| {
             // Whatever ended the server meanwhile also ended this connection: the first caller
             // afterwards should not be the one to notice.
@@ -142,8 +139,9 @@ impl Record {
             })
         });
         let pool = general.after_connect(move |connection, _| {
-            made.fetch_add(1, Ordering::Relaxed);
+            let asked = asked.clone();
             Box::pin(async move {
+                asked.ask(connection).await?;
                 let settings = "SET search_path = public; SET jit = off;
                     SET idle_in_transaction_session_timeout = '120s'";
                 sqlx::raw_sql(settings).execute(connection).await.map(drop)
@@ -153,22 +151,43 @@ impl Record {
             writers: writers.connect_lazy_with(connect.clone()),
             pool: pool.connect_lazy_with(connect.clone()),
             connect,
-            connected,
+            answering,
             fullness: probe::Fullness::default(),
+            is_for_repair: false,
         })
     }
 
-    /// The number of the newest connection, if any was made since [`Record::set_checked`]: another
-    /// server may answer, or an earlier state of this one.
+    /// The number of the last change of servers, if there was one since [`Record::set_checked`]:
+    /// another server answers, or this one came back, perhaps in an earlier state.
     pub fn unchecked(&self) -> Option<u64> {
-        let made = self.connected.made.load(Ordering::Relaxed);
-        let checked = self.connected.checked.load(Ordering::Relaxed);
-        (made != checked).then_some(made)
+        self.answering.unchecked()
     }
 
-    /// What answers was looked at after this connection was made.
-    pub fn set_checked(&self, connection: u64) {
-        self.connected.checked.store(connection, Ordering::Relaxed);
+    /// The server that answers was looked at after this change.
+    pub fn set_checked(&self, change: u64) {
+        self.answering.set_checked(change);
+    }
+
+    /// Every server that answers is looked at here: until that was done, nothing that was seen in
+    /// Redis is written to it. What it lacks would look like news of `BullMQ` clients.
+    pub fn await_check(&self) {
+        self.answering.await_check();
+    }
+
+    /// A clone that writes to whatever server answers: for the look itself.
+    pub fn for_repair(&self) -> Self {
+        Self {
+            is_for_repair: true,
+            ..self.clone()
+        }
+    }
+
+    /// To be asked with a connection in hand, by whoever writes what was seen in Redis.
+    fn check_server(&self) -> Result<(), RecordError> {
+        match self.is_for_repair {
+            true => Ok(()),
+            false => self.answering.check(),
+        }
     }
 
     /// Brings the schema up to this version. Safe to repeat and to run from several processes at

@@ -86,7 +86,8 @@ impl StoresOptions {
             remove_dir: false,
             shared_buffers_mb: 256,
             max_connections: 200,
-            start_patience: Duration::from_secs(60),
+            // After a crash PostgreSQL replays up to `max_wal_size` of its log first.
+            start_patience: Duration::from_secs(300),
             stop_patience: Duration::from_secs(30),
         }
     }

@@ -13,3 +13,4 @@ mod redis_stuck;
 mod redis_unwritable;
 mod restarts;
 mod site;
+mod standby;

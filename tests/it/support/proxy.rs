@@ -1,7 +1,7 @@
-//! A proxy before PostgreSQL that loses one commit, or the answer to it.
+//! A proxy before PostgreSQL that loses one commit, or the answer to it, or leads elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bullwark::tasks::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,6 +26,7 @@ pub(crate) enum Lose {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) address: String,
+    upstream: Arc<Mutex<String>>,
     next: Arc<AtomicU8>,
     lost: Arc<AtomicU32>,
     tasks: Tasks,
@@ -38,15 +39,17 @@ impl Proxy {
         let address = listener.local_addr().unwrap().to_string();
         let proxy = Self {
             address,
+            upstream: Arc::new(Mutex::new(upstream.to_owned())),
             next: Arc::default(),
             lost: Arc::default(),
             tasks: Tasks::new(),
         };
         let (next, lost) = (proxy.next.clone(), proxy.lost.clone());
-        let (tasks, upstream) = (proxy.tasks.clone(), upstream.to_owned());
+        let (tasks, upstream) = (proxy.tasks.clone(), proxy.upstream.clone());
         proxy.tasks.spawn("proxy", async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(&upstream).await else {
+                let upstream = upstream.lock().unwrap().clone();
+                let Ok(server) = TcpStream::connect(upstream).await else {
                     continue;
                 };
                 let (next, lost) = (next.clone(), lost.clone());
@@ -54,6 +57,11 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// New connections go to another server, as after a failover.
+    pub(crate) fn lead_to(&self, upstream: &str) {
+        upstream.clone_into(&mut self.upstream.lock().unwrap());
     }
 
     /// Loses this of the next commit that comes through.

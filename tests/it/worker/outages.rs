@@ -93,15 +93,22 @@ async fn claiming_stops_when_too_much_is_held() {
     const SLOTS: usize = 4;
     let mut stores = own_stores().await;
     let rig = Rig::on_stores(&stores).await.with_upkeep();
-    let mut ids = Vec::new();
-    for n in 0..JOBS {
-        let acts = [
-            wait("go"),
-            Act::Large {
-                bytes: RESULT_KIB * 1024,
-            },
-        ];
-        ids.push(rig.enqueue(scripted(&format!("{n}"), &[&acts])).await);
+    let job = |n: usize| {
+        let bytes = RESULT_KIB * 1024;
+        scripted(&format!("{n}"), &[&[wait("go"), Act::Large { bytes }]])
+    };
+    let accepted = rig
+        .app
+        .enqueue
+        .enqueue_many((0..JOBS).map(job).collect())
+        .await;
+    let accepted = accepted.unwrap().into_iter();
+    let ids: Vec<_> = accepted.map(|accepted| accepted.unwrap().id).collect();
+    // One that comes by another way than its own delivery is asked about first.
+    for id in &ids {
+        rig.until_redis(*id, "Prioritized").await;
+        let starts = rig.hash("default", id, "ats").await;
+        assert_eq!(starts.as_deref(), Some("0"), "its delivery came too late");
     }
     let worker = rig.work(|options| options.slots = SLOTS);
     rig.probe.starts(SLOTS).await;

@@ -84,7 +84,16 @@ impl Rig {
 
     /// On stores that the test may kill.
     pub(crate) async fn on_stores(stores: &Stores) -> Self {
-        let database = stores.database_url.clone();
+        Self::on_record(stores, stores.database_url.clone()).await
+    }
+
+    /// The same, with a proxy before the record.
+    pub(crate) async fn on_stores_behind(stores: &Stores, proxy: &Proxy) -> Self {
+        let place = format!("127.0.0.1:{}", stores.postgres_port());
+        Self::on_record(stores, stores.database_url.replace(&place, &proxy.address)).await
+    }
+
+    async fn on_record(stores: &Stores, database: String) -> Self {
         let record = Record::connect(&RecordOptions::new(&database)).unwrap();
         record.migrate().await.unwrap();
         Self::on(database, stores.redis_url.clone(), "bull".to_owned(), None).await
