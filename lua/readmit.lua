@@ -34,8 +34,9 @@ local absent = {}
 for at = FIRST, #ARGV, STRIDE do
   local id, starts, token = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   local job_key, most = prefix .. id, tonumber(ARGV[at + 3])
-  local known = tonumber(call('HGET', job_key, 'ats')) or 0
-  if call('EXISTS', job_key) == 0 or (most and known > most) then
+  local is_there = call('EXISTS', job_key) == 1
+  local known = is_there and tonumber(call('HGET', job_key, 'ats')) or 0
+  if not is_there or (most and known > most) then
     absent[#absent + 1] = (at - FIRST) / STRIDE + 1
   else
     if starts == 0 and known == 0 then

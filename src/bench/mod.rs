@@ -62,6 +62,14 @@ pub struct CpuPerJob {
     pub postgres: f64,
 }
 
+/// Processor time in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct CpuSeconds {
+    pub bullwark: f64,
+    pub redis: f64,
+    pub postgres: f64,
+}
+
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Percentiles {
     pub p50: f64,

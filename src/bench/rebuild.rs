@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{BenchError, round};
+use super::cost::Cost;
+use super::{BenchError, CpuSeconds, StorePids, round};
 use crate::app::App;
 use crate::broker::{BrokerState, ClaimOptions, LIST_MAX, OWN_TOKEN};
 use crate::clock;
@@ -52,6 +53,8 @@ pub struct RebuildReport {
     pub schedules: usize,
     /// Of each round.
     pub seconds: Vec<f64>,
+    /// Processor time of a round, on average: the same whatever else the machine does.
+    pub cpu_seconds: CpuSeconds,
     /// Both stores agreed after each round.
     pub agree: bool,
     /// Every job came back in its state and in its place, and every setting and schedule, too.
@@ -75,7 +78,11 @@ impl Shown {
 }
 
 /// Enqueues jobs of a type that nobody works, and empties Redis several times.
-pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, BenchError> {
+pub async fn run_rebuild(
+    config: Config,
+    jobs: usize,
+    pids: StorePids,
+) -> Result<RebuildReport, BenchError> {
     let mut handlers = Handlers::default();
     crate::handlers::diagnostics::add(&mut handlers);
     let app = App::connect(config, handlers).await?;
@@ -136,16 +143,18 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
     // into the order in which they were accepted: the first one, which is not counted, shows that.
     let mut before = look(&app, &queues).await?.sorted();
     let (mut seconds, mut agree, mut as_before) = (Vec::new(), true, true);
+    let mut cost = CpuSeconds::default();
     for round_nth in 0..=ROUNDS {
         app.broker
             .lose_memory()
             .await
             .map_err(ReconcileError::from)?;
-        let started = Instant::now();
+        let (started, before_it) = (Instant::now(), Cost::now(pids));
         while !reconcile::readmit(&app.record, &app.broker).await? {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let took = round(started.elapsed().as_secs_f64(), 3);
+        let spent = Cost::now(pids).since(&before_it);
         let verdict = reconcile::verify(&app.record, &app.broker).await?;
         let after = look(&app, &queues).await?;
         let is_as_before = match round_nth {
@@ -156,6 +165,9 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
             }
             _ => {
                 seconds.push(took);
+                cost.bullwark += spent.bullwark;
+                cost.redis += spent.redis;
+                cost.postgres += spent.postgres;
                 after == before
             }
         };
@@ -168,6 +180,7 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
         as_before &= is_as_before;
     }
     app.close().await;
+    let average = |seconds| round(seconds / ROUNDS as f64, 2);
     Ok(RebuildReport {
         jobs,
         delayed,
@@ -175,6 +188,11 @@ pub async fn run_rebuild(config: Config, jobs: usize) -> Result<RebuildReport, B
         flows: FLOWS,
         schedules: SCHEDULES,
         seconds,
+        cpu_seconds: CpuSeconds {
+            bullwark: average(cost.bullwark),
+            redis: average(cost.redis),
+            postgres: average(cost.postgres),
+        },
         agree,
         as_before,
     })

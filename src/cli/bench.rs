@@ -62,8 +62,12 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
     record.migrate().await?;
     record.close().await;
 
+    let pids = StorePids {
+        redis: stores.redis_pid(),
+        postgres: stores.postgres_pid(),
+    };
     if bench.rebuild {
-        return measure_rebuild(global, config, bench.jobs as usize).await;
+        return measure_rebuild(global, config, bench.jobs as usize, pids).await;
     }
     let options = BenchOptions {
         jobs: bench.jobs as usize,
@@ -74,10 +78,6 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
         limit: Duration::from_secs(bench.limit),
     };
     let load = Load::start(config, options.slots).await?;
-    let pids = StorePids {
-        redis: stores.redis_pid(),
-        postgres: stores.postgres_pid(),
-    };
     let report = bench::run(load, &options, pids).await?;
     if global.json {
         output::json(&report);
@@ -129,11 +129,12 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
     }
 }
 
-async fn measure_rebuild(global: &Global, config: Config, jobs: usize) -> Done {
-    let report = bench::run_rebuild(config, jobs).await?;
+async fn measure_rebuild(global: &Global, config: Config, jobs: usize, pids: StorePids) -> Done {
+    let report = bench::run_rebuild(config, jobs, pids).await?;
     if global.json {
         output::json(&report);
     } else {
+        let cpu = &report.cpu_seconds;
         let seconds: Vec<String> = report.seconds.iter().map(f64::to_string).collect();
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         output::table(
@@ -145,6 +146,13 @@ async fn measure_rebuild(global: &Global, config: Config, jobs: usize) -> Done {
                 row("flows of four jobs", report.flows.to_string()),
                 row("schedules", report.schedules.to_string()),
                 row("seconds of each rebuild", seconds.join(" · ")),
+                row(
+                    "CPU per rebuild",
+                    format!(
+                        "{:.2} s Bullwark · {:.2} s Redis · {:.2} s PostgreSQL",
+                        cpu.bullwark, cpu.redis, cpu.postgres
+                    ),
+                ),
                 row("both stores agree", report.agree.to_string()),
                 row("everything as before", report.as_before.to_string()),
             ],

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{ReconcileError, keep_queues, mirror, over, passes, readmit, relay};
 use crate::broker::Broker;
-use crate::record::{self, Record};
+use crate::record::{self, Record, owed_logs};
 
 /// Between two tries when another process compares the stores.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -55,5 +55,6 @@ pub async fn reconcile_all(record: &Record, broker: &Broker) -> Result<Reconcile
         after = next;
     }
     done.queues = keep_queues(record, broker).await?;
+    while owed_logs::write_next(record).await? {}
     Ok(done)
 }

@@ -29,21 +29,21 @@ pub(super) async fn deliver(
     broker: &Broker,
     jobs: &[StoredJob],
 ) -> Result<(), ReconcileError> {
-    let ids: Vec<Uuid> = jobs.iter().map(|stored| stored.job.id).collect();
-    let wires: HashMap<Uuid, FlowWire> = flow::links(record, &ids).await?.into_iter().collect();
-    if wires.is_empty() {
+    let linked = jobs
+        .iter()
+        .filter_map(|stored| Some((stored, stored.flow.as_ref()?)));
+    let mut linked: Vec<(&StoredJob, &FlowWire)> = linked.collect();
+    if linked.is_empty() {
         return links::deliver(record, broker, jobs).await;
     }
-    let is_linked = |stored: &&StoredJob| wires.contains_key(&stored.job.id);
-    let (mut linked, plain): (Vec<_>, Vec<_>) = jobs.iter().partition(is_linked);
-    let plain: Vec<StoredJob> = plain.into_iter().cloned().collect();
+    let plain = jobs.iter().filter(|stored| stored.flow.is_none());
+    let plain: Vec<StoredJob> = plain.cloned().collect();
     links::deliver(record, broker, &plain).await?;
     // Ids ascend from parents to children.
-    linked.sort_by_key(|stored| stored.job.id);
-    for part in parts(&linked, |stored| &wires[&stored.job.id]) {
-        let of_part = part.iter().map(|stored| &wires[&stored.job.id]);
-        let relatives = relatives(record, of_part).await?;
-        add_linked(broker, part, &wires, &relatives).await?;
+    linked.sort_by_key(|(stored, _)| stored.job.id);
+    for part in parts(&linked, |(_, wire)| wire) {
+        let relatives = relatives(record, part.iter().map(|(_, wire)| *wire)).await?;
+        add_linked(broker, part, &relatives).await?;
     }
     Ok(())
 }
@@ -79,16 +79,15 @@ async fn relatives<'a>(
 /// In this order; one call per run of one queue.
 async fn add_linked(
     broker: &Broker,
-    jobs: &[&StoredJob],
-    links: &HashMap<Uuid, FlowWire>,
+    jobs: &[(&StoredJob, &FlowWire)],
     relatives: &Relatives,
 ) -> Result<(), ReconcileError> {
-    for run in jobs.chunk_by(|a, b| a.job.queue == b.job.queue) {
+    for run in jobs.chunk_by(|(a, _), (b, _)| a.job.queue == b.job.queue) {
         let entries: Vec<LinkedJob> = run
             .iter()
-            .map(|stored| entry(broker, stored, &links[&stored.job.id], relatives))
+            .map(|(stored, wire)| entry(broker, stored, wire, relatives))
             .collect();
-        let added = broker.add_linked(&run[0].job.queue, &entries).await?;
+        let added = broker.add_linked(&run[0].0.job.queue, &entries).await?;
         let orphans = added.iter().filter(|a| **a == AddedLinked::ParentMissing);
         let orphans = orphans.count();
         if orphans > 0 {

@@ -15,6 +15,7 @@ use crate::record::Record;
 use crate::record::adopt;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
+use crate::record::owed_logs;
 
 /// How old a job must be before it may be delivered here. Longer than its own delivery may take
 /// from the beginning of its commit (1.9 s), so that the original add and this one never race.
@@ -275,21 +276,35 @@ pub(super) async fn note(
     if jobs.is_empty() {
         return Ok(());
     }
-    let lines: Vec<NewLog> = jobs
-        .iter()
-        .map(|stored| audit(stored.job.id, why))
-        .collect();
+    let message = message(why);
+    let line = |stored: &StoredJob| NewLog {
+        job_id: stored.job.id,
+        attempt: 0,
+        level: LogLevel::Info,
+        message: message.clone(),
+        metadata: None,
+    };
+    let lines: Vec<NewLog> = jobs.iter().map(line).collect();
     logs::insert_many(record, &lines).await?;
     metrics::counter!("bullwark_jobs_reconciled_total").increment(jobs.len() as u64);
     Ok(())
 }
 
-fn audit(job_id: Uuid, why: &str) -> NewLog {
-    NewLog {
-        job_id,
-        attempt: 0,
-        level: LogLevel::Info,
-        message: format!("reconciled: added to Redis again, {why}"),
-        metadata: None,
+/// The same, where many jobs are put back while others wait: the lines are written later.
+pub(super) async fn note_later(
+    record: &Record,
+    jobs: &[StoredJob],
+    why: &str,
+) -> Result<(), ReconcileError> {
+    if jobs.is_empty() {
+        return Ok(());
     }
+    let ids: Vec<Uuid> = jobs.iter().map(|stored| stored.job.id).collect();
+    owed_logs::owe(record, &ids, &message(why)).await?;
+    metrics::counter!("bullwark_jobs_reconciled_total").increment(jobs.len() as u64);
+    Ok(())
+}
+
+fn message(why: &str) -> String {
+    format!("reconciled: added to Redis again, {why}")
 }

@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Record, RecordError};
+use crate::job::flow::FlowWire;
 use crate::job::{Backoff, Due, NewJob, Priority, QueueName, WireForm};
 
 /// How old a job must be before it is sealed. An enqueue takes its id before it commits; one that
@@ -253,6 +254,8 @@ pub struct StoredJob {
     pub attempts: i32,
     /// What it brought along, if a `BullMQ` client added it: it goes back as it was.
     pub wire: Option<WireForm>,
+    /// Its links, if it is one of a flow that Bullwark accepted.
+    pub flow: Option<FlowWire>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -275,6 +278,7 @@ struct StoredRow {
     attempt: i32,
     attempts: i32,
     wire: Option<sqlx::types::Json<WireForm>>,
+    flow: Option<sqlx::types::Json<FlowWire>>,
 }
 
 /// Loads open jobs whole; those that are over by now are left out.
@@ -287,7 +291,8 @@ pub async fn load(record: &Record, ids: &[Uuid]) -> Result<Vec<StoredJob>, Recor
            CASE status WHEN 'failed' THEN next_retry_at ELSE scheduled_for END AS due_at,
            status = 'processing' AS is_running, attempt, attempts,
            -- A job of a flow of ours has its links there instead.
-           CASE WHEN (wire -> 'children') IS NULL THEN wire END AS wire
+           CASE WHEN (wire -> 'children') IS NULL THEN wire END AS wire,
+           CASE WHEN (wire -> 'children') IS NOT NULL THEN wire END AS flow
          FROM jobs WHERE id = ANY($1) AND status IN ('pending', 'processing', 'failed')
          ORDER BY id",
     )
@@ -330,6 +335,7 @@ impl StoredRow {
             attempt: self.attempt,
             attempts: self.attempts,
             wire: self.wire.map(|json| json.0),
+            flow: self.flow.map(|json| json.0),
         })
     }
 }

@@ -6,6 +6,7 @@ use bullwark::broker::{BrokerError, BrokerState};
 use bullwark::job::{Due, NewJob, Priority, QueueName};
 use bullwark::reconcile;
 use bullwark::record::enqueue::INSERT_MAX;
+use bullwark::record::owed_logs;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use bullwark::stores::Stores;
@@ -156,6 +157,11 @@ async fn every_open_job_comes_back_as_it_was_and_a_running_one_stays_its_worker_
     let order = [all[1], all[0], all[2]].map(|id| id.to_string());
     assert_eq!(claimed_ids(&stage, "t").await, order);
     let lines = "job_logs WHERE message LIKE 'reconciled:%'";
+    assert_eq!(stage.count(lines).await, 0, "nobody waits for them");
+    let write = || owed_logs::write_next(&stage.record);
+    let (one, other) = tokio::join!(write(), write());
+    assert_ne!(one.unwrap(), other.unwrap(), "one of them has written");
+    assert!(!write().await.unwrap());
     assert_eq!(stage.count(lines).await, 7, "one line per repair");
 
     // Its worker renews the lease with its own token; nobody else can.
