@@ -38,7 +38,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     beat(record, broker, tasks);
     keep_queues(record, broker, tasks);
     relay(record, broker, tasks);
-    write_owed_logs(record, tasks);
+    write_owed_logs(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -121,16 +121,20 @@ fn beat(record: &Record, broker: &Broker, tasks: &Tasks) {
     });
 }
 
-/// Page by page with rests: it comes after a rebuild, when everybody begins to work again.
-fn write_owed_logs(record: &Record, tasks: &Tasks) {
-    let record = record.clone();
+/// Page by page with rests: it comes after a rebuild, when everybody begins to work again. One
+/// process does it at a time; which one does not matter.
+fn write_owed_logs(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    let token = Uuid::new_v4().to_string();
     every(tasks, "owed_logs", OWED_LOGS_EVERY, move || {
-        let record = record.clone();
+        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
         async move {
-            while owed_logs::write_next(&record).await? {
-                tokio::time::sleep(OWED_LOGS_REST).await;
+            let is_ours = broker.take_duty("owed_logs", &token, OWED_LOGS_EVERY * 2);
+            if !is_ours.await? || !owed_logs::write_next(&record).await? {
+                return Ok::<_, ReconcileError>(Next::Rest);
             }
-            Ok::<_, RecordError>(Next::Rest)
+            tokio::time::sleep(OWED_LOGS_REST).await;
+            Ok(Next::Again)
         }
     });
 }

@@ -290,19 +290,20 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// The same, where many jobs are put back while others wait: the lines are written later.
+/// The same, where many jobs are put back while others wait: the lines are written later. Returns
+/// the note of them, if there are any.
 pub(super) async fn note_later(
     record: &Record,
     jobs: &[StoredJob],
     why: &str,
-) -> Result<(), ReconcileError> {
+) -> Result<Option<i64>, ReconcileError> {
     if jobs.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let ids: Vec<Uuid> = jobs.iter().map(|stored| stored.job.id).collect();
-    owed_logs::owe(record, &ids, &message(why)).await?;
+    let note = owed_logs::owe(record, &ids, &message(why)).await?;
     metrics::counter!("bullwark_jobs_reconciled_total").increment(jobs.len() as u64);
-    Ok(())
+    Ok(Some(note))
 }
 
 fn message(why: &str) -> String {

@@ -27,23 +27,23 @@ use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::open::{LOAD_MAX, StoredJob};
 use crate::record::rebuild::{self, OpenInOrder};
-use crate::record::{Record, adopt};
+use crate::record::{Record, adopt, owed_logs};
 
 /// How long a worker that runs a job has time to renew its lease in the new memory: several
 /// renewals at defaults.
 const LEASE: Duration = Duration::from_secs(30);
-/// First starts are written behind, about 100 ms. So long is waited before the record is read, so
-/// that it knows what ran when Redis lost its memory: such a job comes back as one that runs, and
-/// is not started elsewhere while its worker lives.
+/// First starts are written behind, about 100 ms. So long is waited before it is read what is open
+/// and what is over, so that the record knows what ran when Redis lost its memory: such a job comes
+/// back as one that runs, and is not started elsewhere while its worker lives.
 const MARKS: Duration = Duration::from_millis(500);
 const WHY: &str = "Redis had lost its memory";
 
 /// Makes sure that jobs are claimed from a memory of Redis that agrees with the record. Cheap when
 /// it does. False: another process is making it agree; ask again.
 pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, ReconcileError> {
-    let change = record.unchecked();
+    let change = record.server_change().await?;
     let epoch = broker.epoch().await?;
-    if change.is_none() && broker.served().as_deref() == Some(epoch.as_str()) {
+    if record.unchecked().is_none() && broker.served().as_deref() == Some(epoch.as_str()) {
         return Ok(true);
     }
     if recover::lost_tail(record, broker).await?.is_some() {
@@ -54,7 +54,7 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
         if let Some(told) = recover::lost_tail(record, broker).await? {
             // Others that claim must notice it, too.
             broker.forget_epoch().await?;
-            let (record, broker) = (record.for_repair(), broker.for_repair());
+            let (record, broker) = (record.for_look(change), broker.for_repair());
             Box::pin(recover::recover(&record, &broker, &told)).await?;
         }
         drop(turn);
@@ -74,19 +74,19 @@ pub async fn readmit(record: &Record, broker: &Broker) -> Result<bool, Reconcile
                 Some(_) => MARKS,
                 None => Duration::ZERO,
             };
-            let repair = (record.for_repair(), broker.for_repair());
+            let repair = (record.for_look(change), broker.for_repair());
             Box::pin(compare(&repair.0, &repair.1, &epoch, marks)).await?;
             fault::point(Point::RebuildDone);
+            repair.0.check_server()?;
             rebuild::set_compared(record, broker.prefix(), &epoch).await?;
             fault::point(Point::RebuildNoted);
         }
         drop(turn);
     }
-    if let Some(change) = change {
-        record.set_checked(change);
-    }
+    record.set_checked(change);
     broker.serve(&epoch);
-    Ok(true)
+    // Yet another server may answer by now.
+    Ok(record.unchecked().is_none())
 }
 
 /// Nothing that runs is put back sooner than `marks` from now.
@@ -102,13 +102,24 @@ async fn compare(
     let queues = broker.queues().await?;
     mirror::scan_all(record, broker, &queues).await?;
     fault::point(Point::RebuildAdopted);
-    let mut ended = 0;
+    tokio::time::sleep_until(started + marks).await;
+    // In an empty memory there is nothing to end, now or later.
+    let mut had_jobs = Vec::new();
     for queue in &queues {
+        if has_jobs(broker, queue).await? {
+            had_jobs.push(queue);
+        }
+    }
+    let mut ended = 0;
+    for queue in &had_jobs {
         ended += over::end_all(record, broker, queue).await?;
     }
     fault::point(Point::RebuildEnded);
-    tokio::time::sleep_until(started + marks).await;
     let (open, added) = put_back(record, broker, epoch).await?;
+    // What ended while the others were put back was neither over before nor open any more.
+    for queue in &had_jobs {
+        ended += over::end_all(record, broker, queue).await?;
+    }
     queues::repair_schedules(broker, &broker.queues().await?).await?;
     let seconds = started.elapsed().as_secs_f64();
     metrics::counter!("bullwark_rebuilds_total").increment(1);
@@ -123,11 +134,23 @@ async fn compare(
     Ok(())
 }
 
+async fn has_jobs(broker: &Broker, queue: &QueueName) -> Result<bool, ReconcileError> {
+    match broker.counts(queue).await {
+        Ok(counts) => {
+            let waiting = counts.wait + counts.paused + counts.prioritized;
+            Ok(waiting + counts.delayed + counts.waiting_children > 0)
+        }
+        Err(error) => spoiled(queue, error.into()).map(|()| true),
+    }
+}
+
 /// Jobs of a page that Redis lacks, loaded.
 #[derive(Default)]
 struct Absent {
     jobs: Vec<StoredJob>,
     running: Vec<(QueueName, Readmit)>,
+    /// The note of their log lines.
+    note: Option<i64>,
 }
 
 /// Puts back every open job that Redis lacks. Returns how many are open and how many were added.
@@ -153,6 +176,10 @@ async fn put_back(
             look_up(record, broker, epoch, &page),
             deliver(record, broker, &current),
         );
+        if let (Err(_), Some(note)) = (&delivered, current.note) {
+            // It is tried again from the beginning, and said again. Dying here says it twice.
+            owed_logs::forget(record, note).await?;
+        }
         next = looked_up?;
         delivered?;
         added += current.jobs.len() as u64;
@@ -206,15 +233,19 @@ async fn look_up(
     // From here on, absent means removed by a client.
     adopt::seen_in(record, &present, epoch).await?;
     mirror::give_back(record, &elsewhere).await?;
-    let mut jobs = Vec::new();
+    let (mut jobs, mut note) = (Vec::new(), None);
     if !absent.is_empty() {
         // What is too young to be touched comes by its own delivery, or by `deliver_recent`.
         jobs = passes::load_settled(record, &absent, &mut true).await?;
         let place: HashMap<_, _> = page.iter().enumerate().map(|(at, j)| (j.id, at)).collect();
         jobs.sort_by_key(|stored| place.get(&stored.job.id).copied());
-        passes::note_later(record, &jobs, WHY).await?;
+        note = passes::note_later(record, &jobs, WHY).await?;
     }
-    Ok(Absent { jobs, running })
+    Ok(Absent {
+        jobs,
+        running,
+        note,
+    })
 }
 
 fn wanted(job: &OpenInOrder) -> Readmit {

@@ -10,7 +10,7 @@
 //! They are open again in the record, or absent, and their effects in its database are undone with
 //! them.
 
-use super::{ReconcileError, mirror};
+use super::{ReconcileError, mirror, spoiled};
 use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
@@ -28,13 +28,17 @@ pub(super) struct Recovered {
 /// Moves the mark on and tells Redis. A record that has lost its tail is not told: then nothing is
 /// claimed any more until it was recovered (see [`super::readmit`]).
 pub async fn beat(record: &Record, broker: &Broker) -> Result<(), ReconcileError> {
-    if lost_tail(record, broker).await?.is_some() {
-        broker.forget_epoch().await?;
-        broker.stop_serving();
-        return Ok(());
+    let (now, lost) = look(record, broker).await?;
+    if lost.is_none() {
+        let mark = mark::beat(record, broker.prefix()).await?;
+        // Between the two another server may have taken over, whose mark would hide its loss.
+        if !mark.may_lack(&now) {
+            broker.set_record_mark(&mark.to_string()).await?;
+            return Ok(());
+        }
     }
-    let mark = mark::beat(record, broker.prefix()).await?;
-    broker.set_record_mark(&mark.to_string()).await?;
+    broker.forget_epoch().await?;
+    broker.stop_serving();
     Ok(())
 }
 
@@ -43,13 +47,20 @@ pub(super) async fn lost_tail(
     record: &Record,
     broker: &Broker,
 ) -> Result<Option<RecordMark>, ReconcileError> {
+    Ok(look(record, broker).await?.1)
+}
+
+/// The mark now, and the one that Redis was told, if the record may lack what that one had.
+async fn look(
+    record: &Record,
+    broker: &Broker,
+) -> Result<(RecordMark, Option<RecordMark>), ReconcileError> {
     // Redis first: a mark that is moved on in between is then older, and no loss.
     let told = broker.record_mark().await?;
-    let Some(told) = told.and_then(|told| told.parse::<RecordMark>().ok()) else {
-        return Ok(None);
-    };
     let now = mark::get(record, broker.prefix()).await?;
-    Ok(now.may_lack(&told).then_some(told))
+    let told = told.and_then(|told| told.parse::<RecordMark>().ok());
+    let lost = told.filter(|told| now.may_lack(told));
+    Ok((now, lost))
 }
 
 /// Writes back what Redis knows of all jobs, and raises the alert. Safe to repeat: it begins again
@@ -59,55 +70,68 @@ pub(super) async fn recover(
     broker: &Broker,
     told: &RecordMark,
 ) -> Result<Recovered, ReconcileError> {
+    // Of the server that is written to: should yet another one answer, it is looked at in turn.
+    let now = mark::get(record, broker.prefix()).await?;
     let mut recovered = Recovered::default();
     for queue in broker.queues().await? {
-        for state in [
-            BrokerState::Active,
-            BrokerState::Wait,
-            BrokerState::Paused,
-            BrokerState::Prioritized,
-            BrokerState::Delayed,
-            BrokerState::WaitingChildren,
-            BrokerState::Completed,
-            BrokerState::Failed,
-        ] {
-            let mut next = Some(0);
-            while let Some(offset) = next {
-                let page = broker.list(&queue, state, offset, LIST_MAX).await?;
-                let is_over = matches!(state, BrokerState::Completed | BrokerState::Failed);
-                let done = recover_page(record, broker, &queue, page.ids, is_over).await?;
-                recovered.adopted += done.adopted;
-                recovered.outcomes += done.outcomes;
-                next = page.next;
-            }
-        }
+        let done = recover_queue(record, broker, &queue, &mut recovered).await;
+        done.or_else(|error| spoiled(&queue, error))?;
     }
-    let now = mark::get(record, broker.prefix()).await?;
-    let message = format!(
-        "the record had lost its tail: {} jobs and {} outcomes were written back from Redis",
-        recovered.adopted, recovered.outcomes
-    );
+    let message = match recovered == Recovered::default() {
+        true => "the record is another one, and lacks nothing that Redis knows".to_owned(),
+        false => format!(
+            "the record had lost its tail: {} jobs and {} outcomes were written back from Redis",
+            recovered.adopted, recovered.outcomes
+        ),
+    };
     let details = serde_json::json!({
         "was": told.to_string(),
         "is": now.to_string(),
         "jobs": recovered.adopted,
         "outcomes": recovered.outcomes,
     });
-    // A standby that was promoted may have had everything.
-    if now.beat < told.beat || recovered != Recovered::default() {
-        alerts::raise(record, AlertKind::RecordLostItsTail, &message, &details).await?;
-    }
+    alerts::raise(record, AlertKind::RecordLostItsTail, &message, &details).await?;
     metrics::counter!("bullwark_record_recoveries_total").increment(1);
     tracing::error!(
         was = %told,
         is = %now,
         jobs = recovered.adopted,
         outcomes = recovered.outcomes,
-        "the record had lost its tail; what Redis knew was written back"
+        message
     );
     fault::point(Point::BeforeMarkTold);
+    record.check_server()?;
     broker.set_record_mark(&now.to_string()).await?;
     Ok(recovered)
+}
+
+async fn recover_queue(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    recovered: &mut Recovered,
+) -> Result<(), ReconcileError> {
+    for state in [
+        BrokerState::Active,
+        BrokerState::Wait,
+        BrokerState::Paused,
+        BrokerState::Prioritized,
+        BrokerState::Delayed,
+        BrokerState::WaitingChildren,
+        BrokerState::Completed,
+        BrokerState::Failed,
+    ] {
+        let mut next = Some(0);
+        while let Some(offset) = next {
+            let page = broker.list(queue, state, offset, LIST_MAX).await?;
+            let is_over = matches!(state, BrokerState::Completed | BrokerState::Failed);
+            let done = recover_page(record, broker, queue, page.ids, is_over).await?;
+            recovered.adopted += done.adopted;
+            recovered.outcomes += done.outcomes;
+            next = page.next;
+        }
+    }
+    Ok(())
 }
 
 async fn recover_page(

@@ -218,6 +218,8 @@ pub struct Mirrored {
 /// Gives lost jobs another name on the wire, because their own belongs to a later job by now. They
 /// go back into Redis under it like any that Redis lost.
 pub async fn rename_many(record: &Record, lost: &[(Uuid, i32)]) -> Result<u64, RecordError> {
+    let mut tx = record.begin().await?;
+    record.check_server()?;
     let renamed: i64 = sqlx::query_scalar(
         "WITH renamed AS (
            UPDATE jobs j SET redis_id = $3 || j.id
@@ -242,8 +244,9 @@ pub async fn rename_many(record: &Record, lost: &[(Uuid, i32)]) -> Result<u64, R
     .bind(lost.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(lost.iter().map(|(_, attempt)| *attempt).collect::<Vec<_>>())
     .bind(RENAMED)
-    .fetch_one(&record.pool)
+    .fetch_one(tx.connection())
     .await?;
+    tx.commit().await?;
     Ok(renamed.unsigned_abs())
 }
 

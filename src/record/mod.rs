@@ -90,7 +90,8 @@ pub struct Record {
     connect: PgConnectOptions,
     answering: Answering,
     fullness: probe::Fullness,
-    is_for_repair: bool,
+    /// Set while the server of this change is looked at.
+    looked_at: Option<u64>,
 }
 
 impl Record {
@@ -116,7 +117,12 @@ impl Record {
         // middle, must not hold up the batch behind it for ever.
         let answering = Answering::default();
         let asked = answering.clone();
-        let writers = pool_options(options.writers).after_connect(move |connection, _| {
+        let aged = answering.clone();
+        let writers = pool_options(options.writers).before_acquire(move |_, about| {
+            let is_outdated = aged.is_outdated(about.age);
+            Box::pin(async move { Ok(!is_outdated) })
+        });
+        let writers = writers.after_connect(move |connection, _| {
             let asked = asked.clone();
             Box::pin(async move {
                 asked.ask(connection).await?;
@@ -128,14 +134,16 @@ impl Record {
             })
         });
         let asked = answering.clone();
-        let general = pool_options(options.connections).before_acquire(|connection, about| {
+        let aged = answering.clone();
+        let general = pool_options(options.connections).before_acquire(move |connection, about| {
+            let is_outdated = aged.is_outdated(about.age);
             // Whatever ended the server meanwhile also ended this connection: the first caller
             // afterwards should not be the one to notice.
             Box::pin(async move {
-                if about.idle_for > TRUSTED_FOR {
+                if !is_outdated && about.idle_for > TRUSTED_FOR {
                     connection.ping().await?;
                 }
-                Ok(true)
+                Ok(!is_outdated)
             })
         });
         let pool = general.after_connect(move |connection, _| {
@@ -153,7 +161,7 @@ impl Record {
             connect,
             answering,
             fullness: probe::Fullness::default(),
-            is_for_repair: false,
+            looked_at: None,
         })
     }
 
@@ -174,20 +182,26 @@ impl Record {
         self.answering.await_check();
     }
 
-    /// A clone that writes to whatever server answers: for the look itself.
-    pub fn for_repair(&self) -> Self {
+    /// The number of the last change of servers, for a look at the one that answers.
+    pub async fn server_change(&self) -> Result<u64, RecordError> {
+        if self.answering.changes() == 0 {
+            drop(self.pool.acquire().await?);
+        }
+        Ok(self.answering.changes())
+    }
+
+    /// A clone that writes to the server of this change, and to no other: for the look itself.
+    pub fn for_look(&self, change: u64) -> Self {
         Self {
-            is_for_repair: true,
+            looked_at: Some(change),
             ..self.clone()
         }
     }
 
-    /// To be asked with a connection in hand, by whoever writes what was seen in Redis.
-    fn check_server(&self) -> Result<(), RecordError> {
-        match self.is_for_repair {
-            true => Ok(()),
-            false => self.answering.check(),
-        }
+    /// An error if what answers may lack its tail. To be asked with a connection in hand by whoever
+    /// writes what was seen in Redis, and by whoever misses a row that should be there.
+    pub(crate) fn check_server(&self) -> Result<(), RecordError> {
+        self.answering.check(self.looked_at)
     }
 
     /// Brings the schema up to this version. Safe to repeat and to run from several processes at

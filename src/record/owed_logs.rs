@@ -8,11 +8,21 @@ use uuid::Uuid;
 
 use super::{Record, RecordError};
 
-/// Notes a line for the log of each of these jobs. Done twice, each gets it twice.
-pub async fn owe(record: &Record, job_ids: &[Uuid], message: &str) -> Result<(), RecordError> {
-    sqlx::query("INSERT INTO bullwark.owed_logs (message, job_ids) VALUES ($1, $2)")
+/// Notes a line for the log of each of these jobs, and returns the note. Done twice, each gets it
+/// twice.
+pub async fn owe(record: &Record, job_ids: &[Uuid], message: &str) -> Result<i64, RecordError> {
+    let insert = "INSERT INTO bullwark.owed_logs (message, job_ids) VALUES ($1, $2) RETURNING id";
+    Ok(sqlx::query_scalar(insert)
         .bind(message)
         .bind(job_ids)
+        .fetch_one(&record.pool)
+        .await?)
+}
+
+/// Takes a note back. One whose lines are written already stays as it is.
+pub async fn forget(record: &Record, note: i64) -> Result<(), RecordError> {
+    sqlx::query("DELETE FROM bullwark.owed_logs WHERE id = $1")
+        .bind(note)
         .execute(&record.pool)
         .await?;
     Ok(())

@@ -182,6 +182,11 @@ impl Lane {
             // What an earlier try committed without telling us is ours as well.
             accepted.extend(settled_as(&self.record, rows).await?);
         }
+        if accepted.len() < rows.len() {
+            // A server that lacks its tail may lack these rows; they come back when it was looked
+            // at. What it has accepted is found again by then.
+            self.record.check_server()?;
+        }
         Ok(accepted)
     }
 

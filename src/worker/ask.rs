@@ -50,11 +50,16 @@ pub(super) async fn ask(shared: &Shared, queue: &QueueName, jobs: &[Claimed]) ->
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, jobs = jobs.len(), "restarts not checked");
                 // The claims that would have it compared may wait for the slots of these jobs.
-                if shared.record.unchecked().is_some()
-                    && let Err(error) =
-                        Box::pin(reconcile::readmit(&shared.record, &shared.broker)).await
-                {
-                    tracing::warn!(%error, "redis and the record were not compared");
+                if shared.record.unchecked().is_some() {
+                    let compared = reconcile::readmit(&shared.record, &shared.broker);
+                    tokio::select! {
+                        compared = Box::pin(compared) => {
+                            if let Err(error) = compared {
+                                tracing::warn!(%error, "redis and the record were not compared");
+                            }
+                        }
+                        () = shared.interrupted.cancelled() => {}
+                    }
                 }
             }
             // No retry helps: the one at fault rests, the others are asked about without it.

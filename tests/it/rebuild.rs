@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bullwark::broker::{BrokerError, BrokerState};
+use bullwark::broker::{BrokerError, BrokerState, ClaimedJob};
 use bullwark::job::{Due, NewJob, Priority, QueueName};
 use bullwark::reconcile;
 use bullwark::record::enqueue::INSERT_MAX;
@@ -236,6 +236,30 @@ async fn what_is_over_by_the_record_is_not_handed_out_again_by_an_older_memory()
     ] {
         assert_eq!(stage.status(id).await, status);
     }
+    stores.stop().await.unwrap();
+}
+
+/// A worker that lives goes on while an older memory is compared. Whenever its job ends, nobody may
+/// take what waits there for a first start.
+#[tokio::test]
+async fn what_ends_while_an_older_memory_is_compared_is_not_started_unasked() {
+    let (stores, stage, mut redis) = own_stage().await;
+    let jobs = jobs_of_age(2);
+    old_jobs(&stage, &jobs).await;
+    let all = ids(&jobs);
+    Snapshot::take(&mut redis).await.put_back(&mut redis).await;
+    let ending = async {
+        // In the midst of the wait for starts that are written behind.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let ended = settle_many(&stage.record, &[settled(all[0], 1, "a", completed())]).await;
+        assert_eq!(ended.unwrap().len(), 1);
+    };
+    let (is_compared, ()) = tokio::join!(readmit(&stage), ending);
+    assert!(is_compared);
+    let claimed = stage.claim("t").await.jobs;
+    let unasked = |job: &ClaimedJob| job.id == all[0].to_string() && job.is_counted;
+    assert!(!claimed.iter().any(unasked), "{claimed:?}");
+    assert!(claimed.iter().any(|job| job.id == all[1].to_string()));
     stores.stop().await.unwrap();
 }
 

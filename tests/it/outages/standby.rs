@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 
 use crate::support::proxy::Proxy;
 use crate::support::{connect, execute, own_stores};
+use crate::worker::probe::What;
 use crate::worker::rig::{LIMIT, Rig};
 use crate::worker::script::{scripted, succeed, wait};
 
@@ -128,6 +129,9 @@ async fn a_promoted_standby_gets_back_what_it_had_not_heard_of() {
     let unheard = rig.enqueue(later("unheard")).await;
     let done = scripted("done", &[&[succeed(json!({ "n": 7 }))]]);
     let done = rig.enqueue(done).await;
+    let across = scripted("across", &[&[wait("later"), succeed(json!("at the end"))]]);
+    let across = rig.enqueue(across).await;
+    rig.probe.starts_named("across", 1).await;
     rig.probe.open("go");
     for id in [running, done] {
         rig.until_redis(id, "Completed").await;
@@ -135,14 +139,17 @@ async fn a_promoted_standby_gets_back_what_it_had_not_heard_of() {
     rig.until_redis(unheard, "Delayed").await;
     primary.kill_postgres(Kill::Immediately).await;
     assert_eq!(standby.tells("SELECT count(*) FROM jobs").await, 2);
+    // It ends while no server answers, and its row is on none that ever will.
+    rig.probe.open("later");
+    rig.probe.saw("across", |what| *what == What::Gone).await;
     standby.promote().await;
     proxy.lead_to(&place(&standby.stores));
 
     let told = "SELECT count(*) FROM bullwark.alerts WHERE kind = 'record_lost_its_tail'
-      AND details->>'jobs' = '2' AND details->>'outcomes' = '1'";
+      AND details->>'jobs' = '3' AND details->>'outcomes' = '1'";
     standby.until(told, 1).await;
     let marked = "SELECT count(*) FROM job_logs WHERE message LIKE 'recovered:%'";
-    assert_eq!(standby.tells(marked).await, 3);
+    assert_eq!(standby.tells(marked).await, 4);
     let homeless = "SELECT count(*) FROM jobs WHERE workspace_id IS NULL";
     assert_eq!(standby.tells(homeless).await, 0, "taken for clients' jobs");
     assert_eq!(
@@ -151,6 +158,8 @@ async fn a_promoted_standby_gets_back_what_it_had_not_heard_of() {
     );
     let found = rig.until(done, "completed").await;
     assert_eq!(found.result, Some(json!({ "n": 7 })));
+    let found = rig.until(across, "completed").await;
+    assert_eq!(found.result, Some(json!("at the end")), "held until then");
     for id in [known, unheard] {
         assert_eq!(rig.job(id).await.status, "pending");
         assert_eq!(rig.redis_state(id).await.as_deref(), Some("Delayed"));
@@ -160,7 +169,7 @@ async fn a_promoted_standby_gets_back_what_it_had_not_heard_of() {
     rig.until(next, "completed").await;
     let mut started = rig.probe.started();
     started.sort();
-    assert_eq!(started, ["done", "next", "running"]);
+    assert_eq!(started, ["across", "done", "next", "running"]);
     worker.stop().await;
     rig.agree().await;
     rig.close().await;
