@@ -196,7 +196,7 @@ impl Connections {
     ) -> Result<T, BrokerError> {
         let doing = call.id.script().name;
         let mut retries = Retries::new(doing);
-        let mut is_loaded = false;
+        let mut loads = 0;
         loop {
             let mut connection = match self.connection().await {
                 Ok(connection) => connection,
@@ -210,9 +210,10 @@ impl Connections {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if is_missing_script(&error) && !is_loaded {
+            // Loaded, they may be forgotten again before the call comes.
+            if is_missing_script(&error) && loads < LOADS_MAX {
                 tracing::debug!(script = doing, "redis does not know our scripts, load them");
-                is_loaded = true;
+                loads += 1;
                 self.load_on(&mut connection).await?;
                 continue;
             }
@@ -298,6 +299,9 @@ impl Connections {
         }
     }
 }
+
+/// How often one call has the scripts loaded.
+const LOADS_MAX: u32 = 3;
 
 /// Timeouts for a connection; without a response timeout for one that blocks.
 pub(super) fn connection_config(response_timeout: Option<Duration>) -> AsyncConnectionConfig {
