@@ -13,6 +13,9 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_HTTP_ADDR",
     "BULLWARK_PREFIX",
     "BULLWARK_JWT_SECRET",
+    "BULLWARK_JWKS_URL",
+    "BULLWARK_JWT_AUDIENCE",
+    "BULLWARK_JWT_ISSUER",
     "BULLWARK_LOG",
     "BULLWARK_DATA_DIR",
     "BULLWARK_API_KEY",
@@ -30,6 +33,9 @@ pub const HTTP_ADDR: &str = "127.0.0.1:8080";
 /// Where uploads, reports and the private stores live when nothing else is said.
 pub const DATA_DIR: &str = ".bullwark";
 
+/// As many bytes as the hash has: a shorter secret is weaker than the signature (RFC 7518, 3.2).
+const JWT_SECRET_MIN: usize = 32;
+
 /// `BullMQ`'s own default.
 pub const MAX_STALLED_COUNT: u32 = 1;
 
@@ -45,6 +51,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A key that is made valid for the default workspace at the start of the server.
     pub api_key: Option<String>,
+    /// Signs the tokens of users that the API takes (HS256), as Supabase's does.
+    pub jwt_secret: Option<String>,
+    /// Where the public keys are that sign tokens of users.
+    pub jwks_url: Option<String>,
+    /// What tokens must name as their audience; `authenticated` if nothing is said.
+    pub jwt_audience: Option<String>,
+    /// Who must have made them.
+    pub jwt_issuer: Option<String>,
     /// Also offer `noop`, `sleep`, `fail` and `crash`.
     pub has_diagnostics: bool,
     /// The only directory that `file://` imports may read.
@@ -162,6 +176,26 @@ impl Config {
                 why: "it must be a whole number, such as 1".to_owned(),
             })?,
         };
+        let jwt_secret = read("BULLWARK_JWT_SECRET");
+        if jwt_secret
+            .as_ref()
+            .is_some_and(|s| s.len() < JWT_SECRET_MIN)
+        {
+            return Err(ConfigError::Invalid {
+                name: "BULLWARK_JWT_SECRET",
+                value: "(not shown)".to_owned(),
+                why: format!("it must have at least {JWT_SECRET_MIN} bytes"),
+            });
+        }
+        let jwks_url = read("BULLWARK_JWKS_URL");
+        if let Some(value) = jwks_url.clone().filter(|url| !is_protected(url)) {
+            return Err(ConfigError::Invalid {
+                name: "BULLWARK_JWKS_URL",
+                value,
+                why: "it must begin with https://: whoever can change the keys can be anybody"
+                    .to_owned(),
+            });
+        }
         Ok(Self {
             database_url,
             redis_url,
@@ -169,6 +203,10 @@ impl Config {
             http_addr,
             data_dir,
             api_key: read("BULLWARK_API_KEY"),
+            jwt_secret,
+            jwks_url,
+            jwt_audience: read("BULLWARK_JWT_AUDIENCE"),
+            jwt_issuer: read("BULLWARK_JWT_ISSUER"),
             has_diagnostics: given.has_diagnostics || is_on(read("BULLWARK_DIAGNOSTICS")),
             import_dir: read("BULLWARK_IMPORT_DIR").map(PathBuf::from),
             allows_private_addresses: is_on(read("BULLWARK_ALLOW_PRIVATE_ADDRESSES")),
@@ -177,6 +215,12 @@ impl Config {
             max_stalled_count,
         })
     }
+}
+
+/// Nobody on the way can change what comes from there.
+fn is_protected(url: &str) -> bool {
+    let here = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+    url.starts_with("https://") || here.iter().any(|start| url.starts_with(start))
 }
 
 fn is_on(value: Option<String>) -> bool {
@@ -199,6 +243,31 @@ mod tests {
             found.map(|(_, value)| (*value).to_owned())
         };
         Config::settle(Given::default(), read, |_| None)
+    }
+
+    #[test]
+    fn secrets_that_protect_nothing_are_refused() {
+        let stores = [("DATABASE_URL", "postgres://d"), ("REDIS_URL", "redis://r")];
+        let with = |name, value| settle(&[stores[0], stores[1], (name, value)]);
+        let long = "a secret of thirty-two bytes, at least";
+        assert!(with("BULLWARK_JWT_SECRET", long).is_ok());
+        let short = with("BULLWARK_JWT_SECRET", "short")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            short.contains("32 bytes") && !short.contains("`short`"),
+            "{short}"
+        );
+        for url in ["https://id.example/keys", "http://127.0.0.1:9/keys"] {
+            assert!(with("BULLWARK_JWKS_URL", url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://id.example/keys",
+            "http://127.0.0.1.example/",
+            "keys",
+        ] {
+            assert!(with("BULLWARK_JWKS_URL", url).is_err(), "{url}");
+        }
     }
 
     #[test]

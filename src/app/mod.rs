@@ -152,6 +152,21 @@ impl App {
         }
     }
 
+    /// Limits of the HTTP server, and whose tokens it takes.
+    #[cfg(feature = "server")]
+    pub fn http_options(&self) -> crate::http::HttpOptions {
+        let config = &self.config;
+        crate::http::HttpOptions {
+            tokens: crate::http::TokenOptions {
+                secret: config.jwt_secret.clone().map(crate::http::Secret),
+                jwks_url: config.jwks_url.clone(),
+                audience: config.jwt_audience.clone(),
+                issuer: config.jwt_issuer.clone(),
+            },
+            ..crate::http::HttpOptions::default()
+        }
+    }
+
     /// Starts the duties of a process that stays.
     pub fn start_upkeep(&self, tasks: &Tasks) {
         let tasks = &tasks.with_failing(&self.failing);

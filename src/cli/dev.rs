@@ -90,7 +90,12 @@ async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: 
     );
     let (upkeep, serving, working) = (Tasks::new(), Tasks::new(), Tasks::new());
     app.start_upkeep(&upkeep);
-    let server = crate::http::serve(app.services(), listener, stop_serving.clone());
+    let server = crate::http::serve(
+        app.services(),
+        app.http_options(),
+        listener,
+        stop_serving.clone(),
+    );
     serving.spawn("http", async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "HTTP server ended");

@@ -34,7 +34,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     let listener = bind(&app).await?;
     tracing::info!(address = %listener.local_addr()?, "serving");
     ensure_api_key(&app).await?;
-    let server = crate::http::serve(app.services(), listener, stop.clone());
+    let server = crate::http::serve(app.services(), app.http_options(), listener, stop.clone());
     tokio::pin!(server);
     let served = tokio::select! {
         served = &mut server => served,

@@ -13,6 +13,7 @@ use super::problem::{Code, Problem};
 use super::state::State;
 use crate::control;
 use crate::job::{Event, Status};
+use crate::record::access::Permission;
 use crate::record::jobs::JobRow;
 
 /// The largest body of a change.
@@ -35,6 +36,7 @@ pub(super) async fn patch(
 ) -> Result<Json<Value>, Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
+    let caller = caller.who_may(Permission::Admin)?;
     let JobId(id) = JobId::from_request_parts(&mut parts, &state).await?;
     body::expect_json(&parts.headers)?;
     let whole = body::read(&state, &parts.headers, body, PATCH_BODY_MAX).await?;
@@ -72,6 +74,7 @@ pub(super) async fn retry(
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Write)?;
     let app = &state.services;
     let workspace_id = Some(caller.workspace_id);
     let done = control::retry(&app.record, &app.broker, &[id], workspace_id).await?;

@@ -17,6 +17,7 @@ use super::state::State;
 use crate::enqueue::{ENQUEUE_MAX, EnqueueError, Enqueued};
 use crate::job::request::MAX_ATTEMPTS;
 use crate::job::{JobRequest, QueueName, Status, backoff};
+use crate::record::access::Permission;
 use crate::record::jobs::{self, JobRow};
 
 /// The largest request for one job. Its payload is measured without blanks, so this is more than
@@ -139,7 +140,7 @@ fn is_away(answer: &Result<Enqueued, EnqueueError>) -> bool {
     answer.as_ref().is_err_and(EnqueueError::is_unavailable)
 }
 
-/// Who calls, and the body, not yet read; a refusal reads some of it first.
+/// Who calls and may write, and the body, not yet read; a refusal reads some of it first.
 pub(super) async fn open(
     state: &State,
     request: Request,
@@ -147,6 +148,7 @@ pub(super) async fn open(
 ) -> Result<(Caller, HeaderMap, Body), Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, state).await;
+    let caller = caller.and_then(|caller| caller.who_may(Permission::Write));
     match caller.and_then(|caller| expect(&parts.headers).map(|()| caller)) {
         Ok(caller) => Ok((caller, parts.headers, body)),
         Err(problem) => Err(body::refuse(&parts.headers, body, problem).await),
@@ -156,6 +158,7 @@ pub(super) async fn open(
 fn job(bytes: &[u8], caller: Caller) -> Result<JobRequest, Problem> {
     let mut request: JobRequest = body::object(bytes, &json!({ "jobType": "" }))?;
     request.workspace_id = Some(caller.workspace_id);
+    request.created_by = caller.user_id();
     Ok(request)
 }
 

@@ -35,6 +35,7 @@ pub(super) async fn one(
     let mut waiting = vec![&mut flow];
     while let Some(node) = waiting.pop() {
         node.job.workspace_id = Some(caller.workspace_id);
+        node.job.created_by = caller.user_id();
         waiting.extend(node.children.iter_mut());
     }
     let accepted = state.services.enqueue.enqueue_flow(flow).await?;

@@ -12,6 +12,7 @@ use super::problem::{Code, Problem};
 use super::query::{Parameters, invalid};
 use super::state::State;
 use crate::job::{QueueName, Status};
+use crate::record::access::Permission;
 use crate::record::jobs::{self, JobFilter, JobRow};
 use crate::record::logs::{self, LOG_PAGE_MAX};
 
@@ -32,6 +33,7 @@ pub(super) async fn list(
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Read)?;
     let allowed = [
         "status", "jobType", "job_type", "queue", "page", "limit", "before", "include",
     ];
@@ -110,6 +112,7 @@ pub(super) async fn show(
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
     let job = find(&state, id, caller).await?;
     let logs = logs::of_job(&state.services.record, id, LOGS).await?;
@@ -126,6 +129,7 @@ pub(super) async fn logs(
     JobId(id): JobId,
     uri: Uri,
 ) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Read)?;
     let given = Parameters::parse(&uri, &["limit"])?;
     let limit = given.number("limit", 1, LOG_PAGE_MAX)?;
     let _turn = state.read_turn().await?;

@@ -7,9 +7,11 @@
 //! Promises: every answer carries a request id; every error is a problem document with a stable
 //! code; every body, page, wait and number of requests has a limit; a caller sees its own workspace
 //! only; a handler that is dropped because its client left loses nothing that was acknowledged.
-//! Refuses: requests without an API key (but for health), and requests from other sites' pages: no
-//! CORS headers are sent.
+//! Refuses: requests without an API key or a token (but for health), and requests from other sites'
+//! pages: no CORS headers are sent.
 
+mod api_keys;
+mod audit;
 mod auth;
 mod body;
 mod connection;
@@ -36,7 +38,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +48,7 @@ use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
 use crate::record::Record;
 use crate::tasks::{Names, Tasks};
+pub use auth::{AUDIENCE, Secret, TokenOptions};
 use problem::{Code, Problem};
 use state::State;
 pub use steering::{WorkerAdmin, serve_worker};
@@ -84,6 +87,8 @@ pub struct HttpOptions {
     pub upload_max_bytes: u64,
     /// How long requests in flight may take to end at a stop.
     pub stop_limit: Duration,
+    /// Whose tokens are taken, beside API keys.
+    pub tokens: TokenOptions,
 }
 
 impl Default for HttpOptions {
@@ -94,22 +99,14 @@ impl Default for HttpOptions {
             upload_pause_max: Duration::from_secs(30),
             upload_max_bytes: 2 * 1024 * 1024 * 1024,
             stop_limit: Duration::from_secs(10),
+            tokens: TokenOptions::default(),
         }
     }
 }
 
-/// Serves the API until `shutdown`; see [`serve_with`].
-pub async fn serve(
-    services: Services,
-    listener: TcpListener,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    serve_with(services, HttpOptions::default(), listener, shutdown).await
-}
-
 /// Serves the API until `shutdown`: then no connection is accepted any more, requests in flight
 /// end, and those past the limit are cut off.
-pub async fn serve_with(
+pub async fn serve(
     services: Services,
     options: HttpOptions,
     listener: TcpListener,
@@ -149,6 +146,10 @@ fn routes(state: State) -> Router {
         .route("/api/jobs/{id}/logs", get(jobs::logs))
         .route("/api/jobs/{id}/retry", post(control::retry))
         .route("/api/jobs/{id}/report", get(reports::report))
+        .route("/api/me", get(auth::me))
+        .route("/api/api-keys", get(api_keys::list).post(api_keys::create))
+        .route("/api/api-keys/{id}", delete(api_keys::revoke))
+        .route("/api/audit", get(audit::list))
         .route("/api/job-types", get(types::list).post(types::declare))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
@@ -177,6 +178,10 @@ fn shortened(text: &str) -> String {
 }
 
 fn start_duties(state: &State, duties: &Tasks) {
+    let (keeping, tasks) = (state.clone(), duties.clone());
+    duties.spawn("token keys", async move {
+        keeping.callers.run(&tasks).await;
+    });
     let probed = state.clone();
     every(duties, "http probe", PROBE_EVERY, move || {
         let state = probed.clone();

@@ -2,6 +2,7 @@
 //! document when it ends in a problem.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
@@ -32,10 +33,16 @@ const HEADERS: [(HeaderName, &str); 4] = [
     ),
 ];
 
+/// The id of a request, for whoever writes down who did what.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
 /// Runs a request of at most `patience`.
-pub(super) async fn observe(patience: Duration, request: Request, next: Next) -> Response {
+pub(super) async fn observe(patience: Duration, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let request_id = request_id(&request);
+    let id = RequestId(request_id.as_str().into());
+    request.extensions_mut().insert(id);
     let method = request.method().clone();
     // The pattern, not the path: labels are a small closed set.
     let route = request

@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::jobs::{JobId, find};
 use super::problem::{Code, Problem};
 use super::state::State;
+use crate::record::access::Permission;
 use crate::uploads::report_path;
 
 /// Bytes that are read from the file at once.
@@ -23,6 +24,7 @@ pub(super) async fn report(
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Response, Problem> {
+    let caller = caller.who_may(Permission::Read)?;
     let job = find(&state, id, caller).await?;
     let path = report_path(&state.services.data_dir, id);
     let file = match tokio::fs::File::open(&path).await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::auth::Keys;
+use super::auth::Callers;
 use super::health::WELL;
 use super::problem::{Code, Problem};
 use super::{HttpOptions, Services};
@@ -29,7 +29,7 @@ pub(super) struct State(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) services: Services,
     pub(super) options: HttpOptions,
-    pub(super) keys: Keys,
+    pub(super) callers: Callers,
     pub(super) uploads: Uploads,
     /// The state of Redis when it was looked at last.
     redis: Mutex<&'static str>,
@@ -51,8 +51,8 @@ impl State {
         Self(Arc::new(Shared {
             uploads: Uploads::new(&services.data_dir),
             services,
+            callers: Callers::new(&options.tokens),
             options,
-            keys: Keys::default(),
             redis: Mutex::new(WELL),
             bodies: Arc::new(Semaphore::new(BODIES_MAX_KIB as usize)),
             reads: Arc::new(Semaphore::new(READS_MAX)),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::auth::Caller;
 use super::problem::Problem;
 use super::state::State;
+use crate::record::access::Permission;
 use crate::record::stats::{self, OPEN_MAX};
 
 /// One queue, or all of them.
@@ -25,6 +26,7 @@ pub(super) async fn stats(
     extract::State(state): extract::State<State>,
     caller: Caller,
 ) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
     let record = &state.services.record;
     let open = stats::count_open(record, caller.workspace_id).await?;

@@ -11,6 +11,7 @@ use super::body;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::job::{InvalidType, JobType};
+use crate::record::access::Permission;
 use crate::record::types;
 use crate::upkeep;
 
@@ -21,8 +22,9 @@ const TYPES_MAX: usize = 1000;
 
 pub(super) async fn list(
     extract::State(state): extract::State<State>,
-    _caller: Caller,
+    caller: Caller,
 ) -> Result<Json<Value>, Problem> {
+    caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
     let rows = types::list(&state.services.record).await?;
     Ok(Json(json!({ "job_types": rows })))
@@ -48,7 +50,8 @@ pub(super) async fn declare(
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (mut parts, body) = request.into_parts();
-    Caller::from_request_parts(&mut parts, &state).await?;
+    let caller = Caller::from_request_parts(&mut parts, &state).await?;
+    caller.who_operates()?;
     body::expect_json(&parts.headers)?;
     let whole = body::read(&state, &parts.headers, body, TYPE_BODY_MAX).await?;
     let given: Declaration = body::object(&whole.bytes, &json!({ "name": "" }))?;

@@ -19,6 +19,7 @@ use super::body;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::state::State;
+use crate::record::access::Permission;
 use crate::uploads::Upload;
 
 pub(super) async fn upload(
@@ -28,6 +29,7 @@ pub(super) async fn upload(
     let (mut parts, body) = request.into_parts();
     let opened = async {
         let caller = Caller::from_request_parts(&mut parts, &state).await?;
+        let caller = caller.who_may(Permission::Write)?;
         let given = Parameters::parse(&parts.uri, &["filename"])?;
         let max = state.options.upload_max_bytes;
         if body::announced(&parts.headers).is_some_and(|bytes| bytes > max) {

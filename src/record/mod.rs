@@ -4,6 +4,7 @@
 //! does. Every write of an attempt names the job and the attempt number; zero rows is an answer
 //! ("this attempt has no say any more"), not an error. It never talks to Redis.
 
+pub mod access;
 pub mod accounts;
 pub mod adopt;
 pub mod alerts;

@@ -8,6 +8,16 @@ use super::{Record, RecordError};
 /// start at once make the same one.
 pub const DEFAULT_WORKSPACE: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
 
+/// Whether there is such a workspace.
+pub async fn exists(record: &Record, id: Uuid) -> Result<bool, RecordError> {
+    Ok(
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM workspaces WHERE id = $1)")
+            .bind(id)
+            .fetch_one(&record.pool)
+            .await?,
+    )
+}
+
 /// Makes sure that the default workspace exists.
 pub async fn ensure_default(record: &Record) -> Result<Uuid, RecordError> {
     sqlx::query("INSERT INTO workspaces (id, name) VALUES ($1, 'Default') ON CONFLICT DO NOTHING")

@@ -56,12 +56,17 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/jobs/x/retry"),
         (Method::GET, "/api/job-types"),
         (Method::POST, "/api/job-types"),
+        (Method::GET, "/api/me"),
+        (Method::GET, "/api/api-keys"),
+        (Method::POST, "/api/api-keys"),
+        (Method::DELETE, "/api/api-keys/x"),
+        (Method::GET, "/api/audit"),
         (Method::POST, "/api/uploads"),
     ] {
         let answer = send(server.anonymous(method.clone(), path).body("{}")).await;
         let detail = answer.problem(401, "missing_api_key");
         assert!(
-            detail.contains("`Authorization: Bearer <API key>`"),
+            detail.contains("`Authorization: Bearer <API key or token>`"),
             "{path}: {detail}"
         );
         assert_eq!(
@@ -72,14 +77,14 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         let answer = send(wrong).await;
         assert_eq!(
             answer.problem(401, "invalid_api_key"),
-            "the API key is unknown or revoked"
+            "the API key is unknown, revoked or expired"
         );
     }
     let basic = server.anonymous(Method::GET, "/api/jobs");
     let answer = send(basic.basic_auth("a", Some("b"))).await;
     assert_eq!(
         answer.problem(401, "missing_api_key"),
-        "the Authorization header must read `Bearer <API key>`"
+        "the Authorization header must read `Bearer <API key or token>`"
     );
     let header = server.anonymous(Method::GET, "/api/jobs");
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bullwark::http::{HttpOptions, serve_with};
+use bullwark::http::{HttpOptions, serve};
 use bullwark::reconcile;
 use bullwark::record::api_keys;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
@@ -54,7 +54,7 @@ impl Site {
         let caller = Caller::of(&listener.local_addr().unwrap().to_string());
         let (stop, serving) = (CancellationToken::new(), Tasks::new());
         let options = HttpOptions::default();
-        let server = serve_with(rig.app.services(), options, listener, stop.clone());
+        let server = serve(rig.app.services(), options, listener, stop.clone());
         serving.spawn("http server", async move { server.await.unwrap() });
         let worker = rig.work(|options| {
             options.slots = 8;

@@ -6,7 +6,7 @@ use bullwark::app::App;
 use bullwark::config::{Config, Given};
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
-use bullwark::http::{HttpOptions, serve_with};
+use bullwark::http::{HttpOptions, serve};
 use bullwark::record::api_keys;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::tasks::Tasks;
@@ -117,7 +117,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
-        let serving = serve_with(app.services(), options, listener, stop.clone());
+        let serving = serve(app.services(), options, listener, stop.clone());
         tasks.spawn("http server", async move { serving.await.unwrap() });
         Self {
             app,

@@ -1,0 +1,291 @@
+//! Who calls, in which workspace, and what the caller may do there.
+//!
+//! An API key is of one workspace and may what its scopes say. A token names a user, whose
+//! memberships tell the workspaces and the role in each; or the database's service role, which may
+//! do everything in the workspace that the request names. Whoever has no business in a workspace is
+//! not told whether there is one.
+
+mod jwks;
+mod remembered;
+mod tokens;
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::problem::{Code, Problem};
+use super::state::State;
+use crate::clock;
+use crate::record::access::{self, Actor, Membership, Permission, Permissions};
+use crate::record::api_keys::{self, KeyAccess};
+use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
+use crate::record::{Record, RecordError};
+use crate::tasks::Tasks;
+use remembered::Remembered;
+pub use tokens::{AUDIENCE, Secret, TokenOptions};
+use tokens::{Bearer, Tokens};
+
+/// The longest key, in bytes.
+const KEY_MAX: usize = 512;
+/// Names the workspace, for callers that have several.
+const WORKSPACE: &str = "x-workspace-id";
+
+/// The caller of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) workspace_id: Uuid,
+    pub(super) actor: Actor,
+    permissions: Permissions,
+    /// When the key ends that is used.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+impl Caller {
+    /// The same, if it may do this.
+    pub(super) fn who_may(self, permission: Permission) -> Result<Self, Problem> {
+        if self.permissions.allow(permission) {
+            return Ok(self);
+        }
+        let needed = permission.as_str();
+        let detail = match self.actor {
+            Actor::ApiKey(_) => format!("this needs an API key with the scope `{needed}`"),
+            _ => format!("this needs the right to `{needed}` in this workspace"),
+        };
+        Err(Problem::new(Code::Forbidden, detail).with_member("needed", needed))
+    }
+
+    /// The same, if it runs the installation: what it changes holds for every workspace.
+    pub(super) fn who_operates(self) -> Result<Self, Problem> {
+        let caller = self.who_may(Permission::Admin)?;
+        if caller.actor == Actor::Service || caller.workspace_id == DEFAULT_WORKSPACE {
+            return Ok(caller);
+        }
+        let detail = "this holds for every workspace: only admins of the default one may do it";
+        Err(Problem::new(Code::Forbidden, detail).with_member("needed", "operator"))
+    }
+
+    /// Whether it may hand on these rights until then: nobody gives more than it has.
+    pub(super) fn may_give(self, rights: Permissions, until: Option<DateTime<Utc>>) -> bool {
+        let is_longer = match (self.expires_at, until) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(own), Some(until)) => until > own,
+        };
+        self.permissions.include(rights) && !is_longer
+    }
+
+    /// The user, if it is one.
+    pub(super) fn user_id(self) -> Option<Uuid> {
+        match self.actor {
+            Actor::User(id) => Some(id),
+            Actor::ApiKey(_) | Actor::Service | Actor::Operator => None,
+        }
+    }
+}
+
+impl FromRequestParts<State> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let record = &state.services.record;
+        let given = given(parts)?;
+        let workspace = named_workspace(parts)?;
+        match given {
+            Given::Bearer(token) if tokens::is_token(token) => {
+                state.callers.of_token(record, token, workspace).await
+            }
+            Given::Bearer(key) | Given::Key(key) => {
+                state.callers.of_key(record, key, workspace).await
+            }
+        }
+    }
+}
+
+/// What the request was sent with.
+enum Given<'a> {
+    Bearer(&'a str),
+    Key(&'a str),
+}
+
+fn given(parts: &Parts) -> Result<Given<'_>, Problem> {
+    if let Some(value) = parts.headers.get(AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") || key.trim().is_empty() {
+            let detail = "the Authorization header must read `Bearer <API key or token>`";
+            return Err(unauthorized(Code::MissingApiKey, detail));
+        }
+        return Ok(Given::Bearer(key.trim()));
+    }
+    let value = parts.headers.get("x-api-key");
+    let key = value
+        .and_then(|value| value.to_str().ok())
+        .map(str::trim)
+        .filter(|key| !key.is_empty());
+    key.map(Given::Key).ok_or_else(|| {
+        let detail = "this route needs an API key or a token: send the header \
+            `Authorization: Bearer <API key or token>` or `X-API-Key: <API key>`";
+        unauthorized(Code::MissingApiKey, detail)
+    })
+}
+
+fn named_workspace(parts: &Parts) -> Result<Option<Uuid>, Problem> {
+    let Some(value) = parts.headers.get(WORKSPACE) else {
+        return Ok(None);
+    };
+    let id = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    id.map(Some).ok_or_else(|| {
+        let detail = "the header `X-Workspace-Id` must be the id of a workspace, a UUID";
+        Problem::new(Code::InvalidWorkspace, detail)
+    })
+}
+
+fn unauthorized(code: Code, detail: &str) -> Problem {
+    let challenge = match code {
+        Code::InvalidApiKey | Code::InvalidToken => {
+            "Bearer realm=\"bullwark\", error=\"invalid_token\""
+        }
+        _ => "Bearer realm=\"bullwark\"",
+    };
+    Problem::new(code, detail).with_header(WWW_AUTHENTICATE, challenge)
+}
+
+fn no_access() -> Problem {
+    let detail = "you have no access to this workspace";
+    Problem::new(Code::Forbidden, detail)
+}
+
+/// What is known of callers.
+#[derive(Debug)]
+pub(super) struct Callers {
+    keys: Remembered<[u8; 32], KeyAccess>,
+    users: Remembered<Uuid, Vec<Membership>>,
+    workspaces: Remembered<Uuid, ()>,
+    tokens: Tokens,
+}
+
+impl Callers {
+    pub(super) fn new(options: &TokenOptions) -> Self {
+        Self {
+            keys: Remembered::default(),
+            users: Remembered::default(),
+            workspaces: Remembered::default(),
+            tokens: Tokens::new(options),
+        }
+    }
+
+    /// Keeps up with what is published elsewhere until `tasks` stop.
+    pub(super) async fn run(&self, tasks: &Tasks) {
+        self.tokens.run(tasks).await;
+    }
+
+    /// This server takes the key no longer, from now on.
+    pub(super) fn forget_key(&self, id: Uuid) {
+        self.keys.forget(|access| access.id == id);
+    }
+
+    async fn of_key(
+        &self,
+        record: &Record,
+        key: &str,
+        workspace: Option<Uuid>,
+    ) -> Result<Caller, Problem> {
+        let invalid = || {
+            let detail = "the API key is unknown, revoked or expired";
+            unauthorized(Code::InvalidApiKey, detail)
+        };
+        if key.len() > KEY_MAX {
+            return Err(invalid());
+        }
+        let hash: [u8; 32] = Sha256::digest(key).into();
+        let access = self.keys.answer(hash, api_keys::find(record, key)).await?;
+        let access = access.ok_or_else(invalid)?;
+        // A remembered one may have expired since.
+        if access.expires_at.is_some_and(|at| at <= clock::now()) {
+            return Err(invalid());
+        }
+        if workspace.is_some_and(|named| named != access.workspace_id) {
+            return Err(no_access());
+        }
+        Ok(Caller {
+            workspace_id: access.workspace_id,
+            actor: Actor::ApiKey(access.id),
+            permissions: access.permissions,
+            expires_at: access.expires_at,
+        })
+    }
+
+    async fn of_token(
+        &self,
+        record: &Record,
+        token: &str,
+        workspace: Option<Uuid>,
+    ) -> Result<Caller, Problem> {
+        let token = self.tokens.check(token).await?;
+        let named = workspace.or(token.workspace_id);
+        let user_id = match token.bearer {
+            Bearer::Service => return self.of_service(record, named).await,
+            Bearer::User(user_id) => user_id,
+        };
+        let lookup = async { access::memberships(record, user_id).await.map(Some) };
+        let memberships = self.users.answer(user_id, lookup).await?;
+        let memberships = memberships.unwrap_or_default();
+        let membership = match (named, memberships.as_slice()) {
+            (Some(named), all) => all.iter().find(|m| m.workspace_id == named),
+            (None, [only]) => Some(only),
+            (None, []) => None,
+            (None, _) => return Err(workspace_required()),
+        };
+        let membership = membership.ok_or_else(no_access)?;
+        Ok(Caller {
+            workspace_id: membership.workspace_id,
+            actor: Actor::User(user_id),
+            permissions: membership.permissions,
+            expires_at: None,
+        })
+    }
+
+    async fn of_service(&self, record: &Record, named: Option<Uuid>) -> Result<Caller, Problem> {
+        let workspace_id = named.ok_or_else(workspace_required)?;
+        let lookup = async {
+            let exists = workspaces::exists(record, workspace_id).await?;
+            Ok::<_, RecordError>(exists.then_some(()))
+        };
+        let found = self.workspaces.answer(workspace_id, lookup).await?;
+        found.ok_or_else(no_access)?;
+        Ok(Caller {
+            workspace_id,
+            actor: Actor::Service,
+            permissions: Permissions::ALL,
+            expires_at: None,
+        })
+    }
+}
+
+/// Who the server takes the caller for: for clients that want to show what may be done.
+pub(super) async fn me(caller: Caller) -> Json<Value> {
+    let (kind, id) = caller.actor.parts();
+    let may: Vec<&str> = Permission::ALL
+        .into_iter()
+        .filter(|permission| caller.permissions.allow(*permission))
+        .map(Permission::as_str)
+        .collect();
+    Json(json!({
+        "workspace_id": caller.workspace_id,
+        "actor": { "kind": kind, "id": id },
+        "permissions": may,
+    }))
+}
+
+fn workspace_required() -> Problem {
+    let detail = "say which workspace: send its id in the header `X-Workspace-Id`";
+    Problem::new(Code::WorkspaceRequired, detail)
+}
