@@ -31,6 +31,19 @@ pub enum BrokerState {
 }
 
 impl BrokerState {
+    /// Those that name their jobs, in the order of a job's life, backwards first: a job that moves
+    /// on while all of them are walked through is found further down, so that few slip through.
+    pub const LISTED: [Self; 8] = [
+        Self::Active,
+        Self::Wait,
+        Self::Paused,
+        Self::Prioritized,
+        Self::Delayed,
+        Self::WaitingChildren,
+        Self::Completed,
+        Self::Failed,
+    ];
+
     pub(super) fn parse(doing: &'static str, text: &str) -> Result<Self, BrokerError> {
         match text {
             "wait" => Ok(Self::Wait),

@@ -11,17 +11,6 @@ use super::verify::Difference;
 use crate::broker::{Broker, BrokerState, LIST_MAX, Orphan};
 use crate::job::QueueName;
 
-/// Where jobs without a hash may be named.
-const STATES: [BrokerState; 8] = [
-    BrokerState::Active,
-    BrokerState::Wait,
-    BrokerState::Paused,
-    BrokerState::Prioritized,
-    BrokerState::Delayed,
-    BrokerState::WaitingChildren,
-    BrokerState::Completed,
-    BrokerState::Failed,
-];
 /// The most that is looked at again.
 const SUSPECTS_MAX: usize = 1000;
 
@@ -42,7 +31,7 @@ pub(super) async fn find(
             look(broker, &queue, &page.ids, &mut suspects).await?;
             next = page.next;
         }
-        for state in STATES {
+        for state in BrokerState::LISTED {
             let mut next = Some(0);
             while let Some(offset) = next {
                 let page = broker.list(&queue, state, offset, LIST_MAX).await?;

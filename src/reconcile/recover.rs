@@ -111,16 +111,7 @@ async fn recover_queue(
     queue: &QueueName,
     recovered: &mut Recovered,
 ) -> Result<(), ReconcileError> {
-    for state in [
-        BrokerState::Active,
-        BrokerState::Wait,
-        BrokerState::Paused,
-        BrokerState::Prioritized,
-        BrokerState::Delayed,
-        BrokerState::WaitingChildren,
-        BrokerState::Completed,
-        BrokerState::Failed,
-    ] {
+    for state in BrokerState::LISTED {
         let mut next = Some(0);
         while let Some(offset) = next {
             let page = broker.list(queue, state, offset, LIST_MAX).await?;

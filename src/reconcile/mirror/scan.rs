@@ -19,18 +19,8 @@ use crate::reconcile::over::{Lingering, is_waiting};
 use crate::reconcile::{ReconcileError, copy_logs, spoiled};
 use crate::record::{Record, jobs, mirror};
 
-/// Where jobs are looked for. A job that moves on while it is looked for is found further down, or
-/// in the next round: the order is that of a job's life, backwards first, so that few slip through.
-const STATES: [BrokerState; 8] = [
-    BrokerState::Active,
-    BrokerState::Wait,
-    BrokerState::Paused,
-    BrokerState::Prioritized,
-    BrokerState::Delayed,
-    BrokerState::WaitingChildren,
-    BrokerState::Completed,
-    BrokerState::Failed,
-];
+/// Where jobs are looked for. One that slips through is found in the next round.
+const STATES: [BrokerState; 8] = BrokerState::LISTED;
 /// Every queue is walked through once in this time, whatever happened.
 const ROUND_EVERY: Duration = Duration::from_secs(60);
 /// Jobs that ended longer ago are history: the record may have let go of them on purpose.
