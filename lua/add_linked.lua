@@ -13,7 +13,8 @@
 --          id (optional: the queue's counter), name, timestamp_ms (optional: now), delay_ms,
 --          priority, lifo, waits_for_children, attempts_started, attempts_made, and optional:
 --          parent_key, parent (JSON), schedule_id, dedup (BullMQ's options),
---          children (of a parent that is put back: pending, processed, ignored, failed)
+--          children (of a parent that is put back: pending, processed, ignored, failed),
+--          unless_released (its parent waits for it only if it still waits for anything)
 --
 -- Undeclared keys: all others of the queues of the jobs and of their parents.
 --
@@ -46,6 +47,16 @@ local function queue_of(job)
   return queue
 end
 
+-- Whoever puts a child back may have read about it before it ended, and before it left Redis. Its
+-- parent, which may be running by now, could not end while it had such a child to wait for.
+local function depend(job, job_key)
+  if job.unless_released then
+    local parent = keys_of_queue(queue_key_of(job.parent_key))
+    if not call('ZSCORE', parent.waiting_children, id_of(job.parent_key)) then return end
+  end
+  call('SADD', job.parent_key .. ':dependencies', job_key)
+end
+
 -- An existing job becomes the child of the parent given now, unless it has another one that lives.
 local function link_duplicate(queue, job, job_key)
   local known = call('HGET', job_key, 'parentKey')
@@ -60,7 +71,7 @@ local function link_duplicate(queue, job, job_key)
       call('HSET', job.parent_key .. ':processed', job_key, returnvalue)
       if not is_flow then release_if_ready(job.parent_key, now) end
     else
-      call('SADD', job.parent_key .. ':dependencies', job_key)
+      depend(job, job_key)
     end
     call('HSET', job_key, 'parentKey', job.parent_key, 'parent', job.parent)
   end
@@ -83,7 +94,7 @@ local function add(job)
   if survivor then return DEDUPLICATED, survivor end
   store_job(queue, job, due_ms, now)
   enqueue_job(queue, job, due_ms, now)
-  if job.parent_key then call('SADD', job.parent_key .. ':dependencies', job_key) end
+  if job.parent_key then depend(job, job_key) end
   return ADDED, job.id
 end
 

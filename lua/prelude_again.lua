@@ -1,7 +1,11 @@
--- prelude_again: what a job that runs again loses of its last end. Joined after `prelude_place`.
+-- prelude_again: what a job that runs again loses of its last end, and of its last delay. Joined
+-- after `prelude_place`.
 
 -- What a finished job says of its end, by the state it was in.
 local OUTCOME = { completed = 'returnvalue', failed = 'failedReason' }
+
+-- What Redis is told takes a moment, and a delay may be counted from then.
+local LATE_MS = 1000
 
 -- A child that runs again is pending again, for a parent that still exists. One that was told of
 -- its end already is not taken back: it may be running.
@@ -21,4 +25,13 @@ end
 local function forget_end(job_key, prev)
   call('HDEL', job_key, 'finishedOn', 'processedOn', OUTCOME[prev])
   pend_again(job_key, prev)
+end
+
+-- A job that was cancelled, and run again before Redis heard of it, waits for a time that nobody
+-- means any more.
+local function leave_late(delayed_key, id, due_ms, now)
+  local score = tonumber(call('ZSCORE', delayed_key, id) or 0)
+  if math.floor(score / SCORES_PER_MS) <= math.max(due_ms, now) + LATE_MS then return end
+  call('ZREM', delayed_key, id)
+  return 'delayed'
 end

@@ -21,9 +21,9 @@
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their parents' keys, in whatever queue.
 --
 -- Returns  the positions (from 1) of jobs that were left as they are: live ones, below zero if an
---          earlier start than the one that is asked for is active; and finished ones that were
---          started as often as that already
--- Moves    completed | failed | no state | nothing -> wait | prioritized | delayed.
+--          earlier start than the wanted one is active; and finished ones, started that often
+-- Moves    completed | failed | no state | nothing | delayed for too long
+--          -> wait | prioritized | delayed.
 --          A live id whose hash is gone gets its hash back and stays where it is.
 -- Repeat   safe: the second time the job is live, or has run since.
 
@@ -85,14 +85,15 @@ local placed = {} -- in this batch, not written yet
 for at = FIRST, #ARGV, STRIDE do
   local id, job_key, starts = ARGV[at], prefix .. ARGV[at], tonumber(ARGV[at + 8]) or 0
   local exists = call('EXISTS', job_key) == 1
+  local due_ms = tonumber(ARGV[at + 5])
   local has_run = has_run_since(id, starts)
   local prev = not has_run and leave_finished(id)
-  if has_run or placed[id] or (not prev and exists and is_live(id)) then
+  local was_late = exists and not prev and not placed[id] and leave_late(delayed, id, due_ms or 0, now)
+  if has_run or placed[id] or (exists and not prev and not was_late and is_live(id)) then
     local position = (at - FIRST) / STRIDE + 1
     local is_ending = not placed[id] and is_active(id) and starts_of(id) < starts
     untouched[#untouched + 1] = is_ending and -position or position
   else
-    local due_ms = tonumber(ARGV[at + 5])
     local is_delayed = due_ms ~= nil and due_ms > now
     local delay_ms = is_delayed and math.max(due_ms - tonumber(ARGV[at + 4]), 0) or 0
     write_hash(job_key, at, text(delay_ms))
@@ -108,7 +109,7 @@ for at = FIRST, #ARGV, STRIDE do
         call('XADD', events, '*', 'event', 'delayed', 'jobId', id, 'delay', ARGV[at + 5])
       else
         place(batch, id, tonumber(ARGV[at + 6]), ARGV[at + 7] ~= '')
-        announce_waiting(events, id, prev or nil)
+        announce_waiting(events, id, prev or was_late or nil)
       end
     end
   end

@@ -46,6 +46,9 @@ pub struct LinkedJob {
     pub deduplication: Option<Deduplication>,
     /// What is known of its children when it is put back.
     pub children: StoredChildren,
+    /// Of a child that is put back: a parent that waits for nobody any more does not wait for it
+    /// either. Not for children that a parent makes while it runs.
+    pub unless_released: bool,
 }
 
 /// How the children of a parent stand that is put back into Redis. Each is named by its key,
@@ -119,6 +122,7 @@ struct Packed<'a> {
     schedule_id: Option<&'a str>,
     dedup: Option<&'a Deduplication>,
     children: Option<&'a StoredChildren>,
+    unless_released: bool,
 }
 
 impl ParentLink {
@@ -246,6 +250,7 @@ impl LinkedJob {
             schedule_id: self.schedule_id.as_deref(),
             dedup: self.deduplication.as_ref(),
             children: Some(&self.children).filter(|known| **known != StoredChildren::default()),
+            unless_released: self.unless_released,
         })
         .map_err(|error| BrokerError::corrupt("add_linked", error.to_string()))
     }

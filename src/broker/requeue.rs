@@ -11,7 +11,7 @@ const DOING: &str = "requeue";
 /// What became of a job that was to wait again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requeued {
-    /// It was finished, lost or in no state, and waits now.
+    /// It was finished, lost or in no state, or delayed for too long, and waits now.
     Waits,
     /// It was live already, and was left as it is.
     IsLive,
@@ -24,7 +24,8 @@ impl Broker {
     /// Makes jobs wait again that are finished, lost, or in no state; as the record has them.
     /// Answers in the order of the jobs.
     ///
-    /// A job that is live is left as it is. It searches `wait` for each job, so it is for repairs;
+    /// A job that is live is left as it is, unless it is delayed for longer than it should be. It
+    /// searches `wait` for each job, so it is for repairs;
     /// to fill an empty Redis again, use [`Broker::add`]. The second time, a job is live.
     pub async fn requeue(
         &self,

@@ -104,6 +104,7 @@ async fn add_linked(
 fn entry(broker: &Broker, stored: &StoredJob, wire: &FlowWire, relatives: &Relatives) -> LinkedJob {
     let mut linked = LinkedJob::from(stored_entry(stored));
     linked.opts.clone_from(&wire.opts);
+    linked.unless_released = true; // it was read a moment ago, and may have run since
     // A parent that is over waits for nobody, and may be gone from Redis.
     let parent = wire.parent_id().and_then(|id| relatives.get(&id));
     if parent.is_some_and(|parent| !is_over(parent.status)) {

@@ -105,11 +105,30 @@ async fn tell(
 /// Makes stored jobs wait in Redis; those that are live there stay as they are, and those that it
 /// lacks come with their links. Returns those of which an earlier start is active there although
 /// they wait by the record.
+///
+/// A young job may come to Redis by itself between the look and the add, as it was accepted: with a
+/// delay that nobody means any more. So it is looked at once more; whatever comes later finds it.
 pub(super) async fn requeue_stored(
     record: &Record,
     broker: &Broker,
     jobs: Vec<StoredJob>,
 ) -> Result<HashSet<Uuid>, ReconcileError> {
+    let (mut early, mut absent) = requeue_those_there(broker, jobs).await?;
+    absent.sort_by_key(|stored| stored.job.id);
+    passes::keep_counters(broker, &absent).await?;
+    flows::deliver(record, broker, &absent).await?;
+    absent.retain(|stored| stored.age_ms < ARRIVES.as_millis() as i64);
+    if !absent.is_empty() {
+        early.extend(requeue_those_there(broker, absent).await?.0);
+    }
+    Ok(early)
+}
+
+/// Returns those for which it is too early, and those that are not there.
+async fn requeue_those_there(
+    broker: &Broker,
+    jobs: Vec<StoredJob>,
+) -> Result<(HashSet<Uuid>, Vec<StoredJob>), ReconcileError> {
     let mut waiting: HashMap<QueueName, Vec<StoredJob>> = HashMap::new();
     for stored in jobs {
         let queue = waiting.entry(stored.job.queue.clone());
@@ -135,8 +154,5 @@ pub(super) async fn requeue_stored(
             }
         }
     }
-    absent.sort_by_key(|stored| stored.job.id);
-    passes::keep_counters(broker, &absent).await?;
-    flows::deliver(record, broker, &absent).await?;
-    Ok(early)
+    Ok((early, absent))
 }

@@ -204,3 +204,29 @@ async fn a_bad_job_keeps_the_whole_call_out() {
     }
     t.expect("").await;
 }
+
+/// Whoever puts a child back may have read the record before the child ran and left Redis.
+#[tokio::test]
+async fn a_parent_that_runs_already_does_not_wait_for_a_child_that_is_put_back_late() {
+    let t = Bench::new().await;
+    t.raws(&["HSET @p name p", "RPUSH @active p"]).await;
+    let queue_key = format!("{}:q", t.prefix);
+    let late = LinkedJob {
+        parent: Some(ParentLink::new(&queue_key, "p", &JobsOptions::default())),
+        unless_released: true,
+        ..linked("a")
+    };
+    for _ in 0..2 {
+        let added = t.broker.add_linked(&t.queue, std::slice::from_ref(&late));
+        added.await.unwrap();
+        assert_eq!(t.raw::<i64>("SCARD @p:dependencies").await, 0);
+    }
+
+    t.raws(&[
+        "LREM @active 0 p",
+        &format!("ZADD @waiting-children {NOW} p"),
+    ])
+    .await;
+    t.broker.add_linked(&t.queue, &[late]).await.unwrap();
+    assert_eq!(t.raw::<i64>("SCARD @p:dependencies").await, 1);
+}

@@ -111,6 +111,45 @@ async fn a_live_job_is_left_as_it_is() {
     }
 }
 
+/// It was cancelled and run again before Redis heard of either.
+#[tokio::test]
+async fn a_job_that_is_delayed_for_too_long_is_not_left_there() {
+    let t = Bench::new().await;
+    let score = |ms: i64| (NOW + ms) * 4096 + 7;
+    let soon = NewJob {
+        due_ms: Some(NOW + 5000),
+        ..job("soon")
+    };
+    for (delayed_ms, jobs, is_late) in [
+        (1000, [job("a")], false),
+        (1001, [job("a")], true),
+        (6000, [soon.clone()], false),
+        (6001, [soon], true),
+    ] {
+        let id = jobs[0].id.clone();
+        t.raws(&[
+            &format!("HSET @{id} name old delay {delayed_ms} timestamp {NOW}"),
+            &format!("ZADD @delayed {} {id}", score(delayed_ms)),
+        ])
+        .await;
+        let answers = t.broker.requeue(&t.queue, &jobs).await.unwrap();
+        let expected = match is_late {
+            true => Requeued::Waits,
+            false => Requeued::IsLive,
+        };
+        assert_eq!(answers, [expected], "{id} {delayed_ms}");
+        let shown: Option<i64> = t.raw(&format!("ZSCORE @delayed {id}")).await;
+        let due = match (is_late, jobs[0].due_ms) {
+            (false, _) => Some(score(delayed_ms)),
+            (true, due) => due.map(|due| due * 4096),
+        };
+        assert_eq!(shown, due, "{id} {delayed_ms}");
+        let waits: Option<i64> = t.raw(&format!("LPOS @wait {id}")).await;
+        assert_eq!(waits.is_some(), is_late && due.is_none(), "{id}");
+        t.raws(&["DEL @delayed", "DEL @wait"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_hash_in_no_state_waits_and_a_live_id_gets_its_hash_back() {
     let t = Bench::new().await;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bullwark::broker::BrokerState;
 use bullwark::control;
+use bullwark::job::{Due, NewJob};
 use bullwark::reconcile;
 use bullwark::record::enqueue::insert_in;
+use bullwark::record::jobs;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use bullwark::stores::Kill;
@@ -174,6 +176,41 @@ async fn what_a_person_does_while_redis_is_away_is_done_when_it_is_back() {
     assert_eq!(stage.state(all[0]).await, None);
     assert_eq!(stage.state(all[1]).await, Some(BrokerState::Prioritized));
     stores.stop().await.unwrap();
+}
+
+/// Whoever cancelled it died before Redis heard of that.
+#[tokio::test]
+async fn a_delayed_job_of_whose_cancel_redis_did_not_hear_waits_no_longer_when_it_is_retried() {
+    let stage = Stage::new().await;
+    let hour = Duration::from_secs(3600);
+    let jobs = [(); 2].map(|()| NewJob {
+        due: Due::In(hour),
+        ..some_jobs(1).remove(0)
+    });
+    stage.insert(&jobs).await;
+    let all = ids(&jobs);
+    let add = jobs.iter().map(|job| {
+        let now_ms = bullwark::clock::now_ms();
+        let due_ms = now_ms + hour.as_millis() as i64;
+        bullwark::enqueue::entry(job, now_ms, Some(due_ms), 0, 0)
+    });
+    let add: Vec<_> = add.collect();
+    stage.broker.add(&jobs[0].queue, &add).await.unwrap();
+    assert_eq!(stage.state(all[0]).await, Some(BrokerState::Delayed));
+    let cancelled = jobs::cancel_many(&stage.record, &all[..1], None, "x").await;
+    assert_eq!(cancelled.unwrap(), all[..1]);
+
+    let retried = control::retry(&stage.record, &stage.broker, &all, None).await;
+    assert_eq!(retried.unwrap(), all[..1]);
+    assert_eq!(stage.state(all[0]).await, Some(BrokerState::Prioritized));
+    assert_eq!(stage.state(all[1]).await, Some(BrokerState::Delayed));
+    eventually("an empty outbox", async || {
+        let relayed = reconcile::relay_outbox(&stage.record, &stage.broker).await;
+        relayed.unwrap();
+        (stage.count("bullwark.outbox").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(stage.state(all[0]).await, Some(BrokerState::Prioritized));
 }
 
 /// Its end is in the record, Redis is about to hear of it, and a person is faster than that.
