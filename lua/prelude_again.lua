@@ -31,7 +31,7 @@ end
 -- means any more.
 local function leave_late(delayed_key, id, due_ms, now)
   local score = tonumber(call('ZSCORE', delayed_key, id) or 0)
-  if math.floor(score / SCORES_PER_MS) <= math.max(due_ms, now) + LATE_MS then return end
+  if math.floor(score / SCORES_PER_MS) <= math.max(due_ms or now, now) + LATE_MS then return end
   call('ZREM', delayed_key, id)
   return 'delayed'
 end

@@ -88,7 +88,7 @@ for at = FIRST, #ARGV, STRIDE do
   local due_ms = tonumber(ARGV[at + 5])
   local has_run = has_run_since(id, starts)
   local prev = not has_run and leave_finished(id)
-  local was_late = exists and not prev and not placed[id] and leave_late(delayed, id, due_ms or 0, now)
+  local was_late = exists and not prev and not placed[id] and leave_late(delayed, id, due_ms, now)
   if has_run or placed[id] or (exists and not prev and not was_late and is_live(id)) then
     local position = (at - FIRST) / STRIDE + 1
     local is_ending = not placed[id] and is_active(id) and starts_of(id) < starts
