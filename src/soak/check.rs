@@ -291,6 +291,10 @@ impl Check {
         };
         let payload = self.plan.payload(seq);
         let is_tick = Space::of(seq) == Some(Space::Ticks);
+        // Redis forgot it, and its schedule made the same iteration again.
+        if is_tick && job.status == "cancelled" && job.attempt == 0 {
+            return;
+        }
         let is_neighbour = Space::of(seq) == Some(Space::Neighbour);
         let hash = hash(job.id);
         let seen = self.seen(seq);

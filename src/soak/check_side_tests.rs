@@ -165,6 +165,14 @@ fn two_jobs_of_one_iteration_are_found_and_one_that_is_missed_is_not() {
     // The next one, which nobody began, went with the schedule.
     let more = [&rows[..], &[tick_row(53, "cancelled")]].concat();
     assert_eq!(found(lines(&[50, 52]), &more), []);
+    // One that Redis forgot was made again.
+    let forgotten = SoakJob {
+        id: id(1),
+        attempt: 0,
+        ..tick_row(52, "cancelled")
+    };
+    let made_again = [&[forgotten], &rows[..]].concat();
+    assert_eq!(found(lines(&[50, 52]), &made_again), []);
     // Run again; a second job; one that never ran; one that ran and is in no record.
     assert_eq!(
         found(lines(&[50, 52, 50]), &rows),

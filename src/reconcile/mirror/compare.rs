@@ -102,6 +102,9 @@ pub(super) async fn compare(
                     (Some(ended), _) => Some(ended),
                     (None, true) => None,
                     (None, false) if was_removed => Some(decide::removed(known)),
+                    (None, false) if never_began(known) && is_iteration(&known.wire_id) => {
+                        Some(decide::made_again(known))
+                    }
                     (None, false) => {
                         findings.renamed.push((known.id, known.attempt));
                         None
@@ -140,6 +143,18 @@ pub(super) async fn compare(
 fn is_another(known: &KnownJob, seen: &WireJob) -> bool {
     let is_own = known.wire_id == known.id.to_string();
     !is_own && seen.timestamp_ms != known.created_ms
+}
+
+fn never_began(known: &KnownJob) -> bool {
+    known.status == Status::Pending && known.attempt == 0
+}
+
+/// Whether the id names a moment of a schedule: two jobs with this id are the same one.
+fn is_iteration(wire_id: &str) -> bool {
+    let moment = wire_id
+        .strip_prefix("repeat:")
+        .and_then(|id| id.rsplit_once(':'));
+    moment.is_some_and(|(_, ms)| ms.parse::<i64>().is_ok())
 }
 
 /// What is left of a job that came and went between two looks: its name and how it ended.

@@ -310,6 +310,18 @@ pub(super) fn removed(known: &KnownJob) -> Change {
     }
 }
 
+/// An iteration that Redis forgot, and that whoever looks after its schedule has made again.
+pub(super) fn made_again(known: &KnownJob) -> Change {
+    const WHY: &str = "Redis had forgotten it, and its schedule made this iteration again";
+    Change {
+        to: Status::Cancelled,
+        error: Some(WHY.to_owned()),
+        due_ms: None,
+        note: Some(format!("cancelled: {WHY}")),
+        ..unchanged(known)
+    }
+}
+
 pub(super) fn worker(seen: &WireJob) -> String {
     seen.processed_by
         .clone()

@@ -161,6 +161,28 @@ async fn a_lost_job_whose_id_was_given_away_comes_back_under_another() {
     assert_eq!(stage.count("jobs").await, 2);
 }
 
+/// Two jobs with the id of an iteration are one moment of a schedule.
+#[tokio::test]
+async fn a_lost_iteration_that_was_made_again_does_not_run_twice() {
+    let stage = Stage::new().await;
+    let mut follower = Follower::new(&stage);
+    let iteration = foreign("repeat:tick:1700000000000");
+    let old = stage.add(std::slice::from_ref(&iteration)).await[0];
+    follower.until(old, "pending").await;
+    stage.flush_prefix().await;
+    let again = broker::NewJob {
+        timestamp_ms: T + 5,
+        ..iteration
+    };
+    let new = stage.add(&[again]).await[0];
+    let mut follower = Follower::new(&stage);
+    follower.until(new, "pending").await;
+    follower.until(old, "cancelled").await;
+    stage.sweep().await;
+    assert_eq!(stage.claim_elsewhere().await, ["repeat:tick:1700000000000"]);
+    assert_eq!(stage.count("jobs").await, 2);
+}
+
 /// What the sweep takes for removed may have ended, and its event not been read yet.
 #[tokio::test]
 async fn an_end_that_comes_to_light_late_counts() {
