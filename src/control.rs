@@ -1,4 +1,4 @@
-//! Control: the door for what people do to jobs: cancel, and retry by hand; and to queues as a
+//! Control: the door for what people do to jobs: cancel, retry by hand, delete; and to queues as a
 //! whole: pause, limits, schedules.
 //!
 //! Decided in the record, in one transaction with an outbox row; Redis is told right after, or by
@@ -12,7 +12,8 @@ use crate::job::schedule::StoredSchedule;
 use crate::job::schedule::check_schedule_id;
 use crate::job::{InvalidSchedule, QueueChange, QueueName, QueueSettings, Schedule, Template};
 use crate::reconcile::{self, ReconcileError};
-use crate::record::jobs::{self, CONTROL_MAX};
+use crate::record::access::By;
+use crate::record::control::{self as jobs, CONTROL_MAX};
 use crate::record::schedules::{self, KnownSchedule};
 use crate::record::{Record, RecordError, queues};
 
@@ -24,12 +25,12 @@ pub async fn cancel(
     record: &Record,
     broker: &Broker,
     ids: &[Uuid],
-    workspace_id: Option<Uuid>,
+    by: &By<'_>,
     reason: &str,
 ) -> Result<Vec<Uuid>, RecordError> {
     let mut cancelled = Vec::new();
     for ids in ids.chunks(CONTROL_MAX) {
-        cancelled.extend(jobs::cancel_many(record, ids, workspace_id, reason).await?);
+        cancelled.extend(jobs::cancel_many(record, ids, by, reason).await?);
     }
     tell(record, broker, &cancelled).await;
     Ok(cancelled)
@@ -41,14 +42,33 @@ pub async fn retry(
     record: &Record,
     broker: &Broker,
     ids: &[Uuid],
-    workspace_id: Option<Uuid>,
+    by: &By<'_>,
 ) -> Result<Vec<Uuid>, RecordError> {
     let mut retried = Vec::new();
     for ids in ids.chunks(CONTROL_MAX) {
-        retried.extend(jobs::retry_many(record, ids, workspace_id).await?);
+        retried.extend(jobs::retry_many(record, ids, by).await?);
     }
     tell(record, broker, &retried).await;
     Ok(retried)
+}
+
+/// Deletes jobs that do not run, and all that they hold; returns the ids that were deleted. One
+/// that waits does not run any more, and one that runs is left as it is: cancel it first.
+///
+/// To everybody a deleted job is as one that never was. Doing it again changes nothing.
+pub async fn delete(
+    record: &Record,
+    broker: &Broker,
+    ids: &[Uuid],
+    by: &By<'_>,
+    reason: &str,
+) -> Result<Vec<Uuid>, RecordError> {
+    let mut deleted = Vec::new();
+    for ids in ids.chunks(CONTROL_MAX) {
+        deleted.extend(jobs::delete_many(record, ids, by, reason).await?);
+    }
+    tell(record, broker, &deleted).await;
+    Ok(deleted)
 }
 
 async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) {

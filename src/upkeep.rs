@@ -14,6 +14,7 @@ use crate::enqueue::Enqueue;
 use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
+use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{Record, RecordError, open, owed_logs, types};
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -28,6 +29,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for log lines that are owed, and between two pages of them.
 const OWED_LOGS_EVERY: Duration = Duration::from_secs(2);
 const OWED_LOGS_REST: Duration = Duration::from_millis(25);
+/// Between two looks for rows of deleted jobs that may go.
+const GRAVES_EVERY: Duration = Duration::from_secs(60);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -39,6 +42,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     keep_queues(record, broker, tasks);
     relay(record, broker, tasks);
     write_owed_logs(record, broker, tasks);
+    clear_graves(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -134,6 +138,22 @@ fn write_owed_logs(record: &Record, broker: &Broker, tasks: &Tasks) {
                 return Ok::<_, ReconcileError>(Next::Rest);
             }
             tokio::time::sleep(OWED_LOGS_REST).await;
+            Ok(Next::Again)
+        }
+    });
+}
+
+/// One process does it at a time; which one does not matter.
+fn clear_graves(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    let token = Uuid::new_v4().to_string();
+    every(tasks, "graves", GRAVES_EVERY, move || {
+        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+        async move {
+            let is_ours = broker.take_duty("graves", &token, GRAVES_EVERY * 2);
+            if !is_ours.await? || control::clear_graves(&record, GRAVE_KEPT).await? == 0 {
+                return Ok::<_, ReconcileError>(Next::Rest);
+            }
             Ok(Next::Again)
         }
     });

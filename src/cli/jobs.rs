@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Done, Failure, Global, connect, output};
 use crate::control;
 use crate::job::Status;
+use crate::record::access::By;
 use crate::record::jobs::{self, JobFilter, JobRow};
 use crate::record::logs;
 
@@ -49,6 +50,13 @@ enum JobsCommand {
         #[arg(required = true)]
         ids: Vec<Uuid>,
         #[arg(long, default_value = "cancelled on the command line")]
+        reason: String,
+    },
+    /// Delete jobs that do not run, with all that they hold
+    Delete {
+        #[arg(required = true)]
+        ids: Vec<Uuid>,
+        #[arg(long, default_value = "deleted on the command line")]
         reason: String,
     },
 }
@@ -99,12 +107,17 @@ pub(crate) async fn run(global: &Global, jobs: Jobs) -> Done {
             }
         }
         JobsCommand::Retry { ids } => {
-            let done = control::retry(record, broker, &ids, None).await?;
+            let done = control::retry(record, broker, &ids, &By::OPERATOR).await?;
             return changed(global, "retried", &ids, done, "not over, or unknown");
         }
         JobsCommand::Cancel { ids, reason } => {
-            let done = control::cancel(record, broker, &ids, None, &reason).await?;
+            let done = control::cancel(record, broker, &ids, &By::OPERATOR, &reason).await?;
             return changed(global, "cancelled", &ids, done, "over already, or unknown");
+        }
+        JobsCommand::Delete { ids, reason } => {
+            let done = control::delete(record, broker, &ids, &By::OPERATOR, &reason).await?;
+            let else_ = "running (cancel it first), or unknown";
+            return changed(global, "deleted", &ids, done, else_);
         }
     }
     app.close().await;

@@ -1,7 +1,8 @@
-//! What people do to jobs: cancel, and retry by hand. Doing either again changes nothing.
+//! What people do to jobs: cancel, retry by hand, delete. Doing it again changes nothing.
 
 use axum::extract::{FromRequestParts, Request};
-use axum::{Json, extract};
+use axum::http::Uri;
+use axum::{Extension, Json, extract};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,7 +10,9 @@ use uuid::Uuid;
 use super::auth::Caller;
 use super::body;
 use super::jobs::{JobId, find};
+use super::observe::RequestId;
 use super::problem::{Code, Problem};
+use super::query::Parameters;
 use super::state::State;
 use crate::control;
 use crate::job::{Event, Status};
@@ -32,6 +35,7 @@ struct Change {
 /// `{"status": "cancelled"}`, with a reason if one likes.
 pub(super) async fn patch(
     extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<Json<Value>, Problem> {
     let (mut parts, body) = request.into_parts();
@@ -49,8 +53,8 @@ pub(super) async fn patch(
     let reason = reason(change.reason)?;
 
     let app = &state.services;
-    let workspace_id = Some(caller.workspace_id);
-    let done = control::cancel(&app.record, &app.broker, &[id], workspace_id, &reason).await?;
+    let by = caller.by(&request_id);
+    let done = control::cancel(&app.record, &app.broker, &[id], &by, &reason).await?;
     let job = find(&state, id, caller).await?;
     if done.is_empty() && job.status != Status::Cancelled.as_str() {
         return Err(not_allowed(id, &job, Event::Cancelled));
@@ -71,18 +75,44 @@ fn reason(given: Option<String>) -> Result<String, Problem> {
 /// Gives a job that is over another run.
 pub(super) async fn retry(
     extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Write)?;
-    let app = &state.services;
-    let workspace_id = Some(caller.workspace_id);
-    let done = control::retry(&app.record, &app.broker, &[id], workspace_id).await?;
+    let (app, by) = (&state.services, caller.by(&request_id));
+    let done = control::retry(&app.record, &app.broker, &[id], &by).await?;
     let job = find(&state, id, caller).await?;
     if done.is_empty() {
         return Err(not_allowed(id, &job, Event::Retried));
     }
     Ok(Json(json!({ "job": job })))
+}
+
+/// Deletes a job that does not run, and all that it holds.
+pub(super) async fn delete(
+    extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    caller: Caller,
+    JobId(id): JobId,
+    uri: Uri,
+) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Admin)?;
+    let given = Parameters::parse(&uri, &["reason"])?;
+    let reason = reason(given.text("reason").map(str::to_owned))?;
+    let (app, by) = (&state.services, caller.by(&request_id));
+    let done = control::delete(&app.record, &app.broker, &[id], &by, &reason).await?;
+    if done.is_empty() {
+        let job = find(&state, id, caller).await?;
+        let status = &job.status;
+        let detail = match job.status.parse() {
+            Ok(Status::Processing) => format!("job {id} is running: cancel it first"),
+            _ => format!("the status of job {id} has just changed; try again"),
+        };
+        let problem = Problem::new(Code::JobState, detail);
+        return Err(problem.with_member("job_status", status.as_str()));
+    }
+    Ok(Json(json!({ "success": true })))
 }
 
 fn not_allowed(id: Uuid, job: &JobRow, event: Event) -> Problem {

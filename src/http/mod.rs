@@ -142,7 +142,12 @@ fn routes(state: State) -> Router {
         .route("/api/jobs/bulk", post(enqueue::many))
         .route("/api/flows", post(flows::one))
         .route("/api/jobs/stats", get(stats::stats))
-        .route("/api/jobs/{id}", get(jobs::show).patch(control::patch))
+        .route(
+            "/api/jobs/{id}",
+            get(jobs::show)
+                .patch(control::patch)
+                .delete(control::delete),
+        )
         .route("/api/jobs/{id}/logs", get(jobs::logs))
         .route("/api/jobs/{id}/retry", post(control::retry))
         .route("/api/jobs/{id}/report", get(reports::report))

@@ -11,7 +11,7 @@ use crate::broker::{Broker, Cancelled, NewJob, Requeued};
 use crate::enqueue::stored_entry;
 use crate::fault::{self, Point};
 use crate::job::QueueName;
-use crate::record::jobs::{self, CancelledJob};
+use crate::record::control::{self, GoneJob};
 use crate::record::open::StoredJob;
 use crate::record::{Record, open, outbox};
 
@@ -66,7 +66,7 @@ pub async fn relay(record: &Record, broker: &Broker, ids: &[Uuid]) -> Result<(),
     Ok(())
 }
 
-/// Open jobs go (back) into their queue, cancelled ones leave Redis, in the record's words. Returns
+/// Open jobs go (back) into their queue, cancelled and deleted ones leave Redis. Returns
 /// those for which it is too early.
 ///
 /// A job of which Redis shows an earlier start as active, and that waits by the record, was run
@@ -82,14 +82,11 @@ async fn tell(
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>, ReconcileError> {
     let mut early = requeue_stored(record, broker, open::load(record, ids).await?).await?;
-    let mut cancelled: HashMap<String, Vec<CancelledJob>> = HashMap::new();
-    for job in jobs::cancelled_among(record, ids, ARRIVES).await? {
-        cancelled
-            .entry(job.job_queue.clone())
-            .or_default()
-            .push(job);
+    let mut gone: HashMap<String, Vec<GoneJob>> = HashMap::new();
+    for job in control::gone_among(record, ids, ARRIVES).await? {
+        gone.entry(job.job_queue.clone()).or_default().push(job);
     }
-    for (queue, jobs) in cancelled {
+    for (queue, jobs) in gone {
         let Ok(queue) = queue.parse() else { continue };
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         let answers = broker.cancel(&queue, &wire_ids).await?;

@@ -127,6 +127,24 @@ impl Actor {
     }
 }
 
+/// Who does something to jobs, and to which.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    pub actor: Actor,
+    /// Jobs of other workspaces are left alone, if it is given.
+    pub workspace_id: Option<Uuid>,
+    pub request_id: Option<&'a str>,
+}
+
+impl By<'static> {
+    /// Whoever runs the installation, to any job.
+    pub const OPERATOR: Self = Self {
+        actor: Actor::Operator,
+        workspace_id: None,
+        request_id: None,
+    };
+}
+
 /// A privileged action: who did what, to what, why, and what it was before and after.
 #[derive(Debug, Clone)]
 pub struct Audit<'a> {

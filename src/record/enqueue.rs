@@ -212,13 +212,14 @@ pub(super) async fn insert_with_keys(
 }
 
 /// Takes the idempotency keys of the batch. `Some` for a job whose key was taken before, also by an
-/// earlier job of the same batch. A key that another transaction is just taking makes this wait.
+/// earlier job of the same batch. A key that another transaction is just taking makes this wait;
+/// one whose job was deleted is free.
 async fn take_keys(
     tx: &mut Tx,
     jobs: &[NewJob],
     print: impl Fn(&NewJob) -> Vec<u8>,
 ) -> Result<Vec<Option<Inserted>>, RecordError> {
-    type Taken = (Uuid, Uuid, bool);
+    type Taken = (Uuid, Uuid, bool, bool);
     // Sorted, so that two batches with the same keys can not wait for each other.
     let mut keyed: Vec<&NewJob> = jobs
         .iter()
@@ -250,7 +251,9 @@ async fn take_keys(
     .execute(tx.connection())
     .await?;
     let owners: Vec<Taken> = sqlx::query_as(
-        "SELECT wanted.id, k.job_id, k.fingerprint = wanted.fingerprint
+        "SELECT wanted.id, k.job_id, k.fingerprint = wanted.fingerprint,
+           k.job_id <> ALL($3) AND NOT EXISTS (
+             SELECT FROM jobs j WHERE j.id = k.job_id AND j.deleted_at IS NULL)
          FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[])
            AS wanted (workspace_id, key, id, fingerprint)
          JOIN bullwark.idempotency_keys k USING (workspace_id, key)
@@ -262,8 +265,26 @@ async fn take_keys(
     .bind(&prints)
     .fetch_all(tx.connection())
     .await?;
+    let deleted: Vec<Uuid> = owners
+        .iter()
+        .filter_map(|(_, owner, _, is_deleted)| is_deleted.then_some(*owner))
+        .collect();
+    if !deleted.is_empty() {
+        sqlx::query(
+            "DELETE FROM bullwark.idempotency_keys k
+             USING unnest($1::uuid[], $2::text[]) AS wanted (workspace_id, key)
+             WHERE k.workspace_id = wanted.workspace_id AND k.key = wanted.key
+               AND k.job_id = ANY($3)",
+        )
+        .bind(&workspaces)
+        .bind(&keys)
+        .bind(&deleted)
+        .execute(tx.connection())
+        .await?;
+        return Box::pin(take_keys(tx, jobs, print)).await;
+    }
     let answer = |job: &NewJob| {
-        let (_, owner, same) = owners.iter().find(|(id, _, _)| *id == job.id)?;
+        let (_, owner, same, _) = owners.iter().find(|(id, ..)| *id == job.id)?;
         Some(match same {
             true => Inserted::Existing { id: *owner },
             false => Inserted::KeyReused { id: *owner },

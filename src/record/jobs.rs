@@ -1,4 +1,4 @@
-//! Reading jobs, and the changes that a person makes to them.
+//! Reading jobs. What a person deleted is not there.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,6 @@ use crate::job::Status;
 
 /// The most rows of one page.
 pub const PAGE_MAX: i64 = 500;
-/// The most jobs of one cancel or retry.
-pub const CONTROL_MAX: usize = 500;
 
 /// One row of `jobs`, with the record's column names.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -97,7 +95,9 @@ pub async fn get(
     workspace_id: Option<Uuid>,
 ) -> Result<Option<JobRow>, RecordError> {
     let mut query = sqlx::QueryBuilder::new(COLUMNS);
-    query.push(" WHERE id = ").push_bind(id);
+    query
+        .push(" WHERE deleted_at IS NULL AND id = ")
+        .push_bind(id);
     if let Some(workspace_id) = workspace_id {
         query.push(" AND workspace_id = ").push_bind(workspace_id);
     }
@@ -184,6 +184,7 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sq
 }
 
 fn push_filter(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
+    query.push(" AND deleted_at IS NULL");
     if let Some(workspace_id) = filter.workspace_id {
         query.push(" AND workspace_id = ").push_bind(workspace_id);
     }
@@ -230,108 +231,6 @@ pub async fn statuses(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Sta
         Err(error) => Err(RecordError::Corrupt(format!("job {id}: {error}"))),
     };
     rows.into_iter().map(parse).collect()
-}
-
-/// A cancelled job.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub struct CancelledJob {
-    pub id: Uuid,
-    pub job_queue: String,
-    pub wire_id: String,
-    /// It was cancelled less than the asked time ago.
-    pub is_recent: bool,
-}
-
-/// Of these jobs, the cancelled ones, and whether that was within this time.
-pub async fn cancelled_among(
-    record: &Record,
-    ids: &[Uuid],
-    recent: std::time::Duration,
-) -> Result<Vec<CancelledJob>, RecordError> {
-    Ok(sqlx::query_as(
-        "SELECT id, job_queue, coalesce(redis_id, id::text) AS wire_id,
-           coalesce(completed_at > now() - $2 * interval '1 millisecond', false) AS is_recent
-         FROM jobs WHERE id = ANY($1) AND status = 'cancelled'",
-    )
-    .bind(ids)
-    .bind(recent.as_millis() as f64)
-    .fetch_all(&record.pool)
-    .await?)
-}
-
-/// Cancels jobs that are not over and notes them in the outbox. The running attempt, if any, has no
-/// say from here on.
-pub async fn cancel_many(
-    record: &Record,
-    ids: &[Uuid],
-    workspace_id: Option<Uuid>,
-    reason: &str,
-) -> Result<Vec<Uuid>, RecordError> {
-    debug_assert!(ids.len() <= CONTROL_MAX);
-    Ok(sqlx::query_scalar(
-        "WITH wanted AS (
-           SELECT id FROM jobs
-           WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
-             AND status IN ('pending', 'processing', 'failed')
-           ORDER BY id FOR NO KEY UPDATE
-         ), cancelled AS (
-           UPDATE jobs j SET status = 'cancelled', error_message = $3, next_retry_at = NULL,
-             completed_at = now()
-           FROM wanted WHERE j.id = wanted.id
-           RETURNING j.id
-         ), audit AS (
-           INSERT INTO job_logs (job_id, log_level, message)
-           SELECT id, 'info', 'cancelled: ' || $3 FROM cancelled
-         ), noted AS (
-           INSERT INTO bullwark.outbox (job_id) SELECT id FROM cancelled
-         )
-         SELECT id FROM cancelled",
-    )
-    .bind(ids)
-    .bind(workspace_id)
-    .bind(reason)
-    .fetch_all(&record.pool)
-    .await?)
-}
-
-/// Gives jobs that are over another run with fresh attempts, and notes them in the outbox.
-///
-/// They may be older than the seal, so they are noted as open as well. A first attempt may have run
-/// before the record heard of it: its number is used up now, so that it has no say any more.
-pub async fn retry_many(
-    record: &Record,
-    ids: &[Uuid],
-    workspace_id: Option<Uuid>,
-) -> Result<Vec<Uuid>, RecordError> {
-    debug_assert!(ids.len() <= CONTROL_MAX);
-    Ok(sqlx::query_scalar(
-        "WITH wanted AS (
-           SELECT id FROM jobs
-           WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
-             AND status IN ('completed', 'dead_letter', 'cancelled')
-           ORDER BY id FOR NO KEY UPDATE
-         ), retried AS (
-           UPDATE jobs j SET status = 'pending', attempts = 0, attempt = greatest(j.attempt, 1),
-             lease_losses = 0, result = NULL, error_message = NULL, completed_at = NULL,
-             failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
-           FROM wanted WHERE j.id = wanted.id
-           RETURNING j.id
-         ), buried AS (
-           DELETE FROM bullwark.dead_letters d USING retried WHERE d.job_id = retried.id
-         ), open AS (
-           INSERT INTO bullwark.stragglers SELECT id FROM retried ON CONFLICT DO NOTHING
-         ), audit AS (
-           INSERT INTO job_logs (job_id, log_level, message)
-           SELECT id, 'info', 'retried by hand' FROM retried
-         ), noted AS (
-           INSERT INTO bullwark.outbox (job_id) SELECT id FROM retried
-         )
-         SELECT id FROM retried",
-    )
-    .bind(ids)
-    .bind(workspace_id)
-    .fetch_all(&record.pool)
-    .await?)
 }
 
 /// The retry history of a job, oldest first.

@@ -11,6 +11,7 @@ pub mod alerts;
 mod answering;
 pub mod api_keys;
 pub mod contacts;
+pub mod control;
 pub mod effects;
 pub mod enqueue;
 mod error;

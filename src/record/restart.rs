@@ -240,6 +240,7 @@ pub async fn reopen_many(
            FROM unnest($1::uuid[], $2::int[], $3::int[]) AS u (id, made, number)
            JOIN jobs j ON j.id = u.id
            WHERE j.status IN ('completed', 'dead_letter') AND (u.number = j.attempt + 1 OR $4)
+             AND j.deleted_at IS NULL
            ORDER BY j.id FOR NO KEY UPDATE OF j
          ), opened AS (
            UPDATE jobs j SET status = 'pending', attempts = w.made, lease_losses = 0,

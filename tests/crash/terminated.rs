@@ -1,5 +1,6 @@
 //! A worker that is told to end, in good order.
 
+use bullwark::record::access::By;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -49,7 +50,7 @@ async fn at_the_limit_or_a_second_signal_jobs_go_back_unspent() {
         let (is_good, verdict) = stage.verify().await;
         assert!(is_good, "{verdict}");
         let (record, broker) = (&stage.app.record, &stage.app.broker);
-        bullwark::control::cancel(record, broker, &ids, None, "done with it")
+        bullwark::control::cancel(record, broker, &ids, &By::OPERATOR, "done with it")
             .await
             .unwrap();
     }

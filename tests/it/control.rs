@@ -6,8 +6,9 @@ use bullwark::broker::BrokerState;
 use bullwark::control;
 use bullwark::job::{Due, NewJob};
 use bullwark::reconcile;
+use bullwark::record::access::By;
+use bullwark::record::control as record_control;
 use bullwark::record::enqueue::insert_in;
-use bullwark::record::jobs;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use bullwark::stores::Kill;
@@ -70,7 +71,7 @@ async fn a_person_cancels_and_retries_in_every_state() {
     };
 
     let retry = async || {
-        control::retry(&stage.record, &stage.broker, &all, None)
+        control::retry(&stage.record, &stage.broker, &all, &By::OPERATOR)
             .await
             .unwrap()
     };
@@ -94,7 +95,7 @@ async fn a_person_cancels_and_retries_in_every_state() {
     assert!(retry().await.is_empty());
 
     let cancel = async || {
-        control::cancel(&stage.record, &stage.broker, &all, None, "x")
+        control::cancel(&stage.record, &stage.broker, &all, &By::OPERATOR, "x")
             .await
             .unwrap()
     };
@@ -124,7 +125,7 @@ async fn a_job_that_is_cancelled_before_it_comes_to_redis_does_not_stay_there() 
     stage.insert(&jobs).await;
     let all = ids(&jobs);
     let (record, broker) = (&stage.record, &stage.broker);
-    control::cancel(record, broker, &all, None, "x")
+    control::cancel(record, broker, &all, &By::OPERATOR, "x")
         .await
         .unwrap();
     // The next look comes before it does, and the one after that finds it.
@@ -153,9 +154,10 @@ async fn what_a_person_does_while_redis_is_away_is_done_when_it_is_back() {
     let done = [settled(all[1], 1, "a", completed())];
     settle_many(&stage.record, &done).await.unwrap();
     stores.kill_redis(Kill::Immediately).await;
-    let cancelled = control::cancel(&stage.record, &stage.broker, &all[..1], None, "x").await;
+    let cancelled =
+        control::cancel(&stage.record, &stage.broker, &all[..1], &By::OPERATOR, "x").await;
     assert_eq!(cancelled.unwrap(), all[..1]);
-    let retried = control::retry(&stage.record, &stage.broker, &all[1..], None).await;
+    let retried = control::retry(&stage.record, &stage.broker, &all[1..], &By::OPERATOR).await;
     assert_eq!(retried.unwrap(), all[1..]);
     assert_eq!(
         stage.count("bullwark.outbox").await,
@@ -197,10 +199,10 @@ async fn a_delayed_job_of_whose_cancel_redis_did_not_hear_waits_no_longer_when_i
     let add: Vec<_> = add.collect();
     stage.broker.add(&jobs[0].queue, &add).await.unwrap();
     assert_eq!(stage.state(all[0]).await, Some(BrokerState::Delayed));
-    let cancelled = jobs::cancel_many(&stage.record, &all[..1], None, "x").await;
+    let cancelled = record_control::cancel_many(&stage.record, &all[..1], &By::OPERATOR, "x").await;
     assert_eq!(cancelled.unwrap(), all[..1]);
 
-    let retried = control::retry(&stage.record, &stage.broker, &all, None).await;
+    let retried = control::retry(&stage.record, &stage.broker, &all, &By::OPERATOR).await;
     assert_eq!(retried.unwrap(), all[..1]);
     assert_eq!(stage.state(all[0]).await, Some(BrokerState::Prioritized));
     assert_eq!(stage.state(all[1]).await, Some(BrokerState::Delayed));
@@ -241,7 +243,7 @@ async fn a_job_that_is_run_again_before_redis_heard_of_its_end_does_run_again() 
             kept_result: None,
         });
     }
-    let retried = control::retry(&stage.record, &stage.broker, &all, None).await;
+    let retried = control::retry(&stage.record, &stage.broker, &all, &By::OPERATOR).await;
     assert_eq!(retried.unwrap().len(), 2);
     let relay = async || {
         let relayed = reconcile::relay_outbox(&stage.record, &stage.broker).await;

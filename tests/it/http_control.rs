@@ -104,6 +104,96 @@ async fn only_an_open_job_is_cancelled() {
     server.end().await;
 }
 
+async fn delete(server: &Server, path: &str) -> Answer {
+    send(server.request(Method::DELETE, path)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_does_not_run_is_deleted() {
+    let (sandbox, server) = server().await;
+    let id = enqueue(&server).await;
+    let path = format!("/api/jobs/{id}");
+    let pool = sandbox.pool().await;
+    let set = |status: &'static str| {
+        sqlx::query("UPDATE jobs SET status = $1 WHERE id = $2")
+            .bind(status)
+            .bind(id.parse::<Uuid>().unwrap())
+            .execute(&pool)
+    };
+    set("processing").await.unwrap();
+    let answer = delete(&server, &path).await;
+    let expected = format!("job {id} is running: cancel it first");
+    assert_eq!(answer.problem(409, "job_state"), expected);
+    set("pending").await.unwrap();
+    let long = format!("{path}?reason={}", "x".repeat(501));
+    delete(&server, &long).await.problem(422, "invalid_request");
+    let wrong = delete(&server, &format!("{path}?why=x")).await;
+    wrong.problem(400, "invalid_parameter");
+
+    let answer = delete(&server, &format!("{path}?reason=a%20duplicate")).await;
+    assert_eq!(
+        (answer.status, &answer.body),
+        (200, &json!({"success": true}))
+    );
+    for answer in [
+        delete(&server, &path).await,
+        server.get(&path).await,
+        server.get(&format!("{path}/logs")).await,
+        retry(&server, &id).await,
+        patch(&server, &id, json!({"status": "cancelled"})).await,
+    ] {
+        assert_eq!(
+            answer.problem(404, "job_not_found"),
+            format!("there is no job {id}")
+        );
+    }
+    let list = server.get("/api/jobs").await.body;
+    assert_eq!(list["jobs"], json!([]));
+    server.end().await;
+}
+
+/// Who, what, to what, why, and what it was before and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_do_to_jobs_is_written_down() {
+    let (_sandbox, server) = server().await;
+    let id = enqueue(&server).await;
+    let path = format!("/api/jobs/{id}");
+    let cancel = json!({"status": "cancelled", "reason": "too early"});
+    let cancelled = patch(&server, &id, cancel.clone()).await;
+    patch(&server, &id, cancel).await; // changes nothing
+    retry(&server, &id).await;
+    delete(&server, &path).await;
+    let audit = format!("/api/audit?target_kind=job&target_id={id}");
+    let audit = server.get(&audit).await.body;
+    let me = server.get("/api/me").await.body;
+    let told = |row: &Value| {
+        assert_eq!(row["actor_kind"], me["actor"]["kind"]);
+        assert_eq!(row["actor_id"], me["actor"]["id"]);
+        let (before, after) = (&row["before"]["status"], &row["after"]["status"]);
+        let texts = [&row["action"], before, after, &row["reason"]];
+        texts.map(|text| text.as_str().unwrap_or("-").to_owned())
+    };
+    let told: Vec<_> = audit["audit"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(told)
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ["job.delete", "pending", "deleted", "by request"],
+            ["job.retry", "cancelled", "pending", "-"],
+            ["job.cancel", "pending", "cancelled", "too early"],
+        ]
+    );
+    assert_eq!(
+        audit["audit"][2]["request_id"],
+        cancelled.header("x-request-id")
+    );
+    server.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_workspace_s_job_is_as_unknown_as_none() {
     let (_sandbox, server) = server().await;
@@ -129,6 +219,7 @@ async fn another_workspace_s_job_is_as_unknown_as_none() {
         (Method::GET, format!("/api/jobs/{id}/report")),
         (Method::POST, format!("/api/jobs/{id}/retry")),
         (Method::PATCH, format!("/api/jobs/{id}")),
+        (Method::DELETE, format!("/api/jobs/{id}")),
     ] {
         let request = theirs(method, &path).json(&json!({"status": "cancelled"}));
         let answer = send(request).await;

@@ -56,6 +56,7 @@ async fn a_key_may_what_its_scopes_say_and_is_shown_once() {
     assert_eq!(added.status, 201);
     for (method, path) in [
         (Method::PATCH, job.as_str()),
+        (Method::DELETE, job.as_str()),
         (Method::POST, "/api/job-types"),
         (Method::GET, "/api/api-keys"),
         (Method::POST, "/api/api-keys"),

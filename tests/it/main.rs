@@ -5,6 +5,7 @@
 
 mod agreement;
 mod control;
+mod deleted;
 mod enqueue;
 mod flow;
 mod http;

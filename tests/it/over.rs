@@ -6,6 +6,7 @@ use bullwark::broker::{BrokerState, FinishedState, Reprocess};
 use bullwark::control;
 use bullwark::job::QueueName;
 use bullwark::reconcile::Lingering;
+use bullwark::record::access::By;
 use bullwark::record::settle::settle_many;
 use tokio::time::Instant;
 
@@ -68,7 +69,7 @@ async fn what_is_over_and_goes_on_waiting_is_ended_and_what_somebody_ran_again_i
     };
     assert_eq!(look(Duration::ZERO).await, 0, "it may be on its way");
     assert_eq!(look(LONG / 2).await, 0);
-    let retried = control::retry(&stage.record, &stage.broker, &[by_hand], None).await;
+    let retried = control::retry(&stage.record, &stage.broker, &[by_hand], &By::OPERATOR).await;
     assert_eq!(retried.unwrap(), [by_hand]);
     assert_eq!(look(LONG).await, 1);
     assert_eq!(look(LONG * 3).await, 0, "once is enough");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bullwark::broker::{BrokerError, BrokerState, ClaimedJob};
 use bullwark::job::{Due, NewJob, Priority, QueueName};
 use bullwark::reconcile;
+use bullwark::record::access::By;
 use bullwark::record::enqueue::INSERT_MAX;
 use bullwark::record::owed_logs;
 use bullwark::record::settle::settle_many;
@@ -201,7 +202,8 @@ async fn what_is_over_by_the_record_is_not_handed_out_again_by_an_older_memory()
     )
     .await
     .unwrap();
-    let cancel = bullwark::control::cancel(&stage.record, &stage.broker, &all[3..4], None, "x");
+    let cancel =
+        bullwark::control::cancel(&stage.record, &stage.broker, &all[3..4], &By::OPERATOR, "x");
     cancel.await.unwrap();
     mark_running(&stage.record, "a", &[running(all[4], 1)])
         .await

@@ -7,6 +7,7 @@ use bullwark::control;
 use bullwark::enqueue::entry;
 use bullwark::job::{Due, NewJob, Priority};
 use bullwark::reconcile;
+use bullwark::record::access::By;
 use bullwark::record::open;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
@@ -157,7 +158,7 @@ async fn a_flushed_redis_gets_every_open_job_back_as_it_was() {
     mark_running(&stage.record, "a", &[running(all[7], 1)])
         .await
         .unwrap();
-    control::cancel(&stage.record, &stage.broker, &all[6..7], None, "x")
+    control::cancel(&stage.record, &stage.broker, &all[6..7], &By::OPERATOR, "x")
         .await
         .unwrap();
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bullwark::job::{NewJob, Status};
 use bullwark::reconcile;
-use bullwark::record::jobs::{JobFilter, cancel_many, list_page, retry_many};
+use bullwark::record::access::By;
+use bullwark::record::control::{cancel_many, retry_many};
+use bullwark::record::jobs::{JobFilter, list_page};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use uuid::Uuid;
@@ -34,7 +36,11 @@ async fn stage_with_every_status() -> (Stage, [Uuid; 2], Vec<Uuid>) {
                     .await
                     .unwrap(),
             ),
-            5 => drop(cancel_many(&stage.record, &[*id], None, "x").await.unwrap()),
+            5 => drop(
+                cancel_many(&stage.record, &[*id], &By::OPERATOR, "x")
+                    .await
+                    .unwrap(),
+            ),
             0 => {}
             ended => {
                 let outcome = [failed("x"), completed(), discarded("x")][ended - 2].clone();
@@ -46,7 +52,7 @@ async fn stage_with_every_status() -> (Stage, [Uuid; 2], Vec<Uuid>) {
     }
     while reconcile::seal(&stage.record).await.unwrap() {}
     // One that is over is open again, and noted as a straggler although it is young.
-    retry_many(&stage.record, &[ids[5], ids[59]], None)
+    retry_many(&stage.record, &[ids[5], ids[59]], &By::OPERATOR)
         .await
         .unwrap();
     assert!(stage.count("bullwark.stragglers").await > 10);

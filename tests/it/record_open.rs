@@ -5,8 +5,9 @@ use std::time::Duration;
 use bullwark::broker::BrokerState;
 use bullwark::job::{Due, NewJob, Priority};
 use bullwark::reconcile::relay_outbox;
+use bullwark::record::access::By;
+use bullwark::record::control::{cancel_many, retry_many};
 use bullwark::record::enqueue::insert_in;
-use bullwark::record::jobs::{cancel_many, retry_many};
 use bullwark::record::open::{
     self, OpenJob, advance, load, next_step, page, prune_stragglers, reset_silent, seal, silent,
 };
@@ -187,7 +188,9 @@ async fn a_job_that_is_retried_by_hand_is_open_again_however_old() {
     complete(&stage, &jobs).await;
     seal_all(&stage, MINUTE).await;
     assert!(all_open(&stage).await.is_empty());
-    retry_many(&stage.record, &ids(&jobs), None).await.unwrap();
+    retry_many(&stage.record, &ids(&jobs), &By::OPERATOR)
+        .await
+        .unwrap();
     prune_stragglers(&stage.record, Uuid::nil()).await.unwrap();
     assert_eq!(all_open(&stage).await, ids(&jobs));
 }
@@ -316,7 +319,7 @@ async fn the_outbox_keeps_an_entry_until_it_is_delivered() {
     let jobs = [job(), job(), job()];
     stage.insert(&jobs).await;
     let ids = ids(&jobs);
-    cancel_many(&stage.record, &ids, None, "by hand")
+    cancel_many(&stage.record, &ids, &By::OPERATOR, "by hand")
         .await
         .unwrap();
     let entries = outbox::take(&stage.record).await.unwrap();
@@ -356,22 +359,26 @@ async fn people_reach_jobs_of_their_own_workspace_only() {
     });
     stage.insert(&jobs).await;
     let ids = ids(&jobs);
+    let of = |workspace| By {
+        workspace_id: Some(workspace),
+        ..By::OPERATOR
+    };
     let cancel = async |workspace| {
-        cancel_many(&stage.record, &ids, workspace, "x")
+        cancel_many(&stage.record, &ids, &of(workspace), "x")
             .await
             .unwrap()
     };
-    assert!(cancel(Some(other)).await.is_empty());
+    assert!(cancel(other).await.is_empty());
     assert_eq!(stage.status(ids[0]).await, "pending");
-    assert_eq!(cancel(Some(mine)).await, ids);
+    assert_eq!(cancel(mine).await, ids);
     assert!(
-        retry_many(&stage.record, &ids, Some(other))
+        retry_many(&stage.record, &ids, &of(other))
             .await
             .unwrap()
             .is_empty()
     );
     assert_eq!(
-        retry_many(&stage.record, &ids, Some(mine)).await.unwrap(),
+        retry_many(&stage.record, &ids, &of(mine)).await.unwrap(),
         ids
     );
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bullwark::job::{NewJob, Progress, QueueName, Status};
+use bullwark::record::access::By;
 use bullwark::record::adopt::{ForeignJob, adopt_many, record_id};
-use bullwark::record::jobs::{cancel_many, retry_many};
+use bullwark::record::control::{cancel_many, retry_many};
 use bullwark::record::restart::{Asked, Restart, Restarted, restart_many};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::{fence, mark_running, save_checkpoint, save_progress, still_held};
@@ -282,10 +283,12 @@ async fn progress_of_the_running_attempt_is_kept_and_of_no_other() {
     assert_eq!(save(1, "a", 6).await, 5);
     assert_eq!(save(2, "b", 7).await, 5);
 
-    cancel_many(&stage.record, &[id], None, "by hand")
+    cancel_many(&stage.record, &[id], &By::OPERATOR, "by hand")
         .await
         .unwrap();
-    retry_many(&stage.record, &[id], None).await.unwrap();
+    retry_many(&stage.record, &[id], &By::OPERATOR)
+        .await
+        .unwrap();
     assert_eq!(
         save(2, "a", 8).await,
         json!(null),
@@ -298,10 +301,12 @@ async fn a_cancelled_attempt_has_no_say_after_a_retry_by_hand() {
     let stage = Stage::new().await;
     // Its first attempt runs at `a`, but the record has not heard of it yet.
     let id = one(&stage).await;
-    cancel_many(&stage.record, &[id], None, "by hand")
+    cancel_many(&stage.record, &[id], &By::OPERATOR, "by hand")
         .await
         .unwrap();
-    retry_many(&stage.record, &[id], None).await.unwrap();
+    retry_many(&stage.record, &[id], &By::OPERATOR)
+        .await
+        .unwrap();
     let late = [settled(id, 1, "a", completed())];
     assert!(settle_many(&stage.record, &late).await.unwrap().is_empty());
     mark_running(&stage.record, "a", &[running(id, 1)])

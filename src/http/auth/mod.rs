@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::clock;
-use crate::record::access::{self, Actor, Membership, Permission, Permissions};
+use crate::record::access::{self, Actor, By, Membership, Permission, Permissions};
 use crate::record::api_keys::{self, KeyAccess};
 use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
 use crate::record::{Record, RecordError};
@@ -77,6 +77,15 @@ impl Caller {
             (Some(own), Some(until)) => until > own,
         };
         self.permissions.include(rights) && !is_longer
+    }
+
+    /// As whoever does something to jobs of its workspace, in this request.
+    pub(super) fn by(self, request_id: &str) -> By<'_> {
+        By {
+            actor: self.actor,
+            workspace_id: Some(self.workspace_id),
+            request_id: Some(request_id),
+        }
     }
 
     /// The user, if it is one.

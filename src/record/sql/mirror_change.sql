@@ -40,6 +40,7 @@ WITH input AS (
     progress = coalesce(u.progress::jsonb, j.progress)
   FROM input u JOIN locked ON locked.id = u.id
   WHERE j.id = u.id AND j.status = u.was_status AND j.attempt = u.was_attempt
+    AND j.deleted_at IS NULL
     AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = j.id)
   RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.error_message,
     j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note

@@ -8,6 +8,7 @@ use bullwark::fault;
 use bullwark::job::flow::FlowRequest;
 use bullwark::job::{JobRequest, QueueChange, QueueName, Schedule, Template};
 use bullwark::record::Record;
+use bullwark::record::access::By;
 use bullwark::tasks::Tasks;
 use serde_json::json;
 use uuid::Uuid;
@@ -73,11 +74,13 @@ impl Caller {
                 request.delay_ms = Some(HOUR_MS);
                 let id = self.enqueue.enqueue(request).await.unwrap().id;
                 let (record, broker) = (&self.record, &self.broker);
-                control::cancel(record, broker, &[id], None, "not now")
+                control::cancel(record, broker, &[id], &By::OPERATOR, "not now")
                     .await
                     .unwrap();
                 if is_retried(nth) {
-                    control::retry(record, broker, &[id], None).await.unwrap();
+                    control::retry(record, broker, &[id], &By::OPERATOR)
+                        .await
+                        .unwrap();
                 }
                 vec![id]
             }

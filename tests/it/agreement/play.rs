@@ -11,10 +11,12 @@ use bullwark::enqueue::entry;
 use bullwark::job::Status;
 use bullwark::job::{Backoff, Ending, Event, JobError, NewJob, Outcome, QueueName, RetryRule};
 use bullwark::reconcile;
+use bullwark::record::access::By;
+use bullwark::record::control::{cancel_many, retry_many};
+use bullwark::record::open;
 use bullwark::record::restart::{Asked, Restart, restart_many};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
-use bullwark::record::{jobs, open};
 
 use super::Step;
 use super::model::{Checked, Model, same};
@@ -313,7 +315,9 @@ impl<'a> Play<'a> {
         let wire_ids = [self.wire_id.clone()];
         let Ok(status) = legal else {
             let refused = async {
-                let cancelled = jobs::cancel_many(record, &[id], None, "no").await.unwrap();
+                let cancelled = cancel_many(record, &[id], &By::OPERATOR, "no")
+                    .await
+                    .unwrap();
                 same("cancelled jobs", cancelled.len(), 0)?;
                 if self.model.status == Status::Cancelled {
                     let answers = self.stage.broker.cancel(&self.queue, &wire_ids).await;
@@ -323,7 +327,7 @@ impl<'a> Play<'a> {
             };
             return Box::pin(self.untouched(refused)).await;
         };
-        let cancelled = jobs::cancel_many(record, &[id], None, "by the test").await;
+        let cancelled = cancel_many(record, &[id], &By::OPERATOR, "by the test").await;
         same("cancelled jobs", cancelled.unwrap(), vec![id])?;
         let answers = self.stage.broker.cancel(&self.queue, &wire_ids).await;
         let in_redis = matches!(answers.unwrap()[..], [Cancelled::Removed(_)]);
@@ -341,16 +345,19 @@ impl<'a> Play<'a> {
         let legal = self.model.status.next(Event::Retried);
         let Ok(status) = legal else {
             let refused = async {
-                let retried = jobs::retry_many(record, &[id], None).await.unwrap();
+                let retried = retry_many(record, &[id], &By::OPERATOR).await.unwrap();
                 same("retried jobs", retried.len(), 0)?;
                 let stored = open::load(record, &[id]).await.unwrap().remove(0);
-                let entry = wire_job(&stored.job);
+                let entry = bullwark::broker::NewJob {
+                    due_ms: stored.due_at.map(|due| due.timestamp_millis()),
+                    ..wire_job(&stored.job)
+                };
                 let answers = self.stage.broker.requeue(&self.queue, &[entry]).await;
                 same("Redis", answers.unwrap(), vec![Requeued::IsLive])
             };
             return Box::pin(self.untouched(refused)).await;
         };
-        let retried = jobs::retry_many(record, &[id], None).await.unwrap();
+        let retried = retry_many(record, &[id], &By::OPERATOR).await.unwrap();
         same("retried jobs", retried, vec![id])?;
         reconcile::relay(record, &self.stage.broker, &[id])
             .await

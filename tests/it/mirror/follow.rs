@@ -3,6 +3,7 @@
 use bullwark::broker::{self, Keep};
 use bullwark::job::QueueName;
 use bullwark::reconcile;
+use bullwark::record::access::By;
 use bullwark::record::settle::settle_many;
 use serde_json::json;
 
@@ -197,7 +198,7 @@ async fn what_bullwark_itself_recorded_is_never_overwritten() {
     // An event of an attempt before: the job has been run again by hand since.
     stage.fail_elsewhere(&all[1].to_string(), "first").await;
     follower.until(all[1], "dead_letter").await;
-    bullwark::control::retry(&stage.record, &stage.broker, &all[1..], None)
+    bullwark::control::retry(&stage.record, &stage.broker, &all[1..], &By::OPERATOR)
         .await
         .unwrap();
     stage

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bullwark::control;
 use bullwark::job::JobError;
+use bullwark::record::access::By;
 use bullwark::worker::{CallError, IfUnknown};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -119,7 +120,7 @@ async fn an_ambiguous_call_to_a_provider_without_keys_is_never_sent_again() {
     let given_up = [("charge".into(), "unknown".into(), None)];
     assert_eq!(state(&rig, id).await, given_up);
     // Nor does a person's retry send it.
-    control::retry(&rig.app.record, &rig.app.broker, &[id], None)
+    control::retry(&rig.app.record, &rig.app.broker, &[id], &By::OPERATOR)
         .await
         .unwrap();
     rig.until(id, "dead_letter").await;
@@ -127,7 +128,7 @@ async fn an_ambiguous_call_to_a_provider_without_keys_is_never_sent_again() {
     // Who has looked it up says so, and the job goes on.
     rig.sql("UPDATE job_effects SET state = 'done', result = '\"by hand\"'")
         .await;
-    control::retry(&rig.app.record, &rig.app.broker, &[id], None)
+    control::retry(&rig.app.record, &rig.app.broker, &[id], &By::OPERATOR)
         .await
         .unwrap();
     let job = rig.until(id, "completed").await;

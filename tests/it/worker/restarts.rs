@@ -6,6 +6,7 @@ use bullwark::broker::{ClaimOptions, Retry};
 use bullwark::clock;
 use bullwark::control;
 use bullwark::job::{Backoff, Event, Outcome, QueueName, Telling};
+use bullwark::record::access::By;
 use bullwark::record::restart::{Asked, Restart, restart_many};
 use bullwark::record::settle::{SettledAttempt, settle_many};
 use serde_json::json;
@@ -31,7 +32,9 @@ async fn a_retry_by_hand_is_no_lost_lease() {
     rig.until(id, "dead_letter").await;
     rig.until_redis(id, "Failed").await;
     let (record, broker) = (&rig.app.record, &rig.app.broker);
-    let retried = control::retry(record, broker, &[id], None).await.unwrap();
+    let retried = control::retry(record, broker, &[id], &By::OPERATOR)
+        .await
+        .unwrap();
     assert_eq!(retried, [id]);
     rig.until(id, "completed").await;
     let failures = rig.failures(id).await;
@@ -87,7 +90,7 @@ async fn a_locked_job_is_put_back_and_its_neighbours_run() {
     let mut tx = rig.app.record.begin().await.unwrap();
     let (record, broker) = (&rig.app.record, &rig.app.broker);
     worker.stop().await;
-    let mut retried = control::retry(record, broker, &[locked, free], None)
+    let mut retried = control::retry(record, broker, &[locked, free], &By::OPERATOR)
         .await
         .unwrap();
     retried.sort();

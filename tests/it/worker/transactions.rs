@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bullwark::control;
 use bullwark::job::JobError;
+use bullwark::record::access::By;
 use serde_json::{Value, json};
 
 use super::coded::{coded, effect};
@@ -95,7 +96,7 @@ async fn a_transaction_that_fails_or_panics_leaves_nothing() {
         "{said:?}"
     );
     assert_eq!(rig.effects("a").await, 0);
-    control::retry(&rig.app.record, &rig.app.broker, &[id], None)
+    control::retry(&rig.app.record, &rig.app.broker, &[id], &By::OPERATOR)
         .await
         .unwrap();
     rig.until(id, "completed").await;
@@ -255,7 +256,9 @@ async fn a_cancel_during_a_transaction_finds_the_job_over() {
     rig.probe.passed("written").await;
     let (record, broker) = (rig.app.record.clone(), rig.app.broker.clone());
     let cancelling =
-        spawn(async move { control::cancel(&record, &broker, &[id], None, "changed").await });
+        spawn(
+            async move { control::cancel(&record, &broker, &[id], &By::OPERATOR, "changed").await },
+        );
     let waits = async || {
         let waiting = rig
             .count(

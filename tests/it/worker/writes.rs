@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bullwark::control;
 use bullwark::job::JobError;
+use bullwark::record::access::By;
 use bullwark::worker::LOG_LINES_MAX;
 use serde_json::{Value, json};
 
@@ -204,7 +205,7 @@ async fn a_cancelled_job_stops_and_writes_nothing_more() {
     let id = rig.enqueue(scripted("a", &[&late])).await;
     rig.probe.starts(1).await;
     let (record, broker) = (&rig.app.record, &rig.app.broker);
-    let cancelled = control::cancel(record, broker, &[id], None, "not needed")
+    let cancelled = control::cancel(record, broker, &[id], &By::OPERATOR, "not needed")
         .await
         .unwrap();
     assert_eq!(cancelled, [id]);
