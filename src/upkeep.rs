@@ -15,7 +15,7 @@ use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
-use crate::record::{Record, RecordError, open, owed_logs, types};
+use crate::record::{Record, RecordError, open, owed_logs, rollups, types};
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
 
@@ -31,6 +31,8 @@ const OWED_LOGS_EVERY: Duration = Duration::from_secs(2);
 const OWED_LOGS_REST: Duration = Duration::from_millis(25);
 /// Between two looks for rows of deleted jobs that may go.
 const GRAVES_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at what ended, to sum it up.
+const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -43,6 +45,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     relay(record, broker, tasks);
     write_owed_logs(record, broker, tasks);
     clear_graves(record, broker, tasks);
+    roll_up(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -155,6 +158,25 @@ fn clear_graves(record: &Record, broker: &Broker, tasks: &Tasks) {
                 return Ok::<_, ReconcileError>(Next::Rest);
             }
             Ok(Next::Again)
+        }
+    });
+}
+
+/// One process does it at a time; which one does not matter.
+fn roll_up(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (record, broker) = (record.clone(), broker.clone());
+    let token = Uuid::new_v4().to_string();
+    every(tasks, "rollups", ROLLUPS_EVERY, move || {
+        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+        async move {
+            let is_ours = broker.take_duty("rollups", &token, ROLLUPS_EVERY * 2);
+            if !is_ours.await? {
+                return Ok::<_, ReconcileError>(Next::Rest);
+            }
+            let is_full = rollups::roll_minutes(&record).await?
+                | rollups::roll_hours(&record).await?
+                | rollups::prune(&record).await?;
+            Ok(if is_full { Next::Again } else { Next::Rest })
         }
     });
 }

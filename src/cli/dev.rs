@@ -14,6 +14,7 @@ use super::worker::WorkerFlags;
 use super::{Done, Global, connect, output};
 use crate::app::App;
 use crate::config::Config;
+use crate::http::{Exposition, HttpOptions};
 use crate::record::jobs::{self, JobFilter};
 use crate::record::{Record, RecordOptions, api_keys, workspaces};
 use crate::stores::{Stores, StoresError, StoresOptions};
@@ -67,6 +68,8 @@ fn say(global: &Global, text: &str) {
 }
 
 async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: Signals) -> Done {
+    // Installed before anything counts.
+    let metrics = Exposition::install().context("metrics")?;
     let app = prepare(global, dev, stores).await?;
     let key = endpoints::api_key(&app.config.data_dir)
         .with_context(|| format!("API key in {}", app.config.data_dir.display()))?;
@@ -90,12 +93,11 @@ async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: 
     );
     let (upkeep, serving, working) = (Tasks::new(), Tasks::new(), Tasks::new());
     app.start_upkeep(&upkeep);
-    let server = crate::http::serve(
-        app.services(),
-        app.http_options(),
-        listener,
-        stop_serving.clone(),
-    );
+    let options = HttpOptions {
+        metrics: Some(metrics),
+        ..app.http_options()
+    };
+    let server = crate::http::serve(app.services(), options, listener, stop_serving.clone());
     serving.spawn("http", async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "HTTP server ended");

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -16,15 +15,13 @@ use super::{Done, Global, connect, output, whole};
 use crate::app::worker_id;
 use crate::broker::RateLimit;
 use crate::config::environment;
-use crate::http::{WorkerAdmin, serve_worker};
+use crate::http::{Exposition, WorkerAdmin, serve_worker};
 use crate::job::KeepFinished;
-use crate::periodic::{self, Next};
 use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
 
 /// How often histograms are summed up. What was recorded since then is kept one by one.
-const METRICS_EVERY: Duration = Duration::from_secs(5);
 /// How long the duties and connections of a closed worker may keep its process.
 const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
@@ -84,14 +81,14 @@ pub(crate) struct ForwardFlags {
     metrics: Option<u32>,
     /// Begin only when POST /resume is called
     #[arg(long, requires = "admin")]
-    paused: bool,
+    pub(super) paused: bool,
     /// Seconds that an attempt may take
     #[arg(long, requires = "forward", value_name = "S", default_value_t = 900,
         value_parser = whole(1..=604_800))]
     timeout: u32,
     /// Serve health, metrics and steering here; port 0 takes a free one
-    #[arg(long, requires = "forward", value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR")]
+    pub(super) admin: Option<SocketAddr>,
 }
 
 fn rate_limit(text: &str) -> Result<RateLimit, String> {
@@ -162,9 +159,7 @@ pub(crate) async fn run(
 ) -> Done {
     let signals = Signals::listen()?;
     // Installed before anything counts.
-    let metrics = PrometheusBuilder::new()
-        .install_recorder()
-        .context("metrics")?;
+    let metrics = Exposition::install().context("metrics")?;
     let secret = environment("BULLWARK_FORWARD_SECRET").filter(|secret| !secret.is_empty());
     let timeout = Duration::from_secs(u64::from(forward.timeout));
     let secret = secret.as_deref().map(Secret::new).transpose();
@@ -219,11 +214,7 @@ pub(crate) async fn run(
         };
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }
-    periodic::every(&tasks, "sum up metrics", METRICS_EVERY, move || {
-        // Whether anybody reads them or not: without it, histograms grow.
-        metrics.run_upkeep();
-        std::future::ready(Ok::<_, std::convert::Infallible>(Next::Rest))
-    });
+    metrics.keep_small(&tasks);
     app.warm().await;
     app.start_upkeep_without_rescue(&tasks);
     let worked = tokio::select! {
@@ -244,7 +235,7 @@ pub(crate) async fn run(
     Ok(worked?)
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| anyhow!("--admin can not listen on {address}: {error}"))

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Done, Global, connect, endpoints};
 use crate::app::App;
+use crate::http::{Exposition, HttpOptions};
 use crate::record::{api_keys, workspaces};
 use crate::tasks::Tasks;
 
@@ -24,6 +25,8 @@ pub(crate) struct Serve {
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     let mut signals = Signals::listen()?;
+    // Installed before anything counts.
+    let metrics = Exposition::install().context("metrics")?;
     let mut given = global.given();
     given.http_addr = serve.http_addr;
     let config = global.config_with(given)?;
@@ -34,7 +37,11 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     let listener = bind(&app).await?;
     tracing::info!(address = %listener.local_addr()?, "serving");
     ensure_api_key(&app).await?;
-    let server = crate::http::serve(app.services(), app.http_options(), listener, stop.clone());
+    let options = HttpOptions {
+        metrics: Some(metrics),
+        ..app.http_options()
+    };
+    let server = crate::http::serve(app.services(), options, listener, stop.clone());
     tokio::pin!(server);
     let served = tokio::select! {
         served = &mut server => served,

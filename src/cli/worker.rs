@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -9,8 +10,9 @@ use super::forward::{self, ForwardFlags};
 use super::serve::{STOP_LIMIT, Signals};
 use super::{Done, Global, connect, output, whole};
 use crate::app::{App, AppError, worker_id};
+use crate::http::{Exposition, WorkerAdmin, serve_worker};
 use crate::tasks::Tasks;
-use crate::worker::{ServedQueue, WorkerOptions};
+use crate::worker::{Events, ServedQueue, WorkerOptions};
 
 /// Example: bullwark worker --queue high_priority --queue default --concurrency 100
 #[derive(Debug, Args)]
@@ -76,16 +78,41 @@ pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
         return forward::run(global, &worker.options, &worker.forwarding, url).await;
     }
     let signals = Signals::listen()?;
+    // Installed before anything counts.
+    let metrics = Exposition::install().context("metrics")?;
     let app = connect::app_with_patience(global.config()?).await?;
     let options = worker.options.settle();
+    let admin = match worker.forwarding.admin {
+        Some(address) => Some(forward::listen(address).await?),
+        None => None,
+    };
     if global.json {
-        output::json(&serde_json::json!({ "worker": options.worker_id }));
+        let mut hello = serde_json::json!({ "worker": options.worker_id });
+        if let Some(listener) = &admin {
+            hello["admin"] = format!("http://{}", listener.local_addr()?).into();
+        }
+        output::json(&hello);
+    }
+    if worker.forwarding.paused {
+        options.steering.pause(false).await;
     }
     tracing::info!(worker = options.worker_id, slots = options.slots, "working");
-    let tasks = Tasks::new();
+    let (tasks, serving, stop_admin) = (Tasks::new(), Tasks::new(), CancellationToken::new());
+    metrics.keep_small(&tasks);
+    if let Some(listener) = admin {
+        let admin = WorkerAdmin {
+            steering: options.steering.clone(),
+            events: Events::default(),
+            metrics,
+            tasks: serving.clone(),
+        };
+        serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
+    }
     app.start_upkeep(&tasks);
     let worked = work_until_signal(&app, options, signals).await;
     tasks.stop(STOP_LIMIT).await;
+    stop_admin.cancel();
+    serving.stop(STOP_LIMIT).await;
     app.close().await;
     Ok(worked?)
 }

@@ -17,7 +17,9 @@ mod body;
 mod connection;
 mod control;
 mod enqueue;
+mod exposition;
 mod flows;
+mod gauges;
 mod health;
 mod jobs;
 mod observe;
@@ -32,6 +34,7 @@ mod types;
 mod uploads;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -46,15 +49,20 @@ use crate::broker::Broker;
 use crate::enqueue::Enqueue;
 use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
+use crate::reconcile::ReconcileError;
 use crate::record::Record;
 use crate::tasks::{Names, Tasks};
 pub use auth::{AUDIENCE, Secret, TokenOptions};
+pub use exposition::Exposition;
+use gauges::Gauges;
 use problem::{Code, Problem};
 use state::State;
 pub use steering::{WorkerAdmin, serve_worker};
 
 /// How often the stores are looked at, for gauges and for what answers say about it.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often queues are looked at, for gauges.
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
 /// How often the remains of unfinished uploads are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How long a duty may take to end.
@@ -89,6 +97,8 @@ pub struct HttpOptions {
     pub stop_limit: Duration,
     /// Whose tokens are taken, beside API keys.
     pub tokens: TokenOptions,
+    /// The figures of this process; none are shown without it.
+    pub metrics: Option<Exposition>,
 }
 
 impl Default for HttpOptions {
@@ -100,6 +110,7 @@ impl Default for HttpOptions {
             upload_max_bytes: 2 * 1024 * 1024 * 1024,
             stop_limit: Duration::from_secs(10),
             tokens: TokenOptions::default(),
+            metrics: None,
         }
     }
 }
@@ -138,10 +149,12 @@ fn routes(state: State) -> Router {
     let fast = Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(exposition::metrics))
         .route("/api/jobs", get(jobs::list).post(enqueue::one))
         .route("/api/jobs/bulk", post(enqueue::many))
         .route("/api/flows", post(flows::one))
         .route("/api/jobs/stats", get(stats::stats))
+        .route("/api/jobs/dashboard", get(stats::dashboard))
         .route(
             "/api/jobs/{id}",
             get(jobs::show)
@@ -195,6 +208,18 @@ fn start_duties(state: &State, duties: &Tasks) {
             Ok::<_, std::convert::Infallible>(Rest::Rest)
         }
     });
+    if let Some(metrics) = &state.options.metrics {
+        metrics.keep_small(duties);
+        let gauges = Arc::new(tokio::sync::Mutex::new(Gauges::new(&state.services.broker)));
+        let seen = state.clone();
+        every(duties, "gauges", GAUGES_EVERY, move || {
+            let (state, gauges) = (seen.clone(), gauges.clone());
+            async move {
+                gauges.lock().await.look(&state).await?;
+                Ok::<_, ReconcileError>(Rest::Rest)
+            }
+        });
+    }
     let uploads = state.uploads.clone();
     every(duties, "upload sweep", SWEEP_EVERY, move || {
         let uploads = uploads.clone();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request, State};
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::observe::observe;
 use super::own_origin::refuse_pages;
 use super::problem::{Code, Problem};
-use super::{connection, method_not_allowed, route_not_found};
+use super::{Exposition, connection, method_not_allowed, route_not_found};
 use crate::tasks::Tasks;
 use crate::worker::{Cancelled, Events, SLOTS_MAX, Steering, WorkerEvent};
 
@@ -35,7 +35,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 pub struct WorkerAdmin {
     pub steering: Steering,
     pub events: Events,
-    pub metrics: PrometheusHandle,
+    pub metrics: Exposition,
     /// For what goes on when its caller has hung up.
     pub tasks: Tasks,
 }
@@ -133,8 +133,8 @@ async fn health(State(admin): State<WorkerAdmin>) -> Json<Value> {
     }))
 }
 
-async fn metrics(State(admin): State<WorkerAdmin>) -> String {
-    admin.metrics.render()
+async fn metrics(State(admin): State<WorkerAdmin>) -> Response {
+    admin.metrics.answer()
 }
 
 async fn pause(State(admin): State<WorkerAdmin>, Body(pause): Body<Pause>) -> Json<Value> {

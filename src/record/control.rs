@@ -61,7 +61,11 @@ pub async fn cancel_many(
        UPDATE jobs j SET status = 'cancelled', error_message = $3, next_retry_at = NULL,
          completed_at = now()
        FROM wanted WHERE j.id = wanted.id
-       RETURNING j.id, j.workspace_id, wanted.status AS was, j.status
+       RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, wanted.status AS was, j.status
+     ), counted AS (
+       INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, cancelled)
+       SELECT workspace_id, job_queue, job_type, count(*) FROM cancelled
+       GROUP BY workspace_id, job_queue, job_type
      ), log AS (
        INSERT INTO job_logs (job_id, log_level, message)
        SELECT id, 'info', 'cancelled: ' || $3 FROM cancelled

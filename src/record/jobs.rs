@@ -135,6 +135,36 @@ pub async fn list_heads(
     Ok(rows)
 }
 
+/// The jobs of a workspace that failed last, those that are to be tried again and those that are
+/// dead, newest failure first.
+pub async fn recent_failures(
+    record: &Record,
+    workspace_id: Uuid,
+    limit: i64,
+) -> Result<Vec<JobHead>, RecordError> {
+    let failing = JobFilter {
+        workspace_id: Some(workspace_id),
+        status: Some(Status::Failed),
+        limit,
+        ..JobFilter::default()
+    };
+    let mut rows = list_heads(record, &failing, 0).await?;
+    let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
+    query
+        .push(" WHERE id IN (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ")
+        .push_bind(workspace_id)
+        .push(" ORDER BY died_at DESC LIMIT ")
+        .push_bind(limit)
+        .push(")");
+    let mut tx = begin_list(record).await?;
+    let dead: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    rows.extend(dead);
+    rows.sort_by_key(|row| std::cmp::Reverse(row.failed_at));
+    rows.truncate(usize::try_from(limit).unwrap_or_default());
+    Ok(rows)
+}
+
 /// A rare filter over many rows may take long, and goes on when its reader has left: it must not
 /// keep a connection for ever.
 pub(super) async fn begin_list(record: &Record) -> Result<Tx, RecordError> {

@@ -51,7 +51,27 @@ impl Fullness {
     }
 }
 
+/// How many connections of a pool are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUse {
+    pub name: &'static str,
+    pub idle: u32,
+    pub busy: u32,
+}
+
 impl Record {
+    /// The pools of this process: `shared`, and the `writers` of starts and outcomes.
+    pub fn pools(&self) -> [PoolUse; 2] {
+        [("shared", &self.pool), ("writers", &self.writers)].map(|(name, pool)| {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            PoolUse {
+                name,
+                idle,
+                busy: pool.size().saturating_sub(idle),
+            }
+        })
+    }
+
     /// Connects once, beside the pools, which only say that a connection took too long: this says
     /// why there is none.
     pub async fn probe(&self) -> Result<(), RecordError> {

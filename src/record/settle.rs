@@ -53,41 +53,30 @@ async fn complete_many(
     record: &Record,
     batch: &[&SettledAttempt],
 ) -> Result<Vec<Uuid>, RecordError> {
-    Ok(sqlx::query_scalar(
-        "UPDATE jobs j
-         SET status = 'completed', attempt = u.attempt, attempts = u.attempts,
-           result = u.result::jsonb, error_message = NULL, started_at = u.started_at,
-           completed_at = now(), next_retry_at = NULL, worker_id = u.worker_id
-         FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::timestamptz[], $6::text[])
-           AS u (id, attempt, attempts, result, started_at, worker_id)
-         WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
-           AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
-             AND j.worker_id = u.worker_id))
-         RETURNING j.id",
-    )
-    .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
-    .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.attempts as i32)
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.result.as_deref())
-            .collect::<Vec<_>>(),
-    )
-    .bind(batch.iter().map(|s| s.started_at).collect::<Vec<_>>())
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.worker_id.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(&record.writers)
-    .await?)
+    Ok(sqlx::query_scalar(include_str!("sql/complete_many.sql"))
+        .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
+        .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.attempts as i32)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.result.as_deref())
+                .collect::<Vec<_>>(),
+        )
+        .bind(batch.iter().map(|s| s.started_at).collect::<Vec<_>>())
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.worker_id.as_str())
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(&record.writers)
+        .await?)
 }
 
 /// Any mix of outcomes: also writes the retry history and the dead letter queue.
@@ -95,92 +84,54 @@ async fn settle_mixed(
     record: &Record,
     batch: &[&SettledAttempt],
 ) -> Result<Vec<Uuid>, RecordError> {
-    Ok(sqlx::query_scalar(
-        "WITH settled AS (
-           UPDATE jobs j
-           SET status = u.status, attempt = u.attempt, attempts = u.attempts,
-             result = u.result::jsonb,
-             error_message = u.error, error_stack = u.stack, started_at = u.started_at,
-             worker_id = u.worker_id, lease_losses = 0,
-             completed_at = CASE u.status WHEN 'completed' THEN now() END,
-             failed_at = CASE WHEN u.status IN ('failed', 'dead_letter') THEN now()
-                              ELSE j.failed_at END,
-             next_retry_at = CASE u.status WHEN 'failed'
-                                  THEN now() + u.delay_ms * interval '1 millisecond' END,
-             scheduled_for = CASE WHEN u.status = 'pending' AND u.delay_ms > 0
-                                  THEN now() + u.delay_ms * interval '1 millisecond'
-                                  ELSE j.scheduled_for END
-           FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[],
-             $7::bigint[], $8::timestamptz[], $9::text[], $10::text[])
-             AS u (id, attempt, attempts, status, result, error, delay_ms, started_at, worker_id,
-               stack)
-           WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
-             AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
-             AND j.worker_id = u.worker_id))
-           RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt,
-             j.error_message, j.error_stack, j.worker_id, j.started_at, j.next_retry_at
-         ), history AS (
-           INSERT INTO job_failures (job_id, attempt, outcome, error_message, error_stack,
-             worker_id, started_at, next_retry_at)
-           SELECT id, attempt, status, error_message, error_stack, worker_id, started_at,
-             next_retry_at
-           FROM settled WHERE status IN ('failed', 'dead_letter')
-           ON CONFLICT (job_id, attempt) DO NOTHING
-         ), dead AS (
-           INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
-           SELECT id, workspace_id, job_type, job_queue
-           FROM settled WHERE status = 'dead_letter'
-           ON CONFLICT (job_id) DO NOTHING
-         )
-         SELECT id FROM settled",
-    )
-    .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
-    .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.attempts as i32)
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.status().as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.result.as_deref())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.error.as_deref())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.delay.as_millis() as i64)
-            .collect::<Vec<_>>(),
-    )
-    .bind(batch.iter().map(|s| s.started_at).collect::<Vec<_>>())
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.worker_id.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        batch
-            .iter()
-            .map(|s| s.outcome.stack.as_deref())
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(&record.writers)
-    .await?)
+    Ok(sqlx::query_scalar(include_str!("sql/settle_mixed.sql"))
+        .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
+        .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.attempts as i32)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.status().as_str())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.result.as_deref())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.error.as_deref())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.delay.as_millis() as i64)
+                .collect::<Vec<_>>(),
+        )
+        .bind(batch.iter().map(|s| s.started_at).collect::<Vec<_>>())
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.worker_id.as_str())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            batch
+                .iter()
+                .map(|s| s.outcome.stack.as_deref())
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(&record.writers)
+        .await?)
 }
 
 /// Completes an attempt inside a handler's own transaction, behind the fence: its effects and its
@@ -188,10 +139,23 @@ async fn settle_mixed(
 pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, RecordError> {
     // The transaction may have begun long ago, and `now()` with it.
     let done = sqlx::query(
-        "UPDATE jobs
-         SET status = 'completed', attempts = $3, result = $4::jsonb, error_message = NULL,
-           started_at = $5, completed_at = clock_timestamp(), next_retry_at = NULL
-         WHERE id = $1 AND attempt = $2 AND status = 'processing' AND worker_id = $6",
+        "WITH settled AS (
+           UPDATE jobs
+           SET status = 'completed', attempts = $3, result = $4::jsonb, error_message = NULL,
+             started_at = $5, completed_at = clock_timestamp(), next_retry_at = NULL
+           WHERE id = $1 AND attempt = $2 AND status = 'processing' AND worker_id = $6
+           RETURNING workspace_id, job_queue, job_type, completed_at,
+             extract(epoch FROM completed_at - started_at)::float8 * 1000 AS run_ms,
+             CASE WHEN attempt = 1 AND wire #>> '{children,0}' IS NULL THEN
+               extract(epoch FROM started_at - coalesce(scheduled_for, created_at))::float8 * 1000
+             END AS wait_ms
+         )
+         INSERT INTO bullwark.ended_attempts (ended_at, workspace_id, job_queue, job_type,
+           completed, run_ms, runs, waits)
+         SELECT completed_at, workspace_id, job_queue, job_type, 1, greatest(run_ms, 0),
+           ARRAY[bullwark.latency_bucket(run_ms)],
+           CASE WHEN wait_ms IS NOT NULL THEN ARRAY[bullwark.latency_bucket(wait_ms)] END
+         FROM settled",
     )
     .bind(settled.id)
     .bind(settled.attempt)

@@ -64,3 +64,47 @@ pub async fn count_dead(record: &Record, workspace_id: Uuid) -> Result<i64, Reco
     tx.commit().await?;
     Ok(count)
 }
+
+/// Open jobs that are looked at for their age, from the oldest on.
+const AGES_MAX: i64 = 20_000;
+
+/// For how many seconds the oldest job of each queue could have started, and did not: of the oldest
+/// open jobs, whosever they are. A queue whose jobs are all behind so many others is left out.
+pub async fn oldest_ready(record: &Record) -> Result<Vec<(String, f64)>, RecordError> {
+    let mut tx = begin_list(record).await?;
+    let ages = sqlx::query_as(
+        "WITH sealed AS (
+           SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
+         ), open AS (
+           (SELECT j.job_queue, j.status, j.created_at, j.scheduled_for, j.next_retry_at
+            FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+            WHERE s.job_id <= (SELECT job_id FROM sealed)
+              AND j.status IN ('pending', 'failed')
+            ORDER BY s.job_id LIMIT $1)
+           UNION ALL
+           (SELECT job_queue, status, created_at, scheduled_for, next_retry_at FROM jobs
+            WHERE id > (SELECT job_id FROM sealed) AND status IN ('pending', 'failed')
+            ORDER BY id LIMIT $1)
+         ), due AS (
+           SELECT job_queue, CASE status WHEN 'failed' THEN next_retry_at
+                             ELSE coalesce(scheduled_for, created_at) END AS at FROM open
+         )
+         SELECT job_queue::text, extract(epoch FROM now() - min(at))::float8
+         FROM due WHERE at <= now() GROUP BY job_queue",
+    )
+    .bind(AGES_MAX)
+    .fetch_all(tx.connection())
+    .await?;
+    tx.commit().await?;
+    Ok(ages)
+}
+
+/// All dead letters.
+pub async fn count_all_dead(record: &Record) -> Result<i64, RecordError> {
+    let mut tx = begin_list(record).await?;
+    let count = sqlx::query_scalar("SELECT count(*) FROM bullwark.dead_letters")
+        .fetch_one(tx.connection())
+        .await?;
+    tx.commit().await?;
+    Ok(count)
+}

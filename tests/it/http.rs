@@ -49,6 +49,8 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/jobs"),
         (Method::POST, "/api/jobs/bulk"),
         (Method::GET, "/api/jobs/stats"),
+        (Method::GET, "/api/jobs/dashboard"),
+        (Method::DELETE, "/api/jobs/x"),
         (Method::GET, "/api/jobs/x"),
         (Method::PATCH, "/api/jobs/x"),
         (Method::GET, "/api/jobs/x/logs"),

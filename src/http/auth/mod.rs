@@ -69,6 +69,16 @@ impl Caller {
         Err(Problem::new(Code::Forbidden, detail).with_member("needed", "operator"))
     }
 
+    /// The same, if it may see figures of every workspace.
+    pub(super) fn who_sees_all(self) -> Result<Self, Problem> {
+        let caller = self.who_may(Permission::Read)?;
+        if caller.actor == Actor::Service || caller.workspace_id == DEFAULT_WORKSPACE {
+            return Ok(caller);
+        }
+        let detail = "this shows every workspace: only callers of the default one may see it";
+        Err(Problem::new(Code::Forbidden, detail).with_member("needed", "operator"))
+    }
+
     /// Whether it may hand on these rights until then: nobody gives more than it has.
     pub(super) fn may_give(self, rights: Permissions, until: Option<DateTime<Utc>>) -> bool {
         let is_longer = match (self.expires_at, until) {

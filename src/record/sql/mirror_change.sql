@@ -43,7 +43,21 @@ WITH input AS (
     AND j.deleted_at IS NULL
     AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = j.id)
   RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.error_message,
-    j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note
+    j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note,
+    extract(epoch FROM coalesce(bullwark.at_ms(u.ended_ms), now()) - j.started_at)::float8 * 1000
+      AS run_ms
+), counted AS (
+  -- When it could have started first is not known any more.
+  INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, completed, failed, dead,
+    cancelled, run_ms, runs)
+  SELECT workspace_id, job_queue, job_type, count(*) FILTER (WHERE status = 'completed'),
+    count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'dead_letter'),
+    count(*) FILTER (WHERE status = 'cancelled'),
+    coalesce(sum(greatest(run_ms, 0)) FILTER (WHERE status <> 'cancelled'), 0),
+    array_agg(bullwark.latency_bucket(run_ms)) FILTER (
+      WHERE status <> 'cancelled' AND run_ms IS NOT NULL)
+  FROM changed WHERE status <> was_status AND status NOT IN ('pending', 'processing')
+  GROUP BY workspace_id, job_queue, job_type
 ), history AS (
   INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id, started_at,
     next_retry_at)
