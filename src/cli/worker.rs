@@ -109,10 +109,18 @@ pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
         serving.spawn("admin", serve_worker(admin, listener, stop_admin.clone()));
     }
     app.start_upkeep(&tasks);
-    let worked = work_until_signal(&app, options, signals).await;
-    tasks.stop(STOP_LIMIT).await;
+    let steering = options.steering.clone();
+    let worked = tokio::select! {
+        worked = work_until_signal(&app, options, signals) => Some(worked),
+        () = steering.abandoned().cancelled() => None,
+    };
+    steering.set_closed();
     stop_admin.cancel();
-    serving.stop(STOP_LIMIT).await;
+    // Whoever closed the worker gets the answer.
+    serving.drained().await;
+    // Abandoned: what is held is left to its lease.
+    let Some(worked) = worked else { return Ok(()) };
+    tasks.stop(STOP_LIMIT).await;
     app.close().await;
     Ok(worked?)
 }

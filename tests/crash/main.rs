@@ -13,5 +13,6 @@ mod killed;
 mod own_worker;
 mod snapshot;
 mod stage;
+mod steered;
 mod storm;
 mod terminated;

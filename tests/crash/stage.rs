@@ -270,6 +270,8 @@ impl Stage {
 /// A worker process; killed when it is dropped.
 pub(crate) struct Worker {
     pub(crate) id: String,
+    /// Where it can be watched and steered.
+    pub(crate) admin: Option<String>,
     pid: Pid,
     child: Child,
     words: BufReader<ChildStdout>,
@@ -283,17 +285,19 @@ impl Worker {
             .spawn()
             .unwrap();
         let mut words = BufReader::new(child.stdout.take().unwrap());
-        let id = within("the worker's first words", async {
+        let said = within("the worker's first words", async {
             loop {
                 let mut line = String::new();
                 assert_ne!(words.read_line(&mut line).await.unwrap(), 0, "it has ended");
-                if let Ok(Value::Object(said)) = serde_json::from_str(&line) {
-                    return said["worker"].as_str().unwrap().to_owned();
+                if let Ok(said @ Value::Object(_)) = serde_json::from_str(&line) {
+                    return said;
                 }
             }
         });
+        let said: Value = said.await;
         Self {
-            id: id.await,
+            id: said["worker"].as_str().unwrap().to_owned(),
+            admin: said["admin"].as_str().map(str::to_owned),
             pid: Pid::from_raw(child.id().unwrap() as i32),
             child,
             words,

@@ -1,0 +1,50 @@
+//! A worker process that is watched, paused and closed over its admin port.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_shows_its_figures_and_ends_well_when_it_is_told_to_close() {
+    let stage = Stage::new().await;
+    let arguments = ["--admin", "127.0.0.1:0", "--paused"];
+    let mut worker = stage.worker(&arguments).await;
+    let admin = worker.admin.clone().unwrap();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let client = reqwest::Client::new();
+    let post = async |path: &str, body: Value| {
+        let request = client.post(format!("{admin}{path}")).json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    };
+    let figures = async || {
+        let answer = client.get(format!("{admin}/metrics")).send().await.unwrap();
+        answer.text().await.unwrap()
+    };
+    let ids = stage.sleeps(3, 10).await;
+    eventually("jobs that wait", async || {
+        stage.state(ids[2]).await.is_some()
+    })
+    .await;
+    assert!(
+        !figures().await.contains("bullwark_run_seconds"),
+        "it is paused"
+    );
+
+    post("/resume", json!({})).await;
+    stage.until_status(&ids, "completed").await;
+    let text = figures().await;
+    let ran = "bullwark_run_seconds_count{job_type=\"sleep\"} 3";
+    assert!(text.contains(ran), "{text}");
+    assert!(text.contains("bullwark_run_seconds_bucket{job_type=\"sleep\",le=\"60\"} 3"));
+
+    let running = stage.sleeps(1, 1_500).await;
+    stage.until_status(&running, "processing").await;
+    post("/close", json!({})).await;
+    assert_eq!(worker.end().await, Some(0));
+    stage.until_status(&running, "completed").await;
+    stage.until_agreed().await;
+    stage.close().await;
+}
