@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::auth::Caller;
 use super::problem::{Code, Problem};
 use super::query::{Parameters, invalid};
+use super::standing;
 use super::state::State;
 use crate::job::{QueueName, Status};
 use crate::record::access::Permission;
 use crate::record::jobs::{self, JobFilter, JobRow};
 use crate::record::logs::{self, LOG_PAGE_MAX};
+use crate::record::timeline;
 
 /// Jobs of a page when nothing else is said.
 const LIMIT: i64 = 50;
@@ -106,20 +108,34 @@ fn cursor(text: &str) -> Result<Uuid, Problem> {
     })
 }
 
-/// One job with its log and the attempts that failed.
+/// One job with its log, the attempts that failed, all that became of it, its relatives, where it
+/// stands in both stores, and what it waits for.
 pub(super) async fn show(
     extract::State(state): extract::State<State>,
     caller: Caller,
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let _turn = state.read_turn().await?;
+    let turn = state.read_turn().await?;
     let job = find(&state, id, caller).await?;
-    let logs = logs::of_job(&state.services.record, id, LOGS).await?;
-    let failures = jobs::failures(&state.services.record, id).await?;
-    Ok(Json(
-        json!({ "job": job, "logs": logs, "failures": failures }),
-    ))
+    let record = &state.services.record;
+    let logs = logs::of_job(record, id, LOGS).await?;
+    let failures = jobs::failures(record, id).await?;
+    let moments = timeline::timeline(record, id).await?;
+    let ties = timeline::ties(record, id)
+        .await?
+        .ok_or_else(|| unknown(id))?;
+    drop(turn); // Redis may be slow
+    let (stores, waits) = standing::standing(&state, &job, &ties).await;
+    Ok(Json(json!({
+        "job": job,
+        "logs": logs,
+        "failures": failures,
+        "timeline": moments,
+        "flow": ties.flow.as_ref().map(standing::flow),
+        "stores": stores,
+        "waits_for": waits,
+    })))
 }
 
 /// The newest lines of a job's log, oldest of them first.
@@ -141,7 +157,11 @@ pub(super) async fn logs(
 /// A job of the caller. One of another workspace is as unknown as one that never was.
 pub(super) async fn find(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
     let job = jobs::get(&state.services.record, id, Some(caller.workspace_id)).await?;
-    job.ok_or_else(|| Problem::new(Code::JobNotFound, format!("there is no job {id}")))
+    job.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: Uuid) -> Problem {
+    Problem::new(Code::JobNotFound, format!("there is no job {id}"))
 }
 
 /// The job id in a path.

@@ -27,6 +27,7 @@ mod own_origin;
 mod problem;
 mod query;
 mod reports;
+mod standing;
 mod state;
 mod stats;
 mod steering;

@@ -240,15 +240,6 @@ fn push_filter(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilte
     }
 }
 
-/// Where Redis has a job.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub struct Place {
-    pub id: Uuid,
-    pub job_queue: String,
-    /// Its id on the wire.
-    pub wire_id: String,
-}
-
 /// The status of each of these jobs that exists.
 pub async fn statuses(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Status>, RecordError> {
     let rows: Vec<(Uuid, String)> =

@@ -42,6 +42,7 @@ pub mod soak;
 pub mod start;
 pub mod stats;
 pub mod steps;
+pub mod timeline;
 mod tx;
 pub mod types;
 pub mod workspaces;

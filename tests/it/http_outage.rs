@@ -39,6 +39,11 @@ async fn jobs_are_accepted_while_redis_is_away() {
     let path = answer.header("location").to_owned();
     let shown = server.get(&path).await.body;
     assert_eq!(shown["job"]["status"], "pending");
+    assert_eq!(shown["stores"]["redis"]["status"], "unavailable");
+    assert_eq!(
+        shown["waits_for"],
+        json!([{ "reason": "redis_unavailable" }])
+    );
     let cancel = server.request(Method::PATCH, &path);
     let answer = send(cancel.json(&json!({"status": "cancelled"}))).await;
     assert_eq!(

@@ -10,6 +10,7 @@ mod enqueue;
 mod flow;
 mod http;
 mod http_control;
+mod http_details;
 mod http_enqueue;
 mod http_flows;
 mod http_keys;
