@@ -15,7 +15,7 @@ use super::{Done, Global, connect, output};
 use crate::app::App;
 use crate::config::Config;
 use crate::http::{Exposition, HttpOptions};
-use crate::record::jobs::{self, JobFilter};
+use crate::record::list::{self, JobFilter};
 use crate::record::{Record, RecordOptions, api_keys, workspaces};
 use crate::stores::{Stores, StoresError, StoresOptions};
 use crate::tasks::Tasks;
@@ -230,7 +230,7 @@ async fn is_fresh(app: &App) -> anyhow::Result<bool> {
         limit: 1,
         ..JobFilter::default()
     };
-    Ok(jobs::list_page(&app.record, &filter).await?.is_empty())
+    Ok(list::list_page(&app.record, &filter).await?.is_empty())
 }
 
 /// Imports the example file through the server, as the user's first command would.

@@ -9,7 +9,8 @@ use super::{Done, Failure, Global, connect, output};
 use crate::control;
 use crate::job::Status;
 use crate::record::access::By;
-use crate::record::jobs::{self, JobFilter, JobRow};
+use crate::record::jobs::{self, JobRow};
+use crate::record::list::{self as pages, JobFilter};
 use crate::record::logs;
 
 /// Example: bullwark jobs list --status dead_letter
@@ -80,8 +81,9 @@ pub(crate) async fn run(global: &Global, jobs: Jobs) -> Done {
                 queue,
                 before,
                 limit,
+                ..JobFilter::default()
             };
-            list(global, &jobs::list_page(record, &filter).await?);
+            list(global, &pages::list_page(record, &filter).await?);
         }
         JobsCommand::Show { id } => {
             let job = jobs::get(record, id, None)

@@ -14,7 +14,8 @@ use super::standing;
 use super::state::State;
 use crate::job::{QueueName, Status};
 use crate::record::access::Permission;
-use crate::record::jobs::{self, JobFilter, JobRow};
+use crate::record::jobs::{self, JobRow};
+use crate::record::list::{self, JobFilter, Search, Searched};
 use crate::record::logs::{self, LOG_PAGE_MAX};
 use crate::record::timeline;
 
@@ -26,6 +27,26 @@ const LIMIT_MAX: i64 = 200;
 const LIMIT_WITH_PAYLOAD_MAX: i64 = 25;
 /// How far `page` goes: pages are counted through, so later ones cost more. `before` has no end.
 const PAGES_MAX: i64 = 100;
+/// The longest text that is searched for, in characters.
+const SEARCH_MAX: usize = 200;
+/// Paths of the payload that are looked at, at most.
+const PATHS_MAX: usize = 5;
+const PARAMETERS: [&str; 14] = [
+    "status",
+    "jobType",
+    "job_type",
+    "queue",
+    "created_from",
+    "created_to",
+    "attempts_min",
+    "error",
+    "q",
+    "payload.*",
+    "page",
+    "limit",
+    "before",
+    "include",
+];
 /// Lines of the log beside a job.
 const LOGS: i64 = 200;
 
@@ -36,10 +57,7 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let allowed = [
-        "status", "jobType", "job_type", "queue", "page", "limit", "before", "include",
-    ];
-    let given = Parameters::parse(&uri, &allowed)?;
+    let given = Parameters::parse(&uri, &PARAMETERS)?;
     let with_payload = match given.text("include") {
         None => false,
         Some("payload") => true,
@@ -61,6 +79,9 @@ pub(super) async fn list(
     if page.is_some() && before.is_some() {
         return Err(invalid("give `page` or `before`, not both"));
     }
+    if page.is_some_and(|page| page > 1) && search(&given)? != Search::default() {
+        return Err(invalid("a search goes on with `before`, not with `page`"));
+    }
     let filter = JobFilter {
         workspace_id: Some(caller.workspace_id),
         status: given.parsed::<Status>("status")?,
@@ -70,6 +91,9 @@ pub(super) async fn list(
             .map(str::to_owned),
         queue: given.parsed::<QueueName>("queue")?.map(String::from),
         before,
+        created_from: given.time("created_from")?,
+        created_to: given.time("created_to")?,
+        search: search(&given)?,
         // One more tells whether there is a next page.
         limit: limit + 1,
     };
@@ -77,10 +101,10 @@ pub(super) async fn list(
     let _turn = state.read_turn().await?;
     let record = &state.services.record;
     let (jobs, ids) = if with_payload {
-        let rows = jobs::list_page_at(record, &filter, offset).await?;
+        let rows = list::list_page_at(record, &filter, offset).await?;
         (json!(rows), rows.iter().map(|row| row.id).collect())
     } else {
-        let rows = jobs::list_heads(record, &filter, offset).await?;
+        let rows = list::list_heads(record, &filter, offset).await?;
         (
             json!(rows),
             rows.iter().map(|row| row.id).collect::<Vec<_>>(),
@@ -91,12 +115,56 @@ pub(super) async fn list(
     if let Value::Array(jobs) = &mut jobs {
         jobs.truncate(limit as usize);
     }
-    let last = ids.get(limit as usize - 1).filter(|_| has_more);
+    let last = ids.get(limit as usize - 1).copied().filter(|_| has_more);
     let mut pagination = json!({ "limit": limit, "next": last, "hasMore": has_more });
+    if last.is_none()
+        && let Some(Searched { upto: Some(upto) }) = list::searched(record, &filter).await?
+    {
+        pagination = json!({ "limit": limit, "next": upto, "hasMore": true });
+    }
     if let Some(page) = page {
         pagination["page"] = page.into();
     }
     Ok(Json(json!({ "jobs": jobs, "pagination": pagination })))
+}
+
+/// What each job must be looked at for.
+fn search(given: &Parameters) -> Result<Search, Problem> {
+    let text = |name: &str| {
+        let text = given.text(name);
+        if text.is_some_and(|text| text.chars().count() > SEARCH_MAX || text.contains('\0')) {
+            let limits = format!("at most {SEARCH_MAX} characters and no U+0000");
+            return Err(invalid(&format!("`{name}` must have {limits}")));
+        }
+        Ok(text.map(str::to_owned))
+    };
+    let mut payload = Vec::new();
+    for (path, value) in given.all_of("payload.") {
+        let name = format!("payload.{path}");
+        let is_path = path
+            .split('.')
+            .all(|part| !part.is_empty() && !part.contains('\0'));
+        if !is_path || path.len() > SEARCH_MAX || value.contains('\0') {
+            let name = super::shortened(&name);
+            return Err(invalid(&format!(
+                "`{name}`: a path is names with dots between them"
+            )));
+        }
+        let value = value.chars().take(SEARCH_MAX).collect();
+        payload.push((path.split('.').map(str::to_owned).collect(), value));
+    }
+    if payload.len() > PATHS_MAX {
+        return Err(invalid(&format!(
+            "at most {PATHS_MAX} paths of the payload"
+        )));
+    }
+    let attempts_min = given.number("attempts_min", 1, i64::from(i32::MAX))?;
+    Ok(Search {
+        attempts_min: attempts_min.and_then(|min| i32::try_from(min).ok()),
+        error: text("error")?,
+        text: text("q")?,
+        payload,
+    })
 }
 
 fn cursor(text: &str) -> Result<Uuid, Problem> {

@@ -2,10 +2,12 @@
 
 use axum::extract::Query;
 use axum::http::Uri;
+use chrono::{DateTime, Utc};
 
 use super::problem::{Code, Problem};
 
-/// The parameters of a request; every one is allowed and given at most once.
+/// The parameters of a request; every one is allowed and given at most once. An allowed `name.*`
+/// stands for all that begin with `name.`.
 #[derive(Debug)]
 pub(super) struct Parameters(Vec<(String, String)>);
 
@@ -14,7 +16,11 @@ impl Parameters {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| invalid("the query string can not be read: percent-encode it"))?;
         for (position, (name, _)) in pairs.iter().enumerate() {
-            if !allowed.contains(&name.as_str()) {
+            let is_allowed = |allowed: &&str| match allowed.strip_suffix('*') {
+                Some(start) => name.len() > start.len() && name.starts_with(start),
+                None => *allowed == name,
+            };
+            if !allowed.iter().any(is_allowed) {
                 let allowed = match allowed {
                     [] => "this route takes none".to_owned(),
                     names => format!("allowed are {}", names.join(", ")),
@@ -35,6 +41,12 @@ impl Parameters {
         Some(found.1.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// What follows `start` in the names of parameters, and their values.
+    pub(super) fn all_of<'a>(&'a self, start: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let pairs = self.0.iter();
+        pairs.filter_map(move |(name, value)| Some((name.strip_prefix(start)?, value.as_str())))
+    }
+
     /// A whole number within these bounds.
     pub(super) fn number(&self, name: &str, min: i64, max: i64) -> Result<Option<i64>, Problem> {
         let wrong = |text: &str| {
@@ -51,6 +63,21 @@ impl Parameters {
                 }
             })
             .transpose()
+    }
+
+    /// A moment, as RFC 3339 writes it.
+    pub(super) fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
+        let read = |text: &str| {
+            let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
+                let text = super::shortened(text);
+                let example = "2026-01-31T08:00:00Z (a `+` in it is written %2B)";
+                invalid(&format!(
+                    "`{name}` is `{text}`; a time looks like {example}"
+                ))
+            })?;
+            Ok(time.with_timezone(&Utc))
+        };
+        self.text(name).map(read).transpose()
     }
 
     /// A value that reads as `T`, whose error says what is allowed.

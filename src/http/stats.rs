@@ -16,8 +16,8 @@ use super::problem::Problem;
 use super::state::State;
 use crate::clock;
 use crate::record::access::Permission;
-use crate::record::jobs;
 use crate::record::latencies::Quantiles;
+use crate::record::list;
 use crate::record::rollups::{self, Ended, Rollup};
 use crate::record::stats::{self, OPEN_MAX};
 
@@ -240,7 +240,7 @@ pub(super) async fn dashboard(
     let open = count_open(&state, caller.workspace_id).await?;
     let ended = ended(&state, caller.workspace_id, now).await?;
     let record = &state.services.record;
-    let failures = jobs::recent_failures(record, caller.workspace_id, FAILURES).await?;
+    let failures = list::recent_failures(record, caller.workspace_id, FAILURES).await?;
     Ok(Json(json!({
         "queues": open.queues,
         "by_status": open.by_status,

@@ -22,6 +22,7 @@ pub mod import_chunk;
 pub mod imports;
 pub mod jobs;
 pub mod latencies;
+pub mod list;
 pub mod log_copies;
 pub mod logs;
 pub mod mark;

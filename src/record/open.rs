@@ -49,7 +49,7 @@ pub struct Step {
 }
 
 /// The smallest id that a job made at this time can have.
-fn first_id_at(time: DateTime<Utc>) -> Uuid {
+pub(super) fn first_id_at(time: DateTime<Utc>) -> Uuid {
     let ms = time.timestamp_millis().max(0) as u128;
     Uuid::from_u128(ms << 80)
 }

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::jobs::begin_list;
 use super::latencies::Latencies;
+use super::list::begin_list;
 use super::{Record, RecordError};
 
 /// Rows that are summed up at once.

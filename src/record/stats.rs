@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::jobs::begin_list;
+use super::list::begin_list;
 use super::{Record, RecordError};
 
 /// Jobs that are counted at most; what is beyond is not looked at.

@@ -8,7 +8,8 @@ use bullwark::reconcile;
 use bullwark::record::access::By;
 use bullwark::record::control::{GRAVE_KEPT, clear_graves, delete_many};
 use bullwark::record::enqueue::{Inserted, insert_in};
-use bullwark::record::jobs::{self, JobFilter};
+use bullwark::record::jobs;
+use bullwark::record::list::{self, JobFilter};
 use bullwark::record::logs::{self, LogLevel, NewLog};
 use bullwark::record::restart::{Asked, Restart, restart_many};
 use bullwark::record::settle::settle_many;
@@ -82,7 +83,7 @@ async fn a_deleted_job_is_as_one_that_never_was_in_whatever_state_it_is() {
             limit: 10,
             ..JobFilter::default()
         };
-        let listed = jobs::list_page(&stage.record, &filter).await.unwrap();
+        let listed = list::list_page(&stage.record, &filter).await.unwrap();
         assert!(listed.is_empty(), "{status:?} {listed:?}");
     }
     for table in ["job_logs", "job_failures", "bullwark.dead_letters"] {

@@ -227,8 +227,8 @@ async fn a_wrong_parameter_is_named_with_what_is_allowed() {
         ),
         (
             "type=noop",
-            "unknown parameter `type`; allowed are status, jobType, job_type, queue, page, limit, \
-             before, include",
+            "unknown parameter `type`; allowed are status, jobType, job_type, queue, created_from, \
+             created_to, attempts_min, error, q, payload.*, page, limit, before, include",
         ),
     ] {
         let answer = server.get(&format!("/api/jobs?{query}")).await;

@@ -15,6 +15,7 @@ mod http_enqueue;
 mod http_flows;
 mod http_keys;
 mod http_outage;
+mod http_search;
 mod http_stats;
 mod http_tokens;
 mod http_uploads;

@@ -6,7 +6,7 @@ use bullwark::job::{NewJob, Status};
 use bullwark::reconcile;
 use bullwark::record::access::By;
 use bullwark::record::control::{cancel_many, retry_many};
-use bullwark::record::jobs::{JobFilter, list_page};
+use bullwark::record::list::{JobFilter, list_page};
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use uuid::Uuid;

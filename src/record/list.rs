@@ -1,0 +1,299 @@
+//! Pages of jobs, newest first, by whatever filter. What a person deleted is not there.
+//!
+//! Neither a long history nor a long backlog makes a page slow: open jobs and dead letters are
+//! found where they are noted, and what no index serves is looked for in a bounded number of jobs at
+//! a time.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::jobs::{COLUMNS, JobRow};
+use super::open::first_id_at;
+use super::{Record, RecordError, Tx};
+use crate::job::Status;
+
+/// The most rows of one page.
+pub const PAGE_MAX: i64 = 500;
+/// How far the clock that made an id may be from the record's.
+const ID_SLACK: TimeDelta = TimeDelta::hours(1);
+
+/// One row of `jobs` as lists show it.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+pub struct JobHead {
+    pub id: Uuid,
+    pub workspace_id: Option<Uuid>,
+    pub job_type: String,
+    pub job_queue: String,
+    pub status: String,
+    pub priority: i32,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub progress: Option<serde_json::Value>,
+    pub error_message: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub completed_at: Option<DateTime<Utc>>,
+    pub failed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub retry_delay_seconds: i32,
+    pub worker_id: Option<String>,
+    pub worker_heartbeat_at: Option<DateTime<Utc>>,
+    pub created_by: Option<Uuid>,
+}
+
+/// What to list: newest first, by keyset. `None` matches everything.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    pub workspace_id: Option<Uuid>,
+    pub status: Option<Status>,
+    pub job_type: Option<String>,
+    pub queue: Option<String>,
+    /// Only jobs older than this one: the last id of the page before.
+    pub before: Option<Uuid>,
+    pub created_from: Option<DateTime<Utc>>,
+    /// Not including it.
+    pub created_to: Option<DateTime<Utc>>,
+    /// What each row must be looked at for.
+    pub search: Search,
+    pub limit: i64,
+}
+
+/// Conditions that no index serves. At most [`SEARCHED_MAX`] jobs are looked at for one page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    pub attempts_min: Option<i32>,
+    /// In the error message, in whatever case.
+    pub error: Option<String>,
+    /// In the payload as JSON text or in the error message, in whatever case.
+    pub text: Option<String>,
+    /// Values in the payload: their path, and what stands there, as text.
+    pub payload: Vec<(Vec<String>, String)>,
+}
+
+/// Jobs that are searched for one page.
+pub const SEARCHED_MAX: i64 = 5_000;
+
+/// What was found, and where to search on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Searched {
+    /// The oldest job that was looked at; none: there are no more.
+    pub upto: Option<Uuid>,
+}
+
+const HEAD_COLUMNS: &str =
+    "SELECT id, workspace_id, job_type, job_queue, status, priority, attempts,
+  max_attempts, progress, error_message, created_at, scheduled_for, started_at, completed_at,
+  failed_at, next_retry_at, retry_delay_seconds, worker_id, worker_heartbeat_at, created_by
+  FROM jobs";
+
+/// A page of jobs, newest first.
+pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow>, RecordError> {
+    list_page_at(record, filter, 0).await
+}
+
+/// A page of jobs after the first `offset` ones, which are counted through: keep it small.
+pub async fn list_page_at(
+    record: &Record,
+    filter: &JobFilter,
+    offset: i64,
+) -> Result<Vec<JobRow>, RecordError> {
+    let mut query = page(COLUMNS, filter, offset);
+    let mut tx = begin_list(record).await?;
+    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    Ok(rows)
+}
+
+/// The same page without payloads, results and stacks, which may be large.
+pub async fn list_heads(
+    record: &Record,
+    filter: &JobFilter,
+    offset: i64,
+) -> Result<Vec<JobHead>, RecordError> {
+    let mut query = page(HEAD_COLUMNS, filter, offset);
+    let mut tx = begin_list(record).await?;
+    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    Ok(rows)
+}
+
+/// How far the search for a page goes that was found too short. None for a filter that indexes
+/// serve, which leaves out nothing.
+pub async fn searched(
+    record: &Record,
+    filter: &JobFilter,
+) -> Result<Option<Searched>, RecordError> {
+    if filter.search == Search::default() {
+        return Ok(None);
+    }
+    let mut query = sqlx::QueryBuilder::new("SELECT min(id::text)::uuid, count(*) FROM (SELECT id");
+    push_window(&mut query, filter);
+    query.push(") searched");
+    let mut tx = begin_list(record).await?;
+    let (upto, count): (Option<Uuid>, i64) =
+        query.build_query_as().fetch_one(tx.connection()).await?;
+    tx.commit().await?;
+    Ok(Some(Searched {
+        upto: upto.filter(|_| count >= SEARCHED_MAX),
+    }))
+}
+
+/// The jobs that a search looks at, newest first.
+fn push_window(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
+    query.push(" FROM jobs WHERE true");
+    push_range(query, filter);
+    query
+        .push(" ORDER BY id DESC LIMIT ")
+        .push_bind(SEARCHED_MAX);
+}
+
+/// The jobs of a workspace that failed last, those that are to be tried again and those that are
+/// dead, newest failure first.
+pub async fn recent_failures(
+    record: &Record,
+    workspace_id: Uuid,
+    limit: i64,
+) -> Result<Vec<JobHead>, RecordError> {
+    let failing = JobFilter {
+        workspace_id: Some(workspace_id),
+        status: Some(Status::Failed),
+        limit,
+        ..JobFilter::default()
+    };
+    let mut rows = list_heads(record, &failing, 0).await?;
+    let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
+    query
+        .push(" WHERE id IN (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ")
+        .push_bind(workspace_id)
+        .push(" ORDER BY died_at DESC LIMIT ")
+        .push_bind(limit)
+        .push(")");
+    let mut tx = begin_list(record).await?;
+    let dead: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
+    tx.commit().await?;
+    rows.extend(dead);
+    rows.sort_by_key(|row| std::cmp::Reverse(row.failed_at));
+    rows.truncate(usize::try_from(limit).unwrap_or_default());
+    Ok(rows)
+}
+
+/// A rare filter over many rows may take long, and goes on when its reader has left: it must not
+/// keep a connection for ever.
+pub(super) async fn begin_list(record: &Record) -> Result<Tx, RecordError> {
+    let mut tx = record.begin().await?;
+    sqlx::query("SET LOCAL statement_timeout = '10s'")
+        .execute(tx.connection())
+        .await?;
+    Ok(tx)
+}
+
+/// The query of a page. Open jobs are few among millions of finished ones: they are looked for
+/// where they can be, after the seal and among the stragglers, each side newest first and only as
+/// many as the page can need. So neither a long history nor a long backlog makes the page slow.
+fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sqlx::Postgres> {
+    let limit = filter.limit.clamp(1, PAGE_MAX);
+    let is_open = filter.status.is_some_and(|status| !status.is_final());
+    let mut query;
+    if filter.search != Search::default() {
+        query = sqlx::QueryBuilder::new(columns.trim_end_matches("FROM jobs"));
+        query.push(" FROM (SELECT *");
+        push_window(&mut query, filter);
+        query.push(") jobs WHERE true");
+        push_filter(&mut query, filter);
+        push_search(&mut query, &filter.search);
+    } else if is_open {
+        const SEALED: &str = "(SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')";
+        query = sqlx::QueryBuilder::new("SELECT * FROM ((");
+        query.push(columns).push(" WHERE id > ").push(SEALED);
+        push_filter(&mut query, filter);
+        query
+            .push(" ORDER BY id DESC LIMIT ")
+            .push_bind(limit + offset);
+        query.push(") UNION ALL (").push(columns);
+        query.push(" JOIN bullwark.stragglers s ON s.job_id = id WHERE s.job_id <= ");
+        query.push(SEALED);
+        if let Some(before) = filter.before {
+            query.push(" AND s.job_id < ").push_bind(before);
+        }
+        push_filter(&mut query, filter);
+        query
+            .push(" ORDER BY s.job_id DESC LIMIT ")
+            .push_bind(limit + offset);
+        query.push(")) open");
+    } else {
+        query = sqlx::QueryBuilder::new(columns);
+        query.push(" WHERE true");
+        push_filter(&mut query, filter);
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+    if offset > 0 {
+        query.push(" OFFSET ").push_bind(offset);
+    }
+    query
+}
+
+/// What an index serves. Ids are time-ordered, by clocks that may differ a little from the
+/// record's.
+fn push_range(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
+    if let Some(workspace_id) = filter.workspace_id {
+        query.push(" AND workspace_id = ").push_bind(workspace_id);
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND id < ").push_bind(before);
+    }
+    if let Some(from) = filter.created_from {
+        query.push(" AND created_at >= ").push_bind(from);
+        let first = first_id_at(from - ID_SLACK);
+        query.push(" AND id >= ").push_bind(first);
+    }
+    if let Some(to) = filter.created_to {
+        query.push(" AND created_at < ").push_bind(to);
+        query
+            .push(" AND id < ")
+            .push_bind(first_id_at(to + ID_SLACK));
+    }
+}
+
+fn push_search(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, search: &Search) {
+    if let Some(min) = search.attempts_min {
+        query.push(" AND attempts >= ").push_bind(min);
+    }
+    if let Some(error) = &search.error {
+        query.push(" AND strpos(lower(error_message), lower(");
+        query.push_bind(error.clone()).push(")) > 0");
+    }
+    if let Some(text) = &search.text {
+        query.push(" AND (strpos(lower(payload::text), lower(");
+        query.push_bind(text.clone()).push(")) > 0");
+        query.push(" OR strpos(lower(coalesce(error_message, '')), lower(");
+        query.push_bind(text.clone()).push(")) > 0)");
+    }
+    for (path, value) in &search.payload {
+        query.push(" AND payload #>> ").push_bind(path.clone());
+        query.push(" = ").push_bind(value.clone());
+    }
+}
+
+fn push_filter(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
+    query.push(" AND deleted_at IS NULL");
+    push_range(query, filter);
+    match filter.status {
+        // The few dead ones are found in their own table, not among millions of finished jobs.
+        Some(Status::DeadLetter) => {
+            query.push(" AND status = 'dead_letter' AND id IN ");
+            query.push("(SELECT job_id FROM bullwark.dead_letters)");
+        }
+        Some(status) => {
+            query.push(" AND status = ").push_bind(status.as_str());
+        }
+        None => {}
+    }
+    if let Some(job_type) = filter.job_type.clone() {
+        query.push(" AND job_type = ").push_bind(job_type);
+    }
+    if let Some(queue) = filter.queue.clone() {
+        query.push(" AND job_queue = ").push_bind(queue);
+    }
+}
