@@ -28,7 +28,7 @@ local function forget_end(job_key, prev)
 end
 
 -- A job that was cancelled, and run again before Redis heard of it, waits for a time that nobody
--- means any more.
+-- means any more. For jobs whose newest start is older than the wanted one.
 local function leave_late(delayed_key, id, due_ms, now)
   local score = tonumber(call('ZSCORE', delayed_key, id) or 0)
   if math.floor(score / SCORES_PER_MS) <= math.max(due_ms or now, now) + LATE_MS then return end

@@ -80,15 +80,15 @@ local function write_hash(job_key, at, delay)
   if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
 end
 
-local batch, untouched, created = new_batch(), {}, 0
-local placed = {} -- in this batch, not written yet
+local batch, untouched, created, placed = new_batch(), {}, 0, {} -- placed: not written yet
 for at = FIRST, #ARGV, STRIDE do
   local id, job_key, starts = ARGV[at], prefix .. ARGV[at], tonumber(ARGV[at + 8]) or 0
   local exists = call('EXISTS', job_key) == 1
   local due_ms = tonumber(ARGV[at + 5])
   local has_run = has_run_since(id, starts)
   local prev = not has_run and leave_finished(id)
-  local was_late = exists and not prev and not placed[id] and leave_late(delayed, id, due_ms, now)
+  local is_older = exists and not prev and starts_of(id) < starts -- else its delay is newer, too
+  local was_late = is_older and not placed[id] and leave_late(delayed, id, due_ms, now)
   if has_run or placed[id] or (exists and not prev and not was_late and is_live(id)) then
     local position = (at - FIRST) / STRIDE + 1
     local is_ending = not placed[id] and is_active(id) and starts_of(id) < starts

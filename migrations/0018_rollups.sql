@@ -4,6 +4,7 @@
 -- statement: a plain insert, for which nobody waits. A duty sums the rows up within seconds, by
 -- minute, and minutes by hour; it takes rows away and adds their sums in one transaction. So each
 -- ending is counted once, whoever dies when, and reading costs the same at any number of jobs.
+-- Jobs without a workspace have no readers and are not counted.
 SET LOCAL search_path = public;
 
 -- Milliseconds as the number of a bucket: four to an octave, so a bucket is 19 % wide. Bucket b ends
@@ -16,7 +17,7 @@ $$;
 CREATE TABLE bullwark.ended_attempts (
   id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   ended_at     timestamptz NOT NULL DEFAULT now(),
-  workspace_id uuid,
+  workspace_id uuid NOT NULL,
   job_queue    text NOT NULL,
   job_type     text NOT NULL,
   completed    int NOT NULL DEFAULT 0,
@@ -29,7 +30,7 @@ CREATE TABLE bullwark.ended_attempts (
   waits        smallint[]
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 
--- `runs` and `waits` count per bucket, from the first one on. No workspace is the nil uuid.
+-- `runs` and `waits` count per bucket, from the first one on.
 CREATE TABLE bullwark.rollups (
   workspace_id uuid NOT NULL,
   step         text NOT NULL,

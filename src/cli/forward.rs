@@ -21,7 +21,6 @@ use crate::tasks::Tasks;
 use crate::worker::forward::{Forward, Secret};
 use crate::worker::{Events, Manners, StalledCheck, WorkerEvent, WorkerOptions};
 
-/// How often histograms are summed up. What was recorded since then is kept one by one.
 /// How long the duties and connections of a closed worker may keep its process.
 const LEAVE_LIMIT: Duration = Duration::from_millis(200);
 
@@ -80,14 +79,14 @@ pub(crate) struct ForwardFlags {
     #[arg(long, requires = "forward", value_name = "N", value_parser = whole(0..=10_000_000))]
     metrics: Option<u32>,
     /// Begin only when POST /resume is called
-    #[arg(long, requires = "admin")]
+    #[arg(long, requires = "admin", help_heading = "Options")]
     pub(super) paused: bool,
     /// Seconds that an attempt may take
     #[arg(long, requires = "forward", value_name = "S", default_value_t = 900,
         value_parser = whole(1..=604_800))]
     timeout: u32,
     /// Serve health, metrics and steering here; port 0 takes a free one
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help_heading = "Options")]
     pub(super) admin: Option<SocketAddr>,
 }
 

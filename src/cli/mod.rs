@@ -85,7 +85,7 @@ enum Command {
     Enqueue(enqueue::EnqueueArgs),
     /// Import a CSV file and watch it
     Import(import::ImportArgs),
-    /// List, show, retry and cancel jobs
+    /// List, show, retry, cancel and delete jobs
     Jobs(jobs::Jobs),
     /// List job types, or declare one that other workers serve
     Types(types::Types),

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Done, Global, connect, output};
 use crate::job::JobType;
+use crate::record::access::By;
 use crate::record::types;
 
 /// Example: bullwark types add resize_image --schema resize.schema.json
@@ -53,7 +54,8 @@ pub(crate) async fn run(global: &Global, args: Types) -> Done {
                 None => serde_json::Value::Bool(true),
             };
             let job_type = JobType::new(&name, schema)?;
-            if !types::declare(&app.record, &job_type.name, &job_type.schema).await? {
+            if !types::declare(&app.record, &job_type.name, &job_type.schema, &By::OPERATOR).await?
+            {
                 return Err(anyhow!("`{name}` is a built-in type").into());
             }
             match global.json {

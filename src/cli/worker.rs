@@ -62,6 +62,8 @@ impl WorkerFlags {
     }
 }
 
+/// How long requests to the admin port may take to end with the worker.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Jobs at once when nothing is said.
 const SLOTS: u32 = 50;
 
@@ -116,8 +118,8 @@ pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {
     };
     steering.set_closed();
     stop_admin.cancel();
-    // Whoever closed the worker gets the answer.
-    serving.drained().await;
+    // Whoever closed the worker gets the answer; one that waits for a pause may wait for ever.
+    serving.stop(ANSWER_LIMIT).await;
     // Abandoned: what is held is left to its lease.
     let Some(worked) = worked else { return Ok(()) };
     tasks.stop(STOP_LIMIT).await;

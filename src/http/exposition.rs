@@ -1,6 +1,6 @@
 //! `GET /metrics`: the figures of this process, and of the queues, as Prometheus reads them.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract;
@@ -39,15 +39,17 @@ impl Exposition {
     /// Installs the recorder of this process; the second time it is there already. What was counted
     /// before is lost. Fails when something else has installed one.
     pub fn install() -> Result<Self, BuildError> {
-        static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
-        if let Some(handle) = INSTALLED.get() {
+        static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = installed.as_ref() {
             return Ok(Self(handle.clone()));
         }
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &JOBS)?
             .install_recorder()?;
-        Ok(Self(INSTALLED.get_or_init(|| handle).clone()))
+        *installed = Some(handle.clone());
+        Ok(Self(handle))
     }
 
     /// Sums up again and again, whether anybody reads the figures or not.

@@ -189,7 +189,11 @@ pub(super) async fn show(
     let record = &state.services.record;
     let logs = logs::of_job(record, id, LOGS).await?;
     let failures = jobs::failures(record, id).await?;
-    let moments = timeline::timeline(record, id).await?;
+    let mut moments = timeline::timeline(record, id).await?;
+    if caller.who_may(Permission::Admin).is_err() {
+        // As the audit, which is for admins: that it was a person is no secret, who it was is.
+        moments.iter_mut().for_each(|moment| moment.actor_id = None);
+    }
     let ties = timeline::ties(record, id)
         .await?
         .ok_or_else(|| unknown(id))?;

@@ -14,11 +14,10 @@ use uuid::Uuid;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::state::State;
-use crate::clock;
 use crate::record::access::Permission;
 use crate::record::latencies::Quantiles;
 use crate::record::list;
-use crate::record::rollups::{self, Ended, Rollup};
+use crate::record::rollups::{self, Ended, Lately, Rollup};
 use crate::record::stats::{self, OPEN_MAX};
 
 /// Failures that the dashboard shows.
@@ -102,7 +101,7 @@ impl Period {
             failed: ended.failed,
             dead_letter: ended.dead,
             cancelled: ended.cancelled,
-            throughput_per_minute: rounded(ended.completed as f64 / minutes, 1),
+            throughput_per_minute: rounded(ended.completed as f64 / minutes, 4),
             success_rate: (attempts > 0.0).then(|| rounded(ended.completed as f64 / attempts, 4)),
             average_run_ms: (attempts > 0.0).then(|| rounded(ended.run_ms / attempts, 1)),
             run_ms: ended.runs.quantiles(),
@@ -122,30 +121,68 @@ fn periods(now: DateTime<Utc>) -> [(&'static str, DateTime<Utc>); 3] {
     ]
 }
 
-/// What ended by period, of those that are wanted.
-fn by_period<'a>(
-    now: DateTime<Utc>,
-    rollups: impl Iterator<Item = &'a Rollup>,
-) -> BTreeMap<&'static str, Period> {
-    let mut sums = periods(now).map(|(name, since)| (name, since, Ended::default()));
-    for rollup in rollups {
-        for (_, since, sum) in &mut sums {
-            if rollup.at >= *since {
+/// Sums of what ended, one per period.
+struct Sums([Ended; 3]);
+
+impl Sums {
+    fn none() -> Self {
+        Self(std::array::from_fn(|_| Ended::default()))
+    }
+
+    fn add(&mut self, now: DateTime<Utc>, rollup: &Rollup) {
+        for ((_, since), sum) in periods(now).into_iter().zip(&mut self.0) {
+            if rollup.at >= since {
                 sum.add(&rollup.ended);
             }
         }
     }
-    let period = |(name, since, sum)| (name, Period::new(since, now, &sum));
-    sums.into_iter().map(period).collect()
+
+    fn shown(&self, now: DateTime<Utc>) -> BTreeMap<&'static str, Period> {
+        let periods = periods(now).into_iter().zip(&self.0);
+        let period = |((name, since), sum)| (name, Period::new(since, now, sum));
+        periods.map(period).collect()
+    }
 }
 
-async fn ended(
-    state: &State,
-    workspace_id: Uuid,
+/// Sums of all, and by queue and type.
+struct Figures<'a> {
+    all: Sums,
+    queues: BTreeMap<&'a str, Sums>,
+    types: BTreeMap<&'a str, Sums>,
+}
+
+impl<'a> Figures<'a> {
+    fn of(lately: &'a Lately) -> Self {
+        let mut figures = Self {
+            all: Sums::none(),
+            queues: BTreeMap::new(),
+            types: BTreeMap::new(),
+        };
+        for rollup in &lately.rollups {
+            let queue = figures.queues.entry(&rollup.job_queue);
+            queue.or_insert_with(Sums::none).add(lately.now, rollup);
+            let job_type = figures.types.entry(&rollup.job_type);
+            job_type.or_insert_with(Sums::none).add(lately.now, rollup);
+            figures.all.add(lately.now, rollup);
+        }
+        figures
+    }
+}
+
+async fn lately(state: &State, workspace_id: Uuid) -> Result<Lately, Problem> {
+    let day = TimeDelta::hours(24);
+    Ok(rollups::lately(&state.services.record, workspace_id, day).await?)
+}
+
+/// For how many seconds there is work, at the rate of a period; none while nothing completes.
+fn eta_seconds(
+    depth: i64,
+    completed: i64,
+    since: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<Vec<Rollup>, Problem> {
-    let [.., (_, since)] = periods(now);
-    Ok(rollups::since(&state.services.record, workspace_id, since).await?)
+) -> Option<f64> {
+    let seconds = (now - since).num_milliseconds() as f64 / 1000.0;
+    (completed > 0).then(|| (depth as f64 * seconds / completed as f64).ceil())
 }
 
 /// The specification's figures, and by period, queue and type.
@@ -155,47 +192,37 @@ pub(super) async fn stats(
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
-    let now = clock::now();
     let open = count_open(&state, caller.workspace_id).await?;
-    let ended = ended(&state, caller.workspace_id, now).await?;
+    let lately = lately(&state, caller.workspace_id).await?;
+    let now = lately.now;
 
-    let all = by_period(now, ended.iter());
-    let of = |name: &str| {
-        all.get(name).map_or((0, 0, 0.0), |period| {
-            let failed = period.failed + period.dead_letter;
-            (period.completed, failed, period.throughput_per_minute)
-        })
-    };
-    let (completed, failed, per_minute) = of("1h");
-    let (.., lately) = of("5m");
-    let eta = (lately > 0.0).then(|| (open.all.depth as f64 / lately * 60.0).ceil());
+    let figures = Figures::of(&lately);
+    let all = figures.all.shown(now);
+    let [(_, five_minutes_ago), ..] = periods(now);
+    let [in_five_minutes, in_an_hour, _] = &figures.all.0;
+    let completed = in_five_minutes.completed;
     let mut queues: BTreeMap<&str, Value> = BTreeMap::new();
     for (queue, depth) in &open.queues {
         queues.insert(queue, json!(depth));
     }
-    for rollup in &ended {
-        let none = || json!(Depth::default());
-        let queue = queues.entry(&rollup.job_queue).or_insert_with(none);
-        if queue.get("periods").is_none() {
-            let of_queue = ended.iter().filter(|r| r.job_queue == rollup.job_queue);
-            queue["periods"] = json!(by_period(now, of_queue));
-        }
+    for (queue, sums) in &figures.queues {
+        let shown = queues
+            .entry(queue)
+            .or_insert_with(|| json!(Depth::default()));
+        shown["periods"] = json!(sums.shown(now));
     }
-    let mut types: BTreeMap<&str, Value> = BTreeMap::new();
-    for rollup in &ended {
-        types.entry(&rollup.job_type).or_insert_with(|| {
-            let of_type = ended.iter().filter(|r| r.job_type == rollup.job_type);
-            json!({ "periods": by_period(now, of_type) })
-        });
-    }
+    let types = figures.types.iter();
+    let types: BTreeMap<&str, Value> = types
+        .map(|(name, sums)| (*name, json!({ "periods": sums.shown(now) })))
+        .collect();
     Ok(Json(json!({
         "queue_depth": open.all.depth,
         "processing": open.all.processing,
-        "completed_last_hour": completed,
-        "failed_last_hour": failed,
+        "completed_last_hour": in_an_hour.completed,
+        "failed_last_hour": in_an_hour.failed + in_an_hour.dead,
         "average_duration_ms": all.get("1h").and_then(|period| period.average_run_ms),
-        "throughput_per_minute": per_minute,
-        "drain_eta_seconds": eta,
+        "throughput_per_minute": all.get("1h").map(|period| period.throughput_per_minute),
+        "drain_eta_seconds": eta_seconds(open.all.depth, completed, five_minutes_ago, now),
         "by_status": open.by_status,
         "is_exact": open.is_exact,
         "periods": all,
@@ -205,12 +232,13 @@ pub(super) async fn stats(
 }
 
 /// Minute by minute, also those in which nothing ended.
-fn series(now: DateTime<Utc>, ended: &[Rollup]) -> Vec<Value> {
+fn series(lately: &Lately) -> Vec<Value> {
+    let now = lately.now;
     let this = now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now);
     let mut minutes: BTreeMap<DateTime<Utc>, Ended> = (0..SERIES_MINUTES)
         .map(|back| (this - TimeDelta::minutes(back), Ended::default()))
         .collect();
-    for rollup in ended {
+    for rollup in &lately.rollups {
         if let Some(minute) = minutes.get_mut(&rollup.at) {
             minute.add(&rollup.ended);
         }
@@ -236,9 +264,8 @@ pub(super) async fn dashboard(
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
-    let now = clock::now();
     let open = count_open(&state, caller.workspace_id).await?;
-    let ended = ended(&state, caller.workspace_id, now).await?;
+    let lately = lately(&state, caller.workspace_id).await?;
     let record = &state.services.record;
     let failures = list::recent_failures(record, caller.workspace_id, FAILURES).await?;
     Ok(Json(json!({
@@ -247,8 +274,71 @@ pub(super) async fn dashboard(
         "is_exact": open.is_exact,
         "recent_failures": failures,
         "performance_metrics": {
-            "periods": by_period(now, ended.iter()),
-            "minutes": series(now, &ended),
+            "periods": Figures::of(&lately).all.shown(lately.now),
+            "minutes": series(&lately),
         },
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: &str) -> DateTime<Utc> {
+        time.parse().unwrap()
+    }
+
+    fn rollup(time: &str, completed: i64) -> Rollup {
+        let ended = Ended {
+            completed,
+            run_ms: 100.0 * completed as f64,
+            ..Ended::default()
+        };
+        Rollup {
+            at: at(time),
+            job_queue: "default".to_owned(),
+            job_type: "noop".to_owned(),
+            ended,
+        }
+    }
+
+    fn lately() -> Lately {
+        Lately {
+            now: at("2026-03-02T12:34:30Z"),
+            rollups: vec![
+                rollup("2026-03-01T11:00:00Z", 1000), // an hour too early
+                rollup("2026-03-01T12:00:00Z", 500),
+                rollup("2026-03-02T11:33:00Z", 60), // a minute before the hour
+                rollup("2026-03-02T11:34:00Z", 40),
+                rollup("2026-03-02T12:28:00Z", 7), // before the five minutes
+                rollup("2026-03-02T12:29:00Z", 4),
+                rollup("2026-03-02T12:34:00Z", 1),
+            ],
+        }
+    }
+
+    #[test]
+    fn periods_begin_with_whole_minutes_and_hours_and_end_now() {
+        let lately = lately();
+        let shown = Figures::of(&lately).all.shown(lately.now);
+        let told = |name: &str| (shown[name].completed, shown[name].throughput_per_minute);
+        assert_eq!(told("5m"), (5, 0.9091), "of 5.5 minutes");
+        assert_eq!(told("1h"), (52, 0.8595), "of 60.5 minutes");
+        assert_eq!(told("24h").0, 612);
+        assert_eq!(shown["24h"].average_run_ms, Some(100.0));
+        assert_eq!(shown["24h"].since, at("2026-03-01T12:00:00Z"));
+    }
+
+    #[test]
+    fn the_last_hour_has_sixty_minutes_and_the_eta_is_that_of_the_rate() {
+        let lately = lately();
+        let minutes = series(&lately);
+        let first = (&minutes[0]["at"], &minutes[0]["completed"]);
+        assert_eq!(first, (&json!("2026-03-02T11:35:00Z"), &json!(0)));
+        let last = (&minutes[59]["at"], &minutes[59]["completed"]);
+        assert_eq!(last, (&json!("2026-03-02T12:34:00Z"), &json!(1)));
+        let [(_, since), ..] = periods(lately.now);
+        assert_eq!(eta_seconds(10, 5, since, lately.now), Some(660.0));
+        assert_eq!(eta_seconds(10, 0, since, lately.now), None);
+    }
 }

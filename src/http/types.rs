@@ -2,12 +2,13 @@
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
-use axum::{Json, extract};
+use axum::{Extension, Json, extract};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::body;
+use super::observe::RequestId;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::job::{InvalidType, JobType};
@@ -47,11 +48,12 @@ fn anything() -> Value {
 /// others within seconds.
 pub(super) async fn declare(
     extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
-    caller.who_operates()?;
+    let caller = caller.who_operates()?;
     body::expect_json(&parts.headers)?;
     let whole = body::read(&state, &parts.headers, body, TYPE_BODY_MAX).await?;
     let given: Declaration = body::object(&whole.bytes, &json!({ "name": "" }))?;
@@ -71,8 +73,9 @@ pub(super) async fn declare(
         let detail = format!("there are {TYPES_MAX} job types already, which is the most");
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
+    let by = caller.by(&request_id);
     let is_builtin = app.types.get(&given.name).is_some();
-    if is_builtin || !types::declare(&app.record, &given.name, &given.schema).await? {
+    if is_builtin || !types::declare(&app.record, &given.name, &given.schema, &by).await? {
         let detail = format!(
             "`{}` is a built-in job type; choose another name",
             given.name

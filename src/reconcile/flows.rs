@@ -128,6 +128,9 @@ fn entry(broker: &Broker, stored: &StoredJob, wire: &FlowWire, relatives: &Relat
     // It has run before: whatever its children do now, it waits for them no longer.
     let is_first = stored.attempts == 0 && stored.attempt == 0;
     linked.waits_for_children = is_first && !may_run && !stood.pending.is_empty();
+    if !is_first {
+        stood.pending.clear(); // nobody would tell it of their end
+    }
     linked.children = stood;
     linked
 }

@@ -103,8 +103,9 @@ async fn tell(
 /// lacks come with their links. Returns those of which an earlier start is active there although
 /// they wait by the record.
 ///
-/// A young job may come to Redis by itself between the look and the add, as it was accepted: with a
-/// delay that nobody means any more. So it is looked at once more; whatever comes later finds it.
+/// A young job that was cancelled and run again may come to Redis by itself between the look and
+/// the add, as it was accepted: with a delay that nobody means any more. So it is looked at once
+/// more; whatever comes later finds it.
 pub(super) async fn requeue_stored(
     record: &Record,
     broker: &Broker,
@@ -114,7 +115,8 @@ pub(super) async fn requeue_stored(
     absent.sort_by_key(|stored| stored.job.id);
     passes::keep_counters(broker, &absent).await?;
     flows::deliver(record, broker, &absent).await?;
-    absent.retain(|stored| stored.age_ms < ARRIVES.as_millis() as i64);
+    // Those that were never run again are wanted as they were accepted.
+    absent.retain(|stored| stored.attempt > 0 && stored.age_ms < ARRIVES.as_millis() as i64);
     if !absent.is_empty() {
         early.extend(requeue_those_there(broker, absent).await?.0);
     }

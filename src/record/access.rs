@@ -148,7 +148,8 @@ impl By<'static> {
 /// A privileged action: who did what, to what, why, and what it was before and after.
 #[derive(Debug, Clone)]
 pub struct Audit<'a> {
-    pub workspace_id: Uuid,
+    /// None: of the installation.
+    pub workspace_id: Option<Uuid>,
     pub actor: Actor,
     /// Such as `api_key.create`.
     pub action: &'a str,

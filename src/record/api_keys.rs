@@ -173,7 +173,7 @@ pub async fn create(
     .fetch_one(tx.connection())
     .await?;
     let audit = Audit {
-        workspace_id: new.workspace_id,
+        workspace_id: Some(new.workspace_id),
         actor,
         action: "api_key.create",
         target: ("api_key", row.id.to_string()),
@@ -221,7 +221,7 @@ pub async fn revoke(
     .fetch_one(tx.connection())
     .await?;
     let audit = Audit {
-        workspace_id,
+        workspace_id: Some(workspace_id),
         actor,
         action: "api_key.revoke",
         target: ("api_key", id.to_string()),

@@ -1,10 +1,10 @@
 //! What people do to jobs: cancel, run again, delete. Each change comes with a row in the audit and
 //! one in the outbox, from which Redis is told.
 //!
-//! A job that is deleted is over, whatever it was, and loses what it holds: payload, result,
-//! errors, logs, steps. Its row stays for [`GRAVE_KEPT`], seen by nobody, so that whoever still
-//! knows of the job, a late worker or a Redis that was put back to an older state, is told that it
-//! is over.
+//! A job that is deleted counts as cancelled, whatever it was, and loses what it holds: payload,
+//! result, errors, logs, steps. Its row stays for [`GRAVE_KEPT`], seen by nobody, so that whoever
+//! still knows of the job, a late worker or a Redis that was put back to an older state, is told
+//! that it is over.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub const CONTROL_MAX: usize = 500;
 /// How long the row of a deleted job stays: longer than anybody goes back with a backup of Redis.
 pub const GRAVE_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A job that is cancelled or deleted.
+/// A job that is cancelled, or deleted, which counts as that.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct GoneJob {
     pub id: Uuid,
@@ -37,7 +37,10 @@ pub async fn gone_among(
     Ok(sqlx::query_as(
         "SELECT id, job_queue, coalesce(redis_id, id::text) AS wire_id,
            coalesce(completed_at > now() - $2 * interval '1 millisecond', false) AS is_recent
-         FROM jobs WHERE id = ANY($1) AND (status = 'cancelled' OR deleted_at IS NOT NULL)",
+         FROM jobs WHERE id = ANY($1) AND status = 'cancelled'
+           -- A client may have given its id to a newer job.
+           AND (redis_id IS NULL OR EXISTS (
+             SELECT FROM bullwark.foreign_jobs f WHERE f.job_id = jobs.id))",
     )
     .bind(ids)
     .bind(recent.as_millis() as f64)
@@ -65,7 +68,7 @@ pub async fn cancel_many(
      ), counted AS (
        INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, cancelled)
        SELECT workspace_id, job_queue, job_type, count(*) FROM cancelled
-       GROUP BY workspace_id, job_queue, job_type
+       WHERE workspace_id IS NOT NULL GROUP BY workspace_id, job_queue, job_type
      ), log AS (
        INSERT INTO job_logs (job_id, log_level, message)
        SELECT id, 'info', 'cancelled: ' || $3 FROM cancelled
@@ -125,9 +128,15 @@ pub async fn delete_many(
        UPDATE jobs j SET deleted_at = now(), payload = '{}', progress = '{}', result = NULL,
          error_message = NULL, error_stack = NULL, checkpoint = NULL, next_retry_at = NULL,
          wire = (wire::jsonb - 'data')::json, completed_at = coalesce(completed_at, now()),
-         status = CASE WHEN j.status IN ('pending', 'failed') THEN 'cancelled' ELSE j.status END
+         status = 'cancelled' -- to its parent, and to a Redis that still knows it
        FROM wanted WHERE j.id = wanted.id
-       RETURNING j.id, j.workspace_id, wanted.status AS was, 'deleted'::text AS status
+       RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, wanted.status AS was,
+         'deleted'::text AS status
+     ), counted AS (
+       INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, cancelled)
+       SELECT workspace_id, job_queue, job_type, count(*) FROM deleted
+       WHERE was IN ('pending', 'failed') AND workspace_id IS NOT NULL
+       GROUP BY workspace_id, job_queue, job_type
      ), grave AS (
        INSERT INTO bullwark.graves (job_id) SELECT id FROM deleted
      ), buried AS (
@@ -191,6 +200,8 @@ pub async fn clear_graves(record: &Record, kept: Duration) -> Result<u64, Record
            SELECT g.job_id FROM bullwark.graves g
            WHERE g.deleted_at < now() - make_interval(secs => $1)
              AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = g.job_id)
+             -- The summary of an import goes with the row of its job.
+             AND NOT EXISTS (SELECT FROM imports i WHERE i.id = g.job_id)
            ORDER BY g.deleted_at LIMIT $2)",
     )
     .bind(kept.as_secs_f64())

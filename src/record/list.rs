@@ -1,8 +1,8 @@
 //! Pages of jobs, newest first, by whatever filter. What a person deleted is not there.
 //!
 //! Neither a long history nor a long backlog makes a page slow: open jobs and dead letters are
-//! found where they are noted, and what no index serves is looked for in a bounded number of jobs at
-//! a time.
+//! found where they are noted, and what no index serves is looked for in a bounded number of jobs
+//! at a time.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -156,13 +156,20 @@ pub async fn recent_failures(
     workspace_id: Uuid,
     limit: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
-    let failing = JobFilter {
-        workspace_id: Some(workspace_id),
-        status: Some(Status::Failed),
-        limit,
-        ..JobFilter::default()
-    };
-    let mut rows = list_heads(record, &failing, 0).await?;
+    const SEALED: &str = "(SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')";
+    let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
+    query.push(" WHERE id IN (");
+    query.push("SELECT s.job_id FROM bullwark.stragglers s WHERE s.job_id <= ");
+    query.push(SEALED);
+    query.push(" UNION ALL SELECT id FROM jobs WHERE status = 'failed' AND id > ");
+    query.push(SEALED);
+    query.push(") AND status = 'failed' AND deleted_at IS NULL AND workspace_id = ");
+    query
+        .push_bind(workspace_id)
+        .push(" ORDER BY failed_at DESC LIMIT ")
+        .push_bind(limit);
+    let mut tx = begin_list(record).await?;
+    let mut rows: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
     let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
     query
         .push(" WHERE id IN (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ")
@@ -170,7 +177,6 @@ pub async fn recent_failures(
         .push(" ORDER BY died_at DESC LIMIT ")
         .push_bind(limit)
         .push(")");
-    let mut tx = begin_list(record).await?;
     let dead: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
     tx.commit().await?;
     rows.extend(dead);

@@ -18,7 +18,8 @@ pub struct Copied {
 /// older one than the last copier saw. None: the record does not know the job.
 pub async fn lock(tx: &mut Tx, job_id: Uuid) -> Result<Option<Copied>, RecordError> {
     sqlx::query(
-        "INSERT INTO bullwark.log_copies (job_id) SELECT id FROM jobs WHERE id = $1
+        "INSERT INTO bullwark.log_copies (job_id) SELECT id FROM jobs
+         WHERE id = $1 AND deleted_at IS NULL
          ON CONFLICT DO NOTHING",
     )
     .bind(job_id)

@@ -53,8 +53,8 @@ pub struct LogRow {
     pub created_at: Option<DateTime<Utc>>,
 }
 
-/// Writes lines. Lines of an attempt that a newer one has replaced, or of a job that was cancelled,
-/// are dropped. Returns the positions of those that were written.
+/// Writes lines. Lines of an attempt that a newer one has replaced, or of a job that was cancelled
+/// or deleted, are dropped. Returns the positions of those that were written.
 pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<Vec<usize>, RecordError> {
     debug_assert!(lines.len() <= LOG_BATCH_MAX);
     let written: Vec<i64> = sqlx::query_scalar(
@@ -64,7 +64,8 @@ pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<Vec<usize>
            FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::jsonb[]) WITH ORDINALITY
              AS u (job_id, attempt, level, message, metadata, n)
            JOIN jobs j ON j.id = u.job_id
-           WHERE u.attempt = 0 OR (j.attempt <= u.attempt AND j.status <> 'cancelled')
+           WHERE j.deleted_at IS NULL
+             AND (u.attempt = 0 OR (j.attempt <= u.attempt AND j.status <> 'cancelled'))
          ), written AS (
            INSERT INTO job_logs (job_id, log_level, message, metadata, created_at)
            SELECT job_id, level, message, metadata, now() + n * interval '1 microsecond'

@@ -42,7 +42,7 @@ pub async fn write_next(record: &Record) -> Result<bool, RecordError> {
            INSERT INTO job_logs (job_id, log_level, message, created_at)
            SELECT j.id, 'info', note.message, note.noted_at + u.n * interval '1 microsecond'
            FROM note CROSS JOIN unnest(note.job_ids) WITH ORDINALITY AS u (job_id, n)
-             JOIN jobs j ON j.id = u.job_id
+             JOIN jobs j ON j.id = u.job_id AND j.deleted_at IS NULL
          )
          SELECT count(*) FROM note",
     )

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -99,35 +99,55 @@ impl Ended {
     }
 }
 
-/// What ended in a workspace since then, by the minute within the last hour, by the hour before
-/// that; also what nobody has summed up yet.
-pub async fn since(
+/// What ended lately in a workspace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lately {
+    /// The time of the record when it was read.
+    pub now: DateTime<Utc>,
+    /// By the minute within the last hour, by the hour before that; also what nobody has summed up
+    /// yet.
+    pub rollups: Vec<Rollup>,
+}
+
+/// Rows that are read at most, the newest ones.
+const READ_MAX: i64 = 50_000;
+
+/// What ended in a workspace since the beginning of the hour that was so long ago.
+pub async fn lately(
     record: &Record,
     workspace_id: Uuid,
-    since: DateTime<Utc>,
-) -> Result<Vec<Rollup>, RecordError> {
+    back: TimeDelta,
+) -> Result<Lately, RecordError> {
     let mut tx = begin_list(record).await?;
-    // Both in one snapshot: what is being summed up just now is in one of them.
+    // All in one snapshot: what is being summed up just now is in one of them.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .execute(tx.connection())
         .await?;
+    let (now, since): (DateTime<Utc>, DateTime<Utc>) =
+        sqlx::query_as("SELECT now(), date_trunc('hour', now() - $1)")
+            .bind(back)
+            .fetch_one(tx.connection())
+            .await?;
     let rows: Vec<Row<i64>> = sqlx::query_as(
         "SELECT at, workspace_id, job_queue, job_type, completed, failed, dead, cancelled, run_ms,
            runs, waits
-         FROM bullwark.rollups WHERE workspace_id = $1 AND at >= $2",
+         FROM bullwark.rollups WHERE workspace_id = $1 AND at >= $2 ORDER BY at DESC LIMIT $3",
     )
     .bind(workspace_id)
     .bind(since)
+    .bind(READ_MAX)
     .fetch_all(tx.connection())
     .await?;
     let fresh: Vec<Row<i16>> = sqlx::query_as(
         "SELECT date_trunc('minute', ended_at) AS at, workspace_id, job_queue, job_type,
            completed::bigint, failed::bigint, dead::bigint, cancelled::bigint, run_ms,
            coalesce(runs, '{}') AS runs, coalesce(waits, '{}') AS waits
-         FROM bullwark.ended_attempts WHERE workspace_id = $1 AND ended_at >= $2",
+         FROM bullwark.ended_attempts WHERE workspace_id = $1 AND ended_at >= $2
+         ORDER BY id DESC LIMIT $3",
     )
     .bind(workspace_id)
     .bind(since)
+    .bind(READ_MAX)
     .fetch_all(tx.connection())
     .await?;
     tx.commit().await?;
@@ -144,7 +164,8 @@ pub async fn since(
         job_type: key.job_type,
         ended,
     };
-    Ok(sums.into_iter().map(rollup).collect())
+    let rollups = sums.into_iter().map(rollup).collect();
+    Ok(Lately { now, rollups })
 }
 
 /// Sums up what ended lately by minute. Returns whether there is more to do at once.
@@ -156,8 +177,7 @@ pub async fn roll_minutes(record: &Record) -> Result<bool, RecordError> {
          )
          DELETE FROM bullwark.ended_attempts e USING picked WHERE e.id = picked.id
          RETURNING date_trunc('minute', ended_at) AS at,
-           coalesce(workspace_id, '00000000-0000-0000-0000-000000000000') AS workspace_id,
-           job_queue, job_type, completed::bigint, failed::bigint, dead::bigint,
+           workspace_id, job_queue, job_type, completed::bigint, failed::bigint, dead::bigint,
            cancelled::bigint, run_ms, coalesce(runs, '{}') AS runs, coalesce(waits, '{}') AS waits",
     )
     .bind(ROLL_MAX)
@@ -214,32 +234,53 @@ pub async fn prune(record: &Record) -> Result<bool, RecordError> {
 
 /// In the order of the keys, as every statement on several of them: no two can deadlock.
 async fn add(connection: &mut PgConnection, step: &str, sums: &Sums) -> Result<(), RecordError> {
-    for (key, sum) in sums {
-        sqlx::query(
-            "INSERT INTO bullwark.rollups AS r (workspace_id, step, at, job_queue, job_type,
-               completed, failed, dead, cancelled, run_ms, runs, waits)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-             ON CONFLICT (workspace_id, step, at, job_queue, job_type) DO UPDATE
-             SET completed = r.completed + excluded.completed,
-               failed = r.failed + excluded.failed, dead = r.dead + excluded.dead,
-               cancelled = r.cancelled + excluded.cancelled, run_ms = r.run_ms + excluded.run_ms,
-               runs = bullwark.add_counts(r.runs, excluded.runs),
-               waits = bullwark.add_counts(r.waits, excluded.waits)",
-        )
-        .bind(key.workspace_id)
-        .bind(step)
-        .bind(key.at)
-        .bind(&key.job_queue)
-        .bind(&key.job_type)
-        .bind(sum.completed)
-        .bind(sum.failed)
-        .bind(sum.dead)
-        .bind(sum.cancelled)
-        .bind(sum.run_ms)
-        .bind(sum.runs.counts())
-        .bind(sum.waits.counts())
-        .execute(&mut *connection)
-        .await?;
-    }
+    let counts = |of: fn(&Ended) -> i64| sums.values().map(of).collect::<Vec<_>>();
+    // Arrays of arrays would have to be of one length.
+    let text = |of: fn(&Ended) -> &Latencies| {
+        let text = |sum: &Ended| {
+            let counts: Vec<String> = of(sum).counts().iter().map(i64::to_string).collect();
+            format!("{{{}}}", counts.join(","))
+        };
+        sums.values().map(text).collect::<Vec<_>>()
+    };
+    sqlx::query(
+        "INSERT INTO bullwark.rollups AS r (workspace_id, step, at, job_queue, job_type,
+           completed, failed, dead, cancelled, run_ms, runs, waits)
+         SELECT u.workspace_id, $1, u.at, u.job_queue, u.job_type, u.completed, u.failed, u.dead,
+           u.cancelled, u.run_ms, u.runs::bigint[], u.waits::bigint[]
+         FROM unnest($2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::bigint[],
+           $7::bigint[], $8::bigint[], $9::bigint[], $10::float8[], $11::text[], $12::text[])
+           AS u (workspace_id, at, job_queue, job_type, completed, failed, dead, cancelled, run_ms,
+             runs, waits)
+         ORDER BY u.workspace_id, u.at, u.job_queue, u.job_type
+         ON CONFLICT (workspace_id, step, at, job_queue, job_type) DO UPDATE
+         SET completed = r.completed + excluded.completed,
+           failed = r.failed + excluded.failed, dead = r.dead + excluded.dead,
+           cancelled = r.cancelled + excluded.cancelled, run_ms = r.run_ms + excluded.run_ms,
+           runs = bullwark.add_counts(r.runs, excluded.runs),
+           waits = bullwark.add_counts(r.waits, excluded.waits)",
+    )
+    .bind(step)
+    .bind(sums.keys().map(|key| key.workspace_id).collect::<Vec<_>>())
+    .bind(sums.keys().map(|key| key.at).collect::<Vec<_>>())
+    .bind(
+        sums.keys()
+            .map(|key| key.job_queue.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        sums.keys()
+            .map(|key| key.job_type.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(counts(|sum| sum.completed))
+    .bind(counts(|sum| sum.failed))
+    .bind(counts(|sum| sum.dead))
+    .bind(counts(|sum| sum.cancelled))
+    .bind(sums.values().map(|sum| sum.run_ms).collect::<Vec<_>>())
+    .bind(text(|sum| &sum.runs))
+    .bind(text(|sum| &sum.waits))
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -27,11 +27,12 @@ pub async fn counters(record: &Record) -> Result<ServerCounters, RecordError> {
 
 /// How many jobs have each status. Reads all of `jobs`.
 pub async fn count_by_status(record: &Record) -> Result<Vec<(String, i64)>, RecordError> {
-    Ok(
-        sqlx::query_as("SELECT status, count(*) FROM jobs GROUP BY status ORDER BY status")
-            .fetch_all(&record.pool)
-            .await?,
+    Ok(sqlx::query_as(
+        "SELECT status, count(*) FROM jobs WHERE deleted_at IS NULL
+             GROUP BY status ORDER BY status",
     )
+    .fetch_all(&record.pool)
+    .await?)
 }
 
 /// Completed jobs that were started more than once.

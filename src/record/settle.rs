@@ -138,7 +138,7 @@ async fn settle_mixed(
 /// outcome are committed together or not at all. False: this attempt has no say.
 pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, RecordError> {
     // The transaction may have begun long ago, and `now()` with it.
-    let done = sqlx::query(
+    let done: i64 = sqlx::query_scalar(
         "WITH settled AS (
            UPDATE jobs
            SET status = 'completed', attempts = $3, result = $4::jsonb, error_message = NULL,
@@ -149,13 +149,15 @@ pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, 
              CASE WHEN attempt = 1 AND wire #>> '{children,0}' IS NULL THEN
                extract(epoch FROM started_at - coalesce(scheduled_for, created_at))::float8 * 1000
              END AS wait_ms
+         ), counted AS (
+           INSERT INTO bullwark.ended_attempts (ended_at, workspace_id, job_queue, job_type,
+             completed, run_ms, runs, waits)
+           SELECT completed_at, workspace_id, job_queue, job_type, 1, greatest(run_ms, 0),
+             ARRAY[bullwark.latency_bucket(run_ms)],
+             CASE WHEN wait_ms IS NOT NULL THEN ARRAY[bullwark.latency_bucket(wait_ms)] END
+           FROM settled WHERE workspace_id IS NOT NULL
          )
-         INSERT INTO bullwark.ended_attempts (ended_at, workspace_id, job_queue, job_type,
-           completed, run_ms, runs, waits)
-         SELECT completed_at, workspace_id, job_queue, job_type, 1, greatest(run_ms, 0),
-           ARRAY[bullwark.latency_bucket(run_ms)],
-           CASE WHEN wait_ms IS NOT NULL THEN ARRAY[bullwark.latency_bucket(wait_ms)] END
-         FROM settled",
+         SELECT count(*) FROM settled",
     )
     .bind(settled.id)
     .bind(settled.attempt)
@@ -163,9 +165,9 @@ pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, 
     .bind(settled.outcome.result.as_deref())
     .bind(settled.started_at)
     .bind(&settled.worker_id)
-    .execute(tx.connection())
+    .fetch_one(tx.connection())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Whether this attempt has completed the job. In a transaction that holds the job, for the caller

@@ -65,46 +65,68 @@ pub async fn count_dead(record: &Record, workspace_id: Uuid) -> Result<i64, Reco
     Ok(count)
 }
 
-/// Open jobs that are looked at for their age, from the oldest on.
+/// Jobs that are looked at for their age, from the oldest on.
 const AGES_MAX: i64 = 20_000;
 
-/// For how many seconds the oldest job of each queue could have started, and did not: of the oldest
-/// open jobs, whosever they are. A queue whose jobs are all behind so many others is left out.
-pub async fn oldest_ready(record: &Record) -> Result<Vec<(String, f64)>, RecordError> {
+/// How long jobs could have started, and did not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ages {
+    /// Of the oldest job of each queue, in seconds.
+    pub of_queues: Vec<(String, f64)>,
+    /// All jobs that could start were looked at: queues that are not there have none.
+    pub is_whole: bool,
+}
+
+/// The ages of jobs that could start, whosever they are. Those that were run again have no time
+/// since when they could, and parents wait for their children: they are left out.
+pub async fn oldest_ready(record: &Record) -> Result<Ages, RecordError> {
     let mut tx = begin_list(record).await?;
-    let ages = sqlx::query_as(
+    let rows: Vec<(String, f64, i64)> = sqlx::query_as(
         "WITH sealed AS (
            SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
-         ), open AS (
-           (SELECT j.job_queue, j.status, j.created_at, j.scheduled_for, j.next_retry_at
+         ), due AS (
+           (SELECT j.job_queue, CASE j.status WHEN 'failed' THEN j.next_retry_at
+                                ELSE coalesce(j.scheduled_for, j.created_at) END AS at
             FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
             WHERE s.job_id <= (SELECT job_id FROM sealed)
-              AND j.status IN ('pending', 'failed')
+              AND ((j.status = 'failed' AND j.next_retry_at <= now())
+                OR (j.status = 'pending' AND j.attempt = 0 AND j.wire #>> '{children,0}' IS NULL
+                  AND coalesce(j.scheduled_for, j.created_at) <= now()))
             ORDER BY s.job_id LIMIT $1)
            UNION ALL
-           (SELECT job_queue, status, created_at, scheduled_for, next_retry_at FROM jobs
-            WHERE id > (SELECT job_id FROM sealed) AND status IN ('pending', 'failed')
+           (SELECT job_queue, CASE status WHEN 'failed' THEN next_retry_at
+                              ELSE coalesce(scheduled_for, created_at) END
+            FROM jobs
+            WHERE id > (SELECT job_id FROM sealed)
+              AND ((status = 'failed' AND next_retry_at <= now())
+                OR (status = 'pending' AND attempt = 0 AND wire #>> '{children,0}' IS NULL
+                  AND coalesce(scheduled_for, created_at) <= now()))
             ORDER BY id LIMIT $1)
-         ), due AS (
-           SELECT job_queue, CASE status WHEN 'failed' THEN next_retry_at
-                             ELSE coalesce(scheduled_for, created_at) END AS at FROM open
          )
-         SELECT job_queue::text, extract(epoch FROM now() - min(at))::float8
-         FROM due WHERE at <= now() GROUP BY job_queue",
+         SELECT job_queue::text, extract(epoch FROM now() - min(at))::float8, count(*)
+         FROM due GROUP BY job_queue",
     )
     .bind(AGES_MAX)
     .fetch_all(tx.connection())
     .await?;
     tx.commit().await?;
-    Ok(ages)
+    let looked_at: i64 = rows.iter().map(|(_, _, jobs)| jobs).sum();
+    let of_queues = rows.into_iter().map(|(queue, seconds, _)| (queue, seconds));
+    Ok(Ages {
+        of_queues: of_queues.collect(),
+        is_whole: looked_at < AGES_MAX,
+    })
 }
 
-/// All dead letters.
+/// All dead letters, up to [`OPEN_MAX`].
 pub async fn count_all_dead(record: &Record) -> Result<i64, RecordError> {
     let mut tx = begin_list(record).await?;
-    let count = sqlx::query_scalar("SELECT count(*) FROM bullwark.dead_letters")
-        .fetch_one(tx.connection())
-        .await?;
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM bullwark.dead_letters LIMIT $1) AS counted",
+    )
+    .bind(OPEN_MAX)
+    .fetch_one(tx.connection())
+    .await?;
     tx.commit().await?;
     Ok(count)
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::access::{self, Audit, By};
 use super::{Record, RecordError};
 
 /// A known type.
@@ -12,12 +13,20 @@ pub struct TypeRow {
     pub builtin: bool,
 }
 
-/// Declares a type, or changes the schema of a declared one. False when the name is a built-in one.
+/// Declares a type, or changes the schema of a declared one, and notes who did. False when the name
+/// is a built-in one.
 pub async fn declare(
     record: &Record,
     name: &str,
     schema: &serde_json::Value,
+    by: &By<'_>,
 ) -> Result<bool, RecordError> {
+    let mut tx = record.begin().await?;
+    let before: Option<serde_json::Value> =
+        sqlx::query_scalar("SELECT schema FROM bullwark.job_types WHERE name = $1 FOR UPDATE")
+            .bind(name)
+            .fetch_optional(tx.connection())
+            .await?;
     let done = sqlx::query(
         "INSERT INTO bullwark.job_types (name, schema) VALUES ($1, $2)
          ON CONFLICT (name) DO UPDATE SET schema = excluded.schema
@@ -25,9 +34,25 @@ pub async fn declare(
     )
     .bind(name)
     .bind(schema)
-    .execute(&record.pool)
+    .execute(tx.connection())
     .await?;
-    Ok(done.rows_affected() == 1)
+    if done.rows_affected() != 1 {
+        return Ok(false);
+    }
+    let shown = |schema: &serde_json::Value| serde_json::json!({ "schema": schema });
+    let audit = Audit {
+        workspace_id: by.workspace_id,
+        actor: by.actor,
+        action: "job_type.declare",
+        target: ("job_type", name.to_owned()),
+        reason: None,
+        before: before.as_ref().map(shown),
+        after: Some(shown(schema)),
+        request_id: by.request_id,
+    };
+    access::note(tx.connection(), &audit).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Writes down the built-in types of this program, so that SQL knows them too.

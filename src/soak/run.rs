@@ -28,6 +28,7 @@ use super::watch::Watch;
 use super::{SoakOptions, order};
 use crate::broker::{Broker, BrokerOptions};
 use crate::clock;
+use crate::record::access::By;
 use crate::record::{Record, RecordOptions, soak, types};
 use crate::stores::{Stores, StoresOptions};
 use crate::tasks::Tasks;
@@ -84,7 +85,7 @@ async fn run_on(
     let record = Record::connect(&RecordOptions::new(&stores.database_url))?;
     record.migrate().await?;
     soak::install(&record).await?;
-    types::declare(&record, TYPE, &serde_json::json!(true)).await?;
+    types::declare(&record, TYPE, &serde_json::json!(true), &By::OPERATOR).await?;
     let broker = Broker::lazy(BrokerOptions {
         url: stores.redis_url.clone(),
         ..BrokerOptions::default()

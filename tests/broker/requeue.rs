@@ -116,15 +116,20 @@ async fn a_live_job_is_left_as_it_is() {
 async fn a_job_that_is_delayed_for_too_long_is_not_left_there() {
     let t = Bench::new().await;
     let score = |ms: i64| (NOW + ms) * 4096 + 7;
+    let again = |id: &str| NewJob {
+        attempts_started: Some(2),
+        ..job(id)
+    };
     let soon = NewJob {
         due_ms: Some(NOW + 5000),
-        ..job("soon")
+        ..again("soon")
     };
     for (delayed_ms, jobs, is_late) in [
-        (1000, [job("a")], false),
-        (1001, [job("a")], true),
+        (1000, [again("a")], false),
+        (1001, [again("a")], true),
         (6000, [soon.clone()], false),
         (6001, [soon], true),
+        (6001, [job("new")], false),
     ] {
         let id = jobs[0].id.clone();
         t.raws(&[
@@ -148,6 +153,25 @@ async fn a_job_that_is_delayed_for_too_long_is_not_left_there() {
         assert_eq!(waits.is_some(), is_late && due.is_none(), "{id}");
         t.raws(&["DEL @delayed", "DEL @wait"]).await;
     }
+}
+
+/// Whoever asks read of it before it was started, and put off.
+#[tokio::test]
+async fn a_job_that_was_started_since_keeps_its_delay() {
+    let t = Bench::new().await;
+    t.raws(&[
+        &format!("HSET @a name n ats 2 atm 1 timestamp {NOW} delay 60000"),
+        &format!("ZADD @delayed {} a", (NOW + 60_000) * 4096),
+    ])
+    .await;
+    let before = t.dump().await;
+    let stale = NewJob {
+        attempts_started: Some(2),
+        ..job("a")
+    };
+    let answers = t.broker.requeue(&t.queue, &[stale]).await.unwrap();
+    assert_eq!(answers, [Requeued::IsLive]);
+    assert_eq!(t.dump().await, before);
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use bullwark::broker::BrokerState;
 use bullwark::control;
-use bullwark::job::{Due, NewJob, Status};
+use bullwark::job::flow::FlowRequest;
+use bullwark::job::{Due, JobRequest, NewJob, Status};
 use bullwark::reconcile;
 use bullwark::record::access::By;
+use bullwark::record::adopt::record_id;
 use bullwark::record::control::{GRAVE_KEPT, clear_graves, delete_many};
 use bullwark::record::enqueue::{Inserted, insert_in};
 use bullwark::record::jobs;
@@ -203,4 +206,99 @@ async fn the_idempotency_key_of_a_deleted_job_is_free() {
         insert(&[keyed()]).await,
         [Inserted::Existing { id: again[0].id }]
     );
+}
+
+/// Their ids on the wire are the client's, which may give one again.
+#[tokio::test]
+async fn a_newer_job_with_the_id_of_a_deleted_one_stays() {
+    let stage = Stage::new().await;
+    let queue = bullwark::job::QueueName::default();
+    let of_client = |timestamp_ms| bullwark::broker::NewJob {
+        id: "daily".to_owned(),
+        name: "noop".to_owned(),
+        data: "{}".to_owned(),
+        opts: "{}".to_owned(),
+        timestamp_ms,
+        ..bullwark::broker::NewJob::default()
+    };
+    let mut mirror = reconcile::Mirror::new(stage.record.clone(), stage.broker.clone());
+    let mut adopted = Vec::new();
+    for timestamp_ms in [1_700_000_000_000, 1_700_000_000_005] {
+        stage
+            .broker
+            .add(&queue, &[of_client(timestamp_ms)])
+            .await
+            .unwrap();
+        let id = record_id(&stage.prefix, &queue, "daily", timestamp_ms);
+        eventually("the job in the record", async || {
+            while mirror.step().await.unwrap() {}
+            jobs::get(&stage.record, id, None).await.unwrap()
+        })
+        .await;
+        adopted.push(id);
+        if adopted.len() == 1 {
+            let done = [settled(id, 1, "a", completed())];
+            assert_eq!(settle_many(&stage.record, &done).await.unwrap().len(), 1);
+            stage
+                .broker
+                .cancel(&queue, &["daily".to_owned()])
+                .await
+                .unwrap();
+        }
+    }
+    assert_eq!(delete(&stage, &adopted[..1]).await, adopted[..1]);
+    told(&stage).await;
+    let states = stage.broker.states(&queue, &["daily".to_owned()]).await;
+    assert!(states.unwrap()[0].is_some(), "the newer one waits");
+    assert_eq!(stage.status(adopted[1]).await, "pending");
+}
+
+#[tokio::test]
+async fn a_parent_does_not_wait_for_a_dead_child_that_was_deleted() {
+    let stage = Stage::new().await;
+    let tasks = bullwark::tasks::Tasks::new();
+    let enqueue = stage.enqueue(&tasks);
+    let job = || FlowRequest {
+        job: JobRequest::new("noop", serde_json::json!({})),
+        ..FlowRequest::default()
+    };
+    let flow = FlowRequest {
+        children: vec![job()],
+        ..job()
+    };
+    let ids = enqueue.enqueue_flow(flow).await.unwrap().ids;
+    eventually("the flow in Redis", async || stage.state(ids[1]).await).await;
+    let dead = [settled(ids[1], 1, "a", discarded("x"))];
+    assert_eq!(settle_many(&stage.record, &dead).await.unwrap().len(), 1);
+    // It was kept for a while as failed, and has left Redis; its parent waits for a retry.
+    let key = format!("{}:default:{}", stage.prefix, ids[1]);
+    let mut redis = stage.redis().await;
+    for (command, set) in [("LREM", "wait"), ("ZREM", "prioritized")] {
+        let mut cmd = redis::cmd(command);
+        cmd.arg(format!("{}:default:{set}", stage.prefix));
+        if command == "LREM" {
+            cmd.arg(0);
+        }
+        cmd.arg(ids[1].to_string());
+        let _: i64 = cmd.query_async(&mut redis).await.unwrap();
+    }
+    let _: i64 = redis::cmd("DEL")
+        .arg(&key)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert_eq!(
+        stage.state(ids[0]).await,
+        Some(BrokerState::WaitingChildren)
+    );
+    assert_eq!(delete(&stage, &ids[1..]).await, ids[1..]);
+    stage.age(ids[0], 60).await;
+    eventually("the parent in line", async || {
+        let swept = reconcile::sweep_open(&stage.record, &stage.broker, Uuid::nil());
+        swept.await.unwrap();
+        let state = stage.state(ids[0]).await;
+        (state != Some(BrokerState::WaitingChildren)).then_some(())
+    })
+    .await;
+    drop(enqueue);
 }

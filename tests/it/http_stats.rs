@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bullwark::http::{Exposition, HttpOptions};
+use bullwark::job::QueueName;
 use bullwark::record::settle::settle_many;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -199,6 +200,17 @@ async fn metrics_are_for_callers_of_the_default_workspace() {
     ] {
         assert!(value(&text, name).is_some(), "{name}\n{text}");
     }
+    // A queue that is gone shows nothing more.
+    let gone: QueueName = queue.parse().unwrap();
+    let broker = &server.app.broker;
+    broker.pause(&gone).await.unwrap();
+    broker.obliterate(&gone, true).await.unwrap();
+    eventually("gauges of no queue", async || {
+        let text = scrape().await;
+        let left = ["waiting", "delayed"].map(|state| value(&text, &jobs(state)));
+        (left == [Some(0.0); 2]).then_some(())
+    })
+    .await;
     let anonymous = send(server.anonymous(Method::GET, "/metrics")).await;
     anonymous.problem(401, "missing_api_key");
     let theirs = server

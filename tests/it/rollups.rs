@@ -6,7 +6,7 @@ use bullwark::record::access::By;
 use bullwark::record::rollups::{self, Ended, Rollup};
 use bullwark::record::settle::{SettledAttempt, complete_in, settle_many};
 use bullwark::record::start::mark_running;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::stage::{
@@ -24,14 +24,9 @@ async fn jobs_of(stage: &Stage, count: usize) -> (Uuid, Vec<Uuid>) {
     (workspace, ids(&jobs))
 }
 
-fn back(hours: i64) -> DateTime<Utc> {
-    bullwark::clock::now() - TimeDelta::hours(hours)
-}
-
 async fn rollups(stage: &Stage, workspace: Uuid) -> Vec<Rollup> {
-    rollups::since(&stage.record, workspace, back(48))
-        .await
-        .unwrap()
+    let lately = rollups::lately(&stage.record, workspace, TimeDelta::hours(48)).await;
+    lately.unwrap().rollups
 }
 
 async fn sum(stage: &Stage, workspace: Uuid) -> Ended {

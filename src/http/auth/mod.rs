@@ -69,13 +69,18 @@ impl Caller {
         Err(Problem::new(Code::Forbidden, detail).with_member("needed", "operator"))
     }
 
-    /// The same, if it may see figures of every workspace.
+    /// The same, if it may see figures of every workspace: who runs the installation, and keys that
+    /// were given for that.
     pub(super) fn who_sees_all(self) -> Result<Self, Problem> {
-        let caller = self.who_may(Permission::Read)?;
+        let needed = match self.actor {
+            Actor::User(_) => Permission::Admin,
+            Actor::ApiKey(_) | Actor::Service | Actor::Operator => Permission::Read,
+        };
+        let caller = self.who_may(needed)?;
         if caller.actor == Actor::Service || caller.workspace_id == DEFAULT_WORKSPACE {
             return Ok(caller);
         }
-        let detail = "this shows every workspace: only callers of the default one may see it";
+        let detail = "this shows every workspace: only keys of the default one may see it";
         Err(Problem::new(Code::Forbidden, detail).with_member("needed", "operator"))
     }
 

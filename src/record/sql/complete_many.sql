@@ -21,6 +21,6 @@ WITH settled AS (
   SELECT workspace_id, job_queue, job_type, count(*), sum(greatest(run_ms, 0)),
     array_agg(bullwark.latency_bucket(run_ms)),
     array_agg(bullwark.latency_bucket(wait_ms)) FILTER (WHERE wait_ms IS NOT NULL)
-  FROM settled GROUP BY workspace_id, job_queue, job_type
+  FROM settled WHERE workspace_id IS NOT NULL GROUP BY workspace_id, job_queue, job_type
 )
 SELECT id FROM settled

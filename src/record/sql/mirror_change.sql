@@ -57,6 +57,7 @@ WITH input AS (
     array_agg(bullwark.latency_bucket(run_ms)) FILTER (
       WHERE status <> 'cancelled' AND run_ms IS NOT NULL)
   FROM changed WHERE status <> was_status AND status NOT IN ('pending', 'processing')
+    AND workspace_id IS NOT NULL
   GROUP BY workspace_id, job_queue, job_type
 ), history AS (
   INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id, started_at,

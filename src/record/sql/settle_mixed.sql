@@ -44,6 +44,7 @@ WITH settled AS (
     count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'dead_letter'),
     sum(greatest(run_ms, 0)), array_agg(bullwark.latency_bucket(run_ms)),
     array_agg(bullwark.latency_bucket(wait_ms)) FILTER (WHERE wait_ms IS NOT NULL)
-  FROM settled WHERE status <> 'pending' GROUP BY workspace_id, job_queue, job_type
+  FROM settled WHERE status <> 'pending' AND workspace_id IS NOT NULL
+  GROUP BY workspace_id, job_queue, job_type
 )
 SELECT id FROM settled
