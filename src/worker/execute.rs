@@ -65,7 +65,8 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
     let started = tokio::time::Instant::now();
     let handler = shared.handlers.run(&job_type, context, payload);
     let ending = run_to_end(handler, &held, limit, &shared.interrupted).await;
-    metrics::histogram!("bullwark_run_seconds", "job_type" => job_type)
+    let label = shared.handlers.label(job_type);
+    metrics::histogram!("bullwark_run_seconds", "job_type" => label)
         .record(started.elapsed().as_secs_f64());
     fault::point(Point::AfterHandler);
     end(&shared, &held, ending, &rule).await;

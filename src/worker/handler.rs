@@ -179,6 +179,15 @@ impl Handlers {
         Some(handler.timeout())
     }
 
+    /// What the figures of a job stand under. Types without a handler are clients' words, of which
+    /// there may be any number.
+    pub(super) fn label(&self, job_type: String) -> String {
+        match self.by_type.contains_key(job_type.as_str()) || self.any.is_some() {
+            true => job_type,
+            false => "other".to_owned(),
+        }
+    }
+
     /// Runs a job. A type without handler fails with an error that may be retried: during an
     /// update another worker may know it already.
     pub(super) fn run(

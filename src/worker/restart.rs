@@ -160,6 +160,11 @@ async fn carry_out(
             error,
         }) => {
             tracing::info!(job.id = %held.id, %status, "not run again: the record says it is over");
+            // Redis keeps the current iteration of a schedule, also one that was cancelled. When
+            // the next one is made it is like any other, and the schedule goes on.
+            if wire.job.repeat_job_key.is_some() {
+                make_next_iteration(shared, &held.queue, &wire.job).await;
+            }
             let counted = restart::count_start(&shared.record, held.id, held.attempt).await;
             if let Err(error) = counted {
                 tracing::warn!(%error, job.id = %held.id, "a start is not counted");

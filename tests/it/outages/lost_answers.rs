@@ -87,7 +87,7 @@ async fn an_outcome_whose_commit_was_not_heard_of_counts_once_and_redis_hears_of
     let past = rig.pool().await;
     let worker = rig.work(|_| {});
     let ways = (&*answers, &past);
-    let ended = (succeed(json!(1)), "UPDATE 1");
+    let ended = (succeed(json!(1)), "SELECT 1");
     let finished = ("completed", BrokerState::Completed);
     is_told_when_it_is_known(&rig, ways, "ends", ended, finished).await;
 

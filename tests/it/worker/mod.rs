@@ -11,6 +11,7 @@ mod outages;
 pub(crate) mod probe;
 mod restarts;
 pub(crate) mod rig;
+mod schedules;
 pub(crate) mod script;
 mod shutdown;
 mod steering;
