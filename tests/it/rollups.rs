@@ -34,6 +34,7 @@ async fn sum(stage: &Stage, workspace: Uuid) -> Ended {
     for rollup in rollups(stage, workspace).await {
         sum.add(&rollup.ended);
     }
+    sum.run_ms = sum.run_ms.round(); // fractions depend on the order of the sums
     sum
 }
 
