@@ -128,55 +128,55 @@ fn beat(record: &Record, broker: &Broker, tasks: &Tasks) {
     });
 }
 
-/// Page by page with rests: it comes after a rebuild, when everybody begins to work again. One
-/// process does it at a time; which one does not matter.
+/// Page by page with rests: it comes after a rebuild, when everybody begins to work again.
 fn write_owed_logs(record: &Record, broker: &Broker, tasks: &Tasks) {
-    let (record, broker) = (record.clone(), broker.clone());
-    let token = Uuid::new_v4().to_string();
-    every(tasks, "owed_logs", OWED_LOGS_EVERY, move || {
-        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
-        async move {
-            let is_ours = broker.take_duty("owed_logs", &token, OWED_LOGS_EVERY * 2);
-            if !is_ours.await? || !owed_logs::write_next(&record).await? {
-                return Ok::<_, ReconcileError>(Next::Rest);
-            }
-            tokio::time::sleep(OWED_LOGS_REST).await;
-            Ok(Next::Again)
+    let duty = ("owed_logs", OWED_LOGS_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        if !owed_logs::write_next(&record).await? {
+            return Ok(Next::Rest);
         }
+        tokio::time::sleep(OWED_LOGS_REST).await;
+        Ok(Next::Again)
     });
 }
 
-/// One process does it at a time; which one does not matter.
 fn clear_graves(record: &Record, broker: &Broker, tasks: &Tasks) {
-    let (record, broker) = (record.clone(), broker.clone());
-    let token = Uuid::new_v4().to_string();
-    every(tasks, "graves", GRAVES_EVERY, move || {
-        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
-        async move {
-            let is_ours = broker.take_duty("graves", &token, GRAVES_EVERY * 2);
-            if !is_ours.await? || control::clear_graves(&record, GRAVE_KEPT).await? == 0 {
-                return Ok::<_, ReconcileError>(Next::Rest);
-            }
-            Ok(Next::Again)
-        }
+    let duty = ("graves", GRAVES_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        let cleared = control::clear_graves(&record, GRAVE_KEPT).await?;
+        Ok(if cleared > 0 { Next::Again } else { Next::Rest })
     });
 }
 
-/// One process does it at a time; which one does not matter.
 fn roll_up(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("rollups", ROLLUPS_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        let is_full = rollups::roll_minutes(&record).await?
+            | rollups::roll_hours(&record).await?
+            | rollups::prune(&record).await?;
+        Ok(if is_full { Next::Again } else { Next::Rest })
+    });
+}
+
+/// A duty on the record that one process does at a time; which one does not matter.
+fn one_at_a_time<F>(
+    record: &Record,
+    broker: &Broker,
+    tasks: &Tasks,
+    (name, interval): (&'static str, Duration),
+    duty: impl Fn(Record) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<Next, RecordError>> + Send,
+{
     let (record, broker) = (record.clone(), broker.clone());
     let token = Uuid::new_v4().to_string();
-    every(tasks, "rollups", ROLLUPS_EVERY, move || {
-        let (record, broker, token) = (record.clone(), broker.clone(), token.clone());
+    every(tasks, name, interval, move || {
+        let (broker, token, doing) = (broker.clone(), token.clone(), duty(record.clone()));
         async move {
-            let is_ours = broker.take_duty("rollups", &token, ROLLUPS_EVERY * 2);
-            if !is_ours.await? {
-                return Ok::<_, ReconcileError>(Next::Rest);
+            match broker.take_duty(name, &token, interval * 2).await? {
+                true => Ok::<_, ReconcileError>(doing.await?),
+                false => Ok(Next::Rest),
             }
-            let is_full = rollups::roll_minutes(&record).await?
-                | rollups::roll_hours(&record).await?
-                | rollups::prune(&record).await?;
-            Ok(if is_full { Next::Again } else { Next::Rest })
         }
     });
 }

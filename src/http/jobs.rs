@@ -15,7 +15,7 @@ use super::state::State;
 use crate::job::{QueueName, Status};
 use crate::record::access::Permission;
 use crate::record::jobs::{self, JobRow};
-use crate::record::list::{self, JobFilter, Search, Searched};
+use crate::record::list::{self, JobFilter, Search};
 use crate::record::logs::{self, LOG_PAGE_MAX};
 use crate::record::timeline;
 
@@ -118,7 +118,7 @@ pub(super) async fn list(
     let last = ids.get(limit as usize - 1).copied().filter(|_| has_more);
     let mut pagination = json!({ "limit": limit, "next": last, "hasMore": has_more });
     if last.is_none()
-        && let Some(Searched { upto: Some(upto) }) = list::searched(record, &filter).await?
+        && let Some(upto) = list::search_end(record, &filter).await?
     {
         pagination = json!({ "limit": limit, "next": upto, "hasMore": true });
     }

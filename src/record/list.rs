@@ -75,13 +75,6 @@ pub struct Search {
 /// Jobs that are searched for one page.
 pub const SEARCHED_MAX: i64 = 5_000;
 
-/// What was found, and where to search on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Searched {
-    /// The oldest job that was looked at; none: there are no more.
-    pub upto: Option<Uuid>,
-}
-
 const HEAD_COLUMNS: &str =
     "SELECT id, workspace_id, job_type, job_queue, status, priority, attempts,
   max_attempts, progress, error_message, created_at, scheduled_for, started_at, completed_at,
@@ -99,11 +92,7 @@ pub async fn list_page_at(
     filter: &JobFilter,
     offset: i64,
 ) -> Result<Vec<JobRow>, RecordError> {
-    let mut query = page(COLUMNS, filter, offset);
-    let mut tx = begin_list(record).await?;
-    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
-    tx.commit().await?;
-    Ok(rows)
+    fetch(record, page(COLUMNS, filter, offset)).await
 }
 
 /// The same page without payloads, results and stacks, which may be large.
@@ -112,19 +101,25 @@ pub async fn list_heads(
     filter: &JobFilter,
     offset: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
-    let mut query = page(HEAD_COLUMNS, filter, offset);
+    fetch(record, page(HEAD_COLUMNS, filter, offset)).await
+}
+
+async fn fetch<T>(
+    record: &Record,
+    mut query: sqlx::QueryBuilder<sqlx::Postgres>,
+) -> Result<Vec<T>, RecordError>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
+{
     let mut tx = begin_list(record).await?;
     let rows = query.build_query_as().fetch_all(tx.connection()).await?;
     tx.commit().await?;
     Ok(rows)
 }
 
-/// How far the search for a page goes that was found too short. None for a filter that indexes
-/// serve, which leaves out nothing.
-pub async fn searched(
-    record: &Record,
-    filter: &JobFilter,
-) -> Result<Option<Searched>, RecordError> {
+/// Where the search goes on of which a page was found too short: the oldest job that was looked at.
+/// None: there are no more. A filter that indexes serve leaves out nothing.
+pub async fn search_end(record: &Record, filter: &JobFilter) -> Result<Option<Uuid>, RecordError> {
     if filter.search == Search::default() {
         return Ok(None);
     }
@@ -135,9 +130,7 @@ pub async fn searched(
     let (upto, count): (Option<Uuid>, i64) =
         query.build_query_as().fetch_one(tx.connection()).await?;
     tx.commit().await?;
-    Ok(Some(Searched {
-        upto: upto.filter(|_| count >= SEARCHED_MAX),
-    }))
+    Ok(upto.filter(|_| count >= SEARCHED_MAX))
 }
 
 /// The jobs that a search looks at, newest first.
