@@ -123,7 +123,7 @@ pub(super) async fn many(
                     accepted += 1;
                     json!({ "id": job.id, "created": job.is_new })
                 }
-                Err(problem) => json!({ "problem": problem.document() }),
+                Err(problem) => json!({ "problem": problem.describe(None) }),
             }
         })
         .collect();

@@ -122,11 +122,8 @@ fn note<T: DeserializeOwned>(
     let Err(problem) = body::object::<T>(part.to_string().as_bytes(), minimal) else {
         return;
     };
-    let document = problem.document();
-    let errors = document["errors"].as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    faults.extend(errors.map(|error| job::Problem {
-        pointer: format!("{place}{}", text(&error["pointer"])),
-        message: text(&error["message"]),
+    faults.extend(problem.errors().iter().map(|error| job::Problem {
+        pointer: format!("{place}{}", error.pointer),
+        message: error.message.clone(),
     }));
 }

@@ -23,6 +23,7 @@ mod gauges;
 mod health;
 mod jobs;
 mod observe;
+mod openapi;
 mod own_origin;
 mod problem;
 mod query;
@@ -42,9 +43,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::broker::Broker;
 use crate::enqueue::Enqueue;
@@ -147,7 +150,21 @@ fn routes(state: State) -> Router {
     };
     // Its own clock, which sees whether the upload goes on, ends before this one.
     let upload_patience = options.upload_patience + Duration::from_secs(10);
-    let fast = Router::new()
+    let (fast, _) = fast().split_for_parts();
+    let fast = fast
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(route_not_found)
+        .layer(observed(options.request_patience));
+    let (slow, _) = slow().split_for_parts();
+    let slow = slow
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(observed(upload_patience));
+    fast.merge(slow).with_state(state)
+}
+
+/// The routes that answer soon.
+fn fast() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(exposition::metrics))
@@ -165,19 +182,26 @@ fn routes(state: State) -> Router {
         .route("/api/jobs/{id}/logs", get(jobs::logs))
         .route("/api/jobs/{id}/retry", post(control::retry))
         .route("/api/jobs/{id}/report", get(reports::report))
-        .route("/api/me", get(auth::me))
-        .route("/api/api-keys", get(api_keys::list).post(api_keys::create))
-        .route("/api/api-keys/{id}", delete(api_keys::revoke))
+        .routes(routes!(auth::me))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::revoke))
         .route("/api/audit", get(audit::list))
-        .route("/api/job-types", get(types::list).post(types::declare))
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(route_not_found)
-        .layer(observed(options.request_patience));
-    let slow = Router::new()
-        .route("/api/uploads", post(uploads::upload))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(observed(upload_patience));
-    fast.merge(slow).with_state(state)
+        .routes(routes!(types::list, types::declare))
+        .routes(routes!(openapi::document))
+}
+
+/// The routes whose requests may take as long as an upload.
+fn slow() -> OpenApiRouter<State> {
+    OpenApiRouter::new().route("/api/uploads", post(uploads::upload))
+}
+
+/// The document of the API, `OpenAPI` 3.1 as JSON text: what `GET /api/openapi.json` answers.
+pub fn openapi() -> String {
+    let routes = fast().merge(slow()).into_openapi();
+    // What can not be written is an empty document; a test reads this one.
+    openapi::complete(routes)
+        .to_pretty_json()
+        .unwrap_or_default()
 }
 
 async fn route_not_found(uri: Uri) -> Problem {

@@ -4,11 +4,16 @@
 //! place of each mistake. It never carries SQL, stack traces or the words of a store: those go to
 //! the log, under the same request id.
 
+use axum::Json;
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
+use super::openapi::PROBLEM;
 use crate::enqueue::EnqueueError;
 use crate::job::{self, Refused};
 use crate::record::RecordError;
@@ -16,8 +21,11 @@ use crate::record::RecordError;
 /// When to come back after 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// Every reason that the server gives. The texts are part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the server refuses, for machines.
+// Every reason that the server gives. The texts are part of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = ProblemCode)]
 pub(super) enum Code {
     MalformedJson,
     MalformedBody,
@@ -51,6 +59,7 @@ pub(super) enum Code {
     InvalidRequest,
     UnknownJobType,
     RecordRefused,
+    #[serde(rename = "internal_error")]
     Internal,
     RecordUnavailable,
     KeysUnavailable,
@@ -65,8 +74,19 @@ impl Code {
         self.parts().1
     }
 
-    fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         self.parts().0
+    }
+
+    /// All of them, as the API's document lists them.
+    pub(super) fn all() -> Vec<Self> {
+        let RefOr::T(Schema::Object(listed)) = Self::schema() else {
+            return Vec::new();
+        };
+        let listed = listed.enum_values.unwrap_or_default().into_iter();
+        listed
+            .filter_map(|code| serde_json::from_value(code).ok())
+            .collect()
     }
 
     fn parts(self) -> (StatusCode, &'static str) {
@@ -115,6 +135,33 @@ impl Code {
     }
 }
 
+/// A problem as it leaves the server (RFC 9457). Some have members of their own: `job_id`,
+/// `job_status`, `known_types`, `needed`, `line` and `column`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document {
+    /// `urn:bullwark:problem:` and the code.
+    #[schema(pattern = "^urn:bullwark:problem:[a-z_]+$")]
+    r#type: String,
+    /// The words of HTTP for the status.
+    title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    code: Code,
+    /// What is wrong, for people.
+    detail: String,
+    /// The place of each mistake, where it is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<job::Problem>,
+    /// Under this id the server's log tells more. Entries of a bulk answer have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// What only this kind of problem has.
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
 /// An error on its way to a client.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
@@ -160,38 +207,36 @@ impl Problem {
         self
     }
 
-    /// The document, as it stands in a bulk answer.
-    pub(super) fn document(&self) -> Value {
+    pub(super) fn errors(&self) -> &[job::Problem] {
+        &self.errors
+    }
+
+    /// The document; in a bulk answer it has no request id of its own.
+    pub(super) fn describe(&self, request_id: Option<&str>) -> Document {
         let status = self.code.status();
-        let mut document = json!({
-            "type": format!("urn:bullwark:problem:{}", self.code.as_str()),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "code": self.code.as_str(),
-            "detail": self.detail,
-        });
-        if let Value::Object(members) = &mut document {
-            if !self.errors.is_empty() {
-                members.insert("errors".to_owned(), json!(self.errors));
-            }
-            for (name, value) in &self.members {
-                // The members that every problem has are not replaced.
-                members.entry(name).or_insert_with(|| value.clone());
-            }
+        Document {
+            r#type: format!("urn:bullwark:problem:{}", self.code.as_str()),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code: self.code,
+            detail: self.detail.clone(),
+            errors: self.errors.clone(),
+            request_id: request_id.map(str::to_owned),
+            members: self.members.clone(),
         }
-        document
+    }
+
+    #[cfg(test)]
+    pub(super) fn document(&self) -> Value {
+        serde_json::to_value(self.describe(None)).unwrap()
     }
 
     /// The whole answer, with the id under which the log tells more.
     pub(super) fn render(&self, request_id: &str) -> Response {
-        let mut document = self.document();
-        document["request_id"] = request_id.into();
-        let mut response = (self.code.status(), document.to_string()).into_response();
+        let document = self.describe(Some(request_id));
+        let mut response = (self.code.status(), Json(document)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
@@ -308,6 +353,15 @@ mod tests {
         ] {
             let document = Problem::from(EnqueueError::Record(Arc::new(error))).document();
             assert!(!document.to_string().contains("10.0.0.7"), "{document}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_in_the_document_by_the_name_that_it_has() {
+        let all = Code::all();
+        assert!(all.len() >= 37 && all.contains(&Code::StorageFull));
+        for code in all {
+            assert_eq!(serde_json::json!(code), code.as_str());
         }
     }
 

@@ -3,8 +3,9 @@
 use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::{Extension, Json, extract};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::auth::Caller;
 use super::body;
@@ -13,7 +14,7 @@ use super::problem::{Code, Problem};
 use super::state::State;
 use crate::job::{InvalidType, JobType};
 use crate::record::access::Permission;
-use crate::record::types;
+use crate::record::types::{self, TypeRow};
 use crate::upkeep;
 
 /// The largest declaration.
@@ -21,22 +22,36 @@ const TYPE_BODY_MAX: usize = 256 * 1024;
 /// The most types of an installation: every process reads all of them again and again.
 const TYPES_MAX: usize = 1000;
 
+/// All job types that are known.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobTypes {
+    job_types: Vec<TypeRow>,
+}
+
+/// List job types
+#[utoipa::path(get, path = "/api/job-types", operation_id = "listJobTypes", tag = "job types",
+    responses((status = 200, description = "The built-in and the declared ones, by name",
+        body = JobTypes)))]
 pub(super) async fn list(
     extract::State(state): extract::State<State>,
     caller: Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<JobTypes>, Problem> {
     caller.who_may(Permission::Read)?;
     let _turn = state.read_turn().await?;
-    let rows = types::list(&state.services.record).await?;
-    Ok(Json(json!({ "job_types": rows })))
+    let job_types = types::list(&state.services.record).await?;
+    Ok(Json(JobTypes { job_types }))
 }
 
-#[derive(Debug, Deserialize)]
+/// A job type that a person declares.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewJobType)]
 struct Declaration {
+    #[schema(example = "invoice.send")]
     name: String,
-    /// Anything is accepted without one.
+    /// The JSON schema of its payloads. Anything is accepted without one.
     #[serde(default = "anything")]
+    #[schema(value_type = Value)]
     schema: Value,
 }
 
@@ -44,13 +59,27 @@ fn anything() -> Value {
     Value::Bool(true)
 }
 
-/// Declares a type (201) or replaces the schema of one (200). This process accepts it at once,
-/// others within seconds.
+/// A type that was declared.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DeclaredJobType {
+    job_type: TypeRow,
+}
+
+/// Declare a job type
+///
+/// One that foreign or forwarded workers serve; or replace the schema of one. This process accepts
+/// it at once, others within seconds. For those who run the installation.
+#[utoipa::path(post, path = "/api/job-types", operation_id = "declareJobType", tag = "job types",
+    request_body = Declaration,
+    responses(
+        (status = 201, description = "A new type", body = DeclaredJobType),
+        (status = 200, description = "Its schema was replaced", body = DeclaredJobType),
+        (status = 409, description = "It is built in: `builtin_job_type`")))]
 pub(super) async fn declare(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<DeclaredJobType>), Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_operates()?;
@@ -88,6 +117,10 @@ pub(super) async fn declare(
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    let job_type = json!({ "name": given.name, "schema": given.schema, "builtin": false });
-    Ok((status, Json(json!({ "job_type": job_type }))))
+    let job_type = TypeRow {
+        name: given.name,
+        schema: given.schema,
+        builtin: false,
+    };
+    Ok((status, Json(DeclaredJobType { job_type })))
 }

@@ -82,6 +82,7 @@ pub enum InvalidType {
 
 /// One thing that is wrong with a request, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Mistake))]
 pub struct Problem {
     /// JSON pointer into the request.
     pub pointer: String,

@@ -13,6 +13,11 @@ use super::{Record, RecordError};
 
 /// What a caller may do in its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "server",
+    derive(utoipa::ToSchema),
+    schema(rename_all = "snake_case")
+)]
 pub enum Permission {
     Read,
     /// Accept jobs, and run them again.

@@ -107,10 +107,13 @@ pub async fn ensure(
 
 /// A key as people see it.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = ApiKey))]
 pub struct ApiKeyRow {
     pub id: Uuid,
     pub name: String,
+    /// How the key begins.
     pub prefix: String,
+    /// What it may do.
     pub scopes: Vec<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,

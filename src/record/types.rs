@@ -7,9 +7,12 @@ use super::{Record, RecordError};
 
 /// A known type.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = JobType))]
 pub struct TypeRow {
     pub name: String,
+    /// The JSON schema of its payloads.
     pub schema: serde_json::Value,
+    /// It came with Bullwark, and can not be declared.
     pub builtin: bool,
 }
 

@@ -14,6 +14,7 @@ mod http_details;
 mod http_enqueue;
 mod http_flows;
 mod http_keys;
+mod http_openapi;
 mod http_outage;
 mod http_search;
 mod http_stats;

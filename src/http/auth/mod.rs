@@ -14,8 +14,9 @@ use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
@@ -294,19 +295,41 @@ impl Callers {
     }
 }
 
-/// Who the server takes the caller for: for clients that want to show what may be done.
-pub(super) async fn me(caller: Caller) -> Json<Value> {
+/// Who the server takes the caller for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Me {
+    workspace_id: Uuid,
+    actor: Someone,
+    /// What may be done in this workspace.
+    #[schema(value_type = Vec<Permission>)]
+    permissions: Vec<&'static str>,
+}
+
+/// Who does something.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Actor)]
+struct Someone {
+    #[schema(example = "api_key")]
+    kind: &'static str,
+    id: Option<Uuid>,
+}
+
+/// Who am I
+///
+/// For clients that want to show what may be done.
+#[utoipa::path(get, path = "/api/me", operation_id = "getMe", tag = "access",
+    responses((status = 200, description = "Whom the server takes the caller for", body = Me)))]
+pub(super) async fn me(caller: Caller) -> Json<Me> {
     let (kind, id) = caller.actor.parts();
-    let may: Vec<&str> = Permission::ALL
-        .into_iter()
-        .filter(|permission| caller.permissions.allow(*permission))
-        .map(Permission::as_str)
-        .collect();
-    Json(json!({
-        "workspace_id": caller.workspace_id,
-        "actor": { "kind": kind, "id": id },
-        "permissions": may,
-    }))
+    let all = Permission::ALL.into_iter();
+    Json(Me {
+        workspace_id: caller.workspace_id,
+        actor: Someone { kind, id },
+        permissions: all
+            .filter(|permission| caller.permissions.allow(*permission))
+            .map(Permission::as_str)
+            .collect(),
+    })
 }
 
 fn workspace_required() -> Problem {

@@ -1,0 +1,94 @@
+//! The document of the API, as the server gives it.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::http::server;
+use crate::support::server::send;
+
+const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+
+/// The operations: method, path, and what is said of it.
+pub(crate) fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            assert!(METHODS.contains(&method.as_str()), "{method} {path}");
+            found.push((method.as_str(), path.as_str(), operation));
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// Whether it needs a key.
+fn is_secured(operation: &Value) -> bool {
+    operation["security"].is_null()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_needs_no_key_and_says_what_each_route_is_for() {
+    let (_sandbox, server) = server().await;
+    let answer = send(server.anonymous(Method::GET, "/api/openapi.json")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/json");
+    let document = answer.body;
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["servers"][0]["url"], "/");
+    let security = json!([{ "bearer": [] }, { "api_key": [] }]);
+    assert_eq!(document["security"], security);
+
+    let mut ids = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let place = format!("{method} {path}: {operation}");
+        assert!(
+            ids.insert(operation["operationId"].as_str().unwrap()),
+            "{place}"
+        );
+        assert!(
+            !operation["summary"].as_str().unwrap().is_empty(),
+            "{place}"
+        );
+        assert_eq!(operation["tags"].as_array().unwrap().len(), 1, "{place}");
+        let answers = operation["responses"].as_object().unwrap();
+        assert!(
+            answers.keys().any(|status| status.starts_with('2')),
+            "{place}"
+        );
+        let expected = match is_secured(operation) {
+            true => vec!["default", "400", "401", "403", "503"],
+            false => vec!["default", "503"],
+        };
+        for status in expected {
+            assert!(answers.contains_key(status), "{status} of {place}");
+        }
+        for (status, answer) in answers {
+            let is_told = answer["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty());
+            assert!(is_told || answer["$ref"].is_string(), "{status} of {place}");
+        }
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_document_lists_is_served_and_wants_the_keys_that_it_says() {
+    let (_sandbox, server) = server().await;
+    let document = server.get("/api/openapi.json").await.body;
+    for (method, path, operation) in operations(&document) {
+        let path = path.replace("{id}", "0192f5a1-7c3e-7d00-8000-3b9aca000000");
+        let called = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let answer = send(server.anonymous(called, &path)).await;
+        match is_secured(operation) {
+            true => {
+                answer.problem(401, "missing_api_key");
+            }
+            false => assert_eq!(answer.status, 200, "{method} {path}: {answer:?}"),
+        }
+    }
+    server.end().await;
+}
