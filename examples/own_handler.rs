@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request = JobRequest::new("greet", serde_json::json!({ "name": "Ada" }));
     let accepted = app.enqueue.enqueue(request).await?;
     let job = loop {
-        let job = jobs::get(&app.record, accepted.id, None).await?;
+        let job = jobs::get(&mut app.record.view().await?, accepted.id, None).await?;
         match job.filter(|job| job.status.parse().is_ok_and(Status::is_final)) {
             Some(job) => break job,
             None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,

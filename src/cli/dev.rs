@@ -230,7 +230,9 @@ async fn is_fresh(app: &App) -> anyhow::Result<bool> {
         limit: 1,
         ..JobFilter::default()
     };
-    Ok(list::list_page(&app.record, &filter).await?.is_empty())
+    Ok(list::list_page(&mut app.record.view().await?, &filter)
+        .await?
+        .is_empty())
 }
 
 /// Imports the example file through the server, as the user's first command would.

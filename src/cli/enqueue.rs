@@ -139,7 +139,7 @@ async fn enqueue_one(global: &Global, app: &App, request: JobRequest, wait: bool
 }
 
 async fn load(app: &App, id: Uuid) -> anyhow::Result<jobs::JobRow> {
-    jobs::get(&app.record, id, None)
+    jobs::get(&mut app.record.view().await?, id, None)
         .await?
         .ok_or_else(|| anyhow!("job {id} is gone"))
 }

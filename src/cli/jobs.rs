@@ -83,14 +83,16 @@ pub(crate) async fn run(global: &Global, jobs: Jobs) -> Done {
                 limit,
                 ..JobFilter::default()
             };
-            list(global, &pages::list_page(record, &filter).await?);
+            let mut view = record.view().await?;
+            list(global, &pages::list_page(&mut view, &filter).await?);
         }
         JobsCommand::Show { id } => {
-            let job = jobs::get(record, id, None)
+            let mut view = record.view().await?;
+            let job = jobs::get(&mut view, id, None)
                 .await?
                 .ok_or_else(|| unknown(id))?;
-            let failures = jobs::failures(record, id).await?;
-            let lines = logs::of_job(record, id, 20).await?;
+            let failures = jobs::failures(&mut view, id).await?;
+            let lines = logs::of_job(&mut view, id, 20).await?;
             match global.json {
                 true => output::json(
                     &serde_json::json!({ "job": job, "failures": failures, "logs": lines }),
@@ -99,10 +101,11 @@ pub(crate) async fn run(global: &Global, jobs: Jobs) -> Done {
             }
         }
         JobsCommand::Logs { id } => {
-            jobs::get(record, id, None)
+            let mut view = record.view().await?;
+            jobs::get(&mut view, id, None)
                 .await?
                 .ok_or_else(|| unknown(id))?;
-            let lines = logs::of_job(record, id, logs::LOG_PAGE_MAX).await?;
+            let lines = logs::of_job(&mut view, id, logs::LOG_PAGE_MAX).await?;
             match global.json {
                 true => output::json(&lines),
                 false => lines.iter().for_each(|line| output::line(&log_line(line))),

@@ -39,8 +39,8 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<ApiKeys>, Problem> {
     let caller = caller.who_may(Permission::Admin)?;
-    let _turn = state.read_turn().await?;
-    let api_keys = api_keys::list(&state.services.record, caller.workspace_id).await?;
+    let mut view = state.view(caller).await?;
+    let api_keys = api_keys::list(&mut view, caller.workspace_id).await?;
     Ok(Json(ApiKeys { api_keys }))
 }
 

@@ -30,9 +30,8 @@ pub(super) async fn list(
         (None, None) => None,
         _ => return Err(invalid("`target_kind` and `target_id` go together")),
     };
-    let _turn = state.read_turn().await?;
-    let record = &state.services.record;
-    let rows = access::audit_page(record, caller.workspace_id, target, before, limit).await?;
+    let mut view = state.view(caller).await?;
+    let rows = access::audit_page(&mut view, caller.workspace_id, target, before, limit).await?;
     let is_full = rows.len() as i64 == limit;
     let next = rows.last().filter(|_| is_full).map(|row| row.id);
     Ok(Json(json!({ "audit": rows, "next_before": next })))

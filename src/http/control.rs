@@ -52,14 +52,20 @@ pub(super) async fn patch(
     }
     let reason = reason(change.reason)?;
 
+    look(&state, id, caller).await?;
     let app = &state.services;
     let by = caller.by(&request_id);
     let done = control::cancel(&app.record, &app.broker, &[id], &by, &reason).await?;
-    let job = find(&state, id, caller).await?;
+    let job = look(&state, id, caller).await?;
     if done.is_empty() && job.status != Status::Cancelled.as_str() {
         return Err(not_allowed(id, &job, Event::Cancelled));
     }
     Ok(Json(json!({ "job": job })))
+}
+
+/// The job as the caller sees it. What the database does not show is not changed either.
+async fn look(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
+    find(&mut *state.view(caller).await?, id, caller).await
 }
 
 fn reason(given: Option<String>) -> Result<String, Problem> {
@@ -80,9 +86,10 @@ pub(super) async fn retry(
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Write)?;
+    look(&state, id, caller).await?;
     let (app, by) = (&state.services, caller.by(&request_id));
     let done = control::retry(&app.record, &app.broker, &[id], &by).await?;
-    let job = find(&state, id, caller).await?;
+    let job = look(&state, id, caller).await?;
     if done.is_empty() {
         return Err(not_allowed(id, &job, Event::Retried));
     }
@@ -100,10 +107,11 @@ pub(super) async fn delete(
     let caller = caller.who_may(Permission::Admin)?;
     let given = Parameters::parse(&uri, &["reason"])?;
     let reason = reason(given.text("reason").map(str::to_owned))?;
+    look(&state, id, caller).await?;
     let (app, by) = (&state.services, caller.by(&request_id));
     let done = control::delete(&app.record, &app.broker, &[id], &by, &reason).await?;
     if done.is_empty() {
-        let job = find(&state, id, caller).await?;
+        let job = look(&state, id, caller).await?;
         let status = &job.status;
         let detail = match job.status.parse() {
             Ok(Status::Processing) => format!("job {id} is running: cancel it first"),

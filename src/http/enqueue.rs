@@ -42,12 +42,8 @@ pub(super) async fn one(
 
     let location = (LOCATION, format!("/api/jobs/{}", accepted.id));
     if !accepted.is_new {
-        let row = jobs::get(
-            &state.services.record,
-            accepted.id,
-            Some(caller.workspace_id),
-        )
-        .await?;
+        let mut view = state.view(caller).await?;
+        let row = jobs::get(&mut view, accepted.id, Some(caller.workspace_id)).await?;
         let row = row.ok_or_else(|| gone(&accepted))?;
         return Ok((StatusCode::OK, [location], Json(json!({ "job": row }))).into_response());
     }

@@ -105,9 +105,10 @@ impl Gauges {
     }
 
     async fn look_at_record(&mut self, record: &Record) -> Result<(), RecordError> {
-        let dead = stats::count_all_dead(record).await?;
+        let mut view = record.view().await?;
+        let dead = stats::count_all_dead(&mut view).await?;
         metrics::gauge!("bullwark_dead_letters").set(dead as f64);
-        let ages = stats::oldest_ready(record).await?;
+        let ages = stats::oldest_ready(&mut view).await?;
         let mut all = BTreeMap::<String, Seen>::new();
         for (queue, seconds) in ages.of_queues {
             let seen = all.entry(self.shown_as(&queue)).or_default();

@@ -13,6 +13,7 @@ use super::query::{Parameters, invalid};
 use super::standing;
 use super::state::State;
 use crate::job::{QueueName, Status};
+use crate::record::View;
 use crate::record::access::Permission;
 use crate::record::jobs::{self, JobRow};
 use crate::record::list::{self, JobFilter, Search};
@@ -98,13 +99,12 @@ pub(super) async fn list(
         limit: limit + 1,
     };
     let offset = (page.unwrap_or(1) - 1) * limit;
-    let _turn = state.read_turn().await?;
-    let record = &state.services.record;
+    let mut view = state.view(caller).await?;
     let (jobs, ids) = if with_payload {
-        let rows = list::list_page_at(record, &filter, offset).await?;
+        let rows = list::list_page_at(&mut view, &filter, offset).await?;
         (json!(rows), rows.iter().map(|row| row.id).collect())
     } else {
-        let rows = list::list_heads(record, &filter, offset).await?;
+        let rows = list::list_heads(&mut view, &filter, offset).await?;
         (
             json!(rows),
             rows.iter().map(|row| row.id).collect::<Vec<_>>(),
@@ -118,7 +118,7 @@ pub(super) async fn list(
     let last = ids.get(limit as usize - 1).copied().filter(|_| has_more);
     let mut pagination = json!({ "limit": limit, "next": last, "hasMore": has_more });
     if last.is_none()
-        && let Some(upto) = list::search_end(record, &filter).await?
+        && let Some(upto) = list::search_end(&mut view, &filter).await?
     {
         pagination = json!({ "limit": limit, "next": upto, "hasMore": true });
     }
@@ -184,20 +184,19 @@ pub(super) async fn show(
     JobId(id): JobId,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let turn = state.read_turn().await?;
-    let job = find(&state, id, caller).await?;
-    let record = &state.services.record;
-    let logs = logs::of_job(record, id, LOGS).await?;
-    let failures = jobs::failures(record, id).await?;
-    let mut moments = timeline::timeline(record, id).await?;
+    let mut view = state.view(caller).await?;
+    let job = find(&mut view, id, caller).await?;
+    let logs = logs::of_job(&mut view, id, LOGS).await?;
+    let failures = jobs::failures(&mut view, id).await?;
+    let mut moments = timeline::timeline(&mut view, id).await?;
     if caller.who_may(Permission::Admin).is_err() {
         // As the audit, which is for admins: that it was a person is no secret, who it was is.
         moments.iter_mut().for_each(|moment| moment.actor_id = None);
     }
-    let ties = timeline::ties(record, id)
+    let ties = timeline::ties(&mut view, id)
         .await?
         .ok_or_else(|| unknown(id))?;
-    drop(turn); // Redis may be slow
+    drop(view); // Redis may be slow
     let (stores, waits) = standing::standing(&state, &job, &ties).await;
     Ok(Json(json!({
         "job": job,
@@ -220,15 +219,15 @@ pub(super) async fn logs(
     let caller = caller.who_may(Permission::Read)?;
     let given = Parameters::parse(&uri, &["limit"])?;
     let limit = given.number("limit", 1, LOG_PAGE_MAX)?;
-    let _turn = state.read_turn().await?;
-    find(&state, id, caller).await?;
-    let logs = logs::of_job(&state.services.record, id, limit.unwrap_or(LOGS)).await?;
+    let mut view = state.view(caller).await?;
+    find(&mut view, id, caller).await?;
+    let logs = logs::of_job(&mut view, id, limit.unwrap_or(LOGS)).await?;
     Ok(Json(json!({ "logs": logs })))
 }
 
 /// A job of the caller. One of another workspace is as unknown as one that never was.
-pub(super) async fn find(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
-    let job = jobs::get(&state.services.record, id, Some(caller.workspace_id)).await?;
+pub(super) async fn find(view: &mut View, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
+    let job = jobs::get(view, id, Some(caller.workspace_id)).await?;
     job.ok_or_else(|| unknown(id))
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::auth::Callers;
+use super::auth::{Caller, Callers};
 use super::health::WELL;
 use super::problem::{Code, Problem};
 use super::{HttpOptions, Services};
+use crate::record::View;
 use crate::uploads::Uploads;
 
 /// Bytes of bodies that are held in memory at once, in KiB.
@@ -88,6 +89,13 @@ impl Shared {
         turn(&self.bodies, kib.clamp(1, BODIES_MAX_KIB)).await
     }
 
+    /// The record as this caller may see it, and a turn to read it.
+    pub(super) async fn view(&self, caller: Caller) -> Result<Reading, Problem> {
+        let turn = self.read_turn().await?;
+        let view = self.services.record.view_for(caller.viewer()).await?;
+        Ok(Reading { view, _turn: turn })
+    }
+
     /// A turn to read the record.
     pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.reads, 1).await
@@ -96,6 +104,27 @@ impl Shared {
     /// A turn to upload.
     pub(super) async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.arriving, 1).await
+    }
+}
+
+/// A view of the record with the turn that it takes.
+#[derive(Debug)]
+pub(super) struct Reading {
+    view: View,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl std::ops::Deref for Reading {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl std::ops::DerefMut for Reading {
+    fn deref_mut(&mut self) -> &mut View {
+        &mut self.view
     }
 }
 

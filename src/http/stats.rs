@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::state::State;
+use crate::record::View;
 use crate::record::access::Permission;
 use crate::record::latencies::Quantiles;
 use crate::record::list;
@@ -40,10 +41,9 @@ struct Open {
     is_exact: bool,
 }
 
-async fn count_open(state: &State, workspace_id: Uuid) -> Result<Open, Problem> {
-    let record = &state.services.record;
-    let counts = stats::count_open(record, workspace_id).await?;
-    let dead_letter = stats::count_dead(record, workspace_id).await?;
+async fn count_open(view: &mut View, workspace_id: Uuid) -> Result<Open, Problem> {
+    let counts = stats::count_open(view, workspace_id).await?;
+    let dead_letter = stats::count_dead(view, workspace_id).await?;
     let mut queues: BTreeMap<String, Depth> = BTreeMap::new();
     let mut by_status: BTreeMap<String, i64> = BTreeMap::new();
     let mut all = Depth::default();
@@ -169,9 +169,9 @@ impl<'a> Figures<'a> {
     }
 }
 
-async fn lately(state: &State, workspace_id: Uuid) -> Result<Lately, Problem> {
+async fn lately(view: &mut View, workspace_id: Uuid) -> Result<Lately, Problem> {
     let day = TimeDelta::hours(24);
-    Ok(rollups::lately(&state.services.record, workspace_id, day).await?)
+    Ok(rollups::lately(view, workspace_id, day).await?)
 }
 
 /// For how many seconds there is work, at the rate of a period; none while nothing completes.
@@ -191,9 +191,9 @@ pub(super) async fn stats(
     caller: Caller,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let _turn = state.read_turn().await?;
-    let open = count_open(&state, caller.workspace_id).await?;
-    let lately = lately(&state, caller.workspace_id).await?;
+    let mut view = state.view(caller).await?;
+    let open = count_open(&mut view, caller.workspace_id).await?;
+    let lately = lately(&mut view, caller.workspace_id).await?;
     let now = lately.now;
 
     let figures = Figures::of(&lately);
@@ -263,11 +263,10 @@ pub(super) async fn dashboard(
     caller: Caller,
 ) -> Result<Json<Value>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let _turn = state.read_turn().await?;
-    let open = count_open(&state, caller.workspace_id).await?;
-    let lately = lately(&state, caller.workspace_id).await?;
-    let record = &state.services.record;
-    let failures = list::recent_failures(record, caller.workspace_id, FAILURES).await?;
+    let mut view = state.view(caller).await?;
+    let open = count_open(&mut view, caller.workspace_id).await?;
+    let lately = lately(&mut view, caller.workspace_id).await?;
+    let failures = list::recent_failures(&mut view, caller.workspace_id, FAILURES).await?;
     Ok(Json(json!({
         "queues": open.queues,
         "by_status": open.by_status,

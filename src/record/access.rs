@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, View};
 
 /// What a caller may do in its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +206,7 @@ pub struct AuditRow {
 
 /// Actions in a workspace, newest first, those before `before` only; of one target, if it is named.
 pub async fn audit_page(
-    record: &Record,
+    view: &mut View,
     workspace_id: Uuid,
     target: Option<(&str, &str)>,
     before: Option<Uuid>,
@@ -225,7 +225,7 @@ pub async fn audit_page(
     .bind(target.map(|(_, id)| id))
     .bind(before)
     .bind(limit)
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?)
 }
 

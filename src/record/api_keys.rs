@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::access::{self, Actor, Audit, Permissions};
-use super::{Record, RecordError};
+use super::{Record, RecordError, View};
 
 /// The start of every key that is made here: whoever finds one in a log knows what it is.
 const MARK: &str = "bw_";
@@ -124,13 +124,13 @@ pub struct ApiKeyRow {
 const COLUMNS: &str = "id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at";
 
 /// The keys of a workspace: those that are valid, then the revoked ones, newest first.
-pub async fn list(record: &Record, workspace_id: Uuid) -> Result<Vec<ApiKeyRow>, RecordError> {
+pub async fn list(view: &mut View, workspace_id: Uuid) -> Result<Vec<ApiKeyRow>, RecordError> {
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM bullwark.api_keys WHERE workspace_id = $1
          ORDER BY revoked_at IS NOT NULL, id DESC LIMIT 1000"
     )))
     .bind(workspace_id)
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?)
 }
 

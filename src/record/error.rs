@@ -111,8 +111,9 @@ fn from_database(error: &dyn sqlx::error::DatabaseError, text: String) -> Record
         ("53" | "57" | "58" | "25" | "55", _) => unavailable(Trouble::Away),
         // A file that may not grow (a quota, a limit of the process) has no code of its own.
         (_, "XX000") if is_storage(error) => unavailable(Trouble::Full),
-        // Undefined table, column or function: the schema is older or newer than the program.
-        (_, "42P01" | "42703" | "42883" | "3F000") => RecordError::Schema(text),
+        // Undefined table, column or function, or a right or role that is missing: the schema is
+        // older or newer than the program, or somebody changed it.
+        (_, "42P01" | "42703" | "42883" | "3F000" | "42501" | "42704") => RecordError::Schema(text),
         ("22" | "23", _) => RecordError::Refused {
             constraint: error.constraint().map(str::to_owned),
             message: error.message().to_owned(),

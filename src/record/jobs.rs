@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, View};
 use crate::job::Status;
 
 /// One row of `jobs`, with the record's column names.
@@ -45,7 +45,7 @@ pub(super) const COLUMNS: &str =
 
 /// One job, of this workspace when one is given.
 pub async fn get(
-    record: &Record,
+    view: &mut View,
     id: Uuid,
     workspace_id: Option<Uuid>,
 ) -> Result<Option<JobRow>, RecordError> {
@@ -56,7 +56,8 @@ pub async fn get(
     if let Some(workspace_id) = workspace_id {
         query.push(" AND workspace_id = ").push_bind(workspace_id);
     }
-    Ok(query.build_query_as().fetch_optional(&record.pool).await?)
+    let query = query.build_query_as();
+    Ok(query.fetch_optional(view.connection()).await?)
 }
 
 /// The status of each of these jobs that exists.
@@ -74,14 +75,14 @@ pub async fn statuses(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Sta
 }
 
 /// The retry history of a job, oldest first.
-pub async fn failures(record: &Record, id: Uuid) -> Result<Vec<FailureRow>, RecordError> {
+pub async fn failures(view: &mut View, id: Uuid) -> Result<Vec<FailureRow>, RecordError> {
     Ok(sqlx::query_as(
         "SELECT attempt, outcome, error_message, error_stack, worker_id, started_at, ended_at,
            next_retry_at
          FROM job_failures WHERE job_id = $1 ORDER BY attempt LIMIT 1000",
     )
     .bind(id)
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?)
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::jobs::{COLUMNS, JobRow};
 use super::open::first_id_at;
-use super::{Record, RecordError, Tx};
+use super::{RecordError, View};
 use crate::job::Status;
 
 /// The most rows of one page.
@@ -82,54 +82,50 @@ const HEAD_COLUMNS: &str =
   FROM jobs";
 
 /// A page of jobs, newest first.
-pub async fn list_page(record: &Record, filter: &JobFilter) -> Result<Vec<JobRow>, RecordError> {
-    list_page_at(record, filter, 0).await
+pub async fn list_page(view: &mut View, filter: &JobFilter) -> Result<Vec<JobRow>, RecordError> {
+    list_page_at(view, filter, 0).await
 }
 
 /// A page of jobs after the first `offset` ones, which are counted through: keep it small.
 pub async fn list_page_at(
-    record: &Record,
+    view: &mut View,
     filter: &JobFilter,
     offset: i64,
 ) -> Result<Vec<JobRow>, RecordError> {
-    fetch(record, page(COLUMNS, filter, offset)).await
+    fetch(view, page(COLUMNS, filter, offset)).await
 }
 
 /// The same page without payloads, results and stacks, which may be large.
 pub async fn list_heads(
-    record: &Record,
+    view: &mut View,
     filter: &JobFilter,
     offset: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
-    fetch(record, page(HEAD_COLUMNS, filter, offset)).await
+    fetch(view, page(HEAD_COLUMNS, filter, offset)).await
 }
 
 async fn fetch<T>(
-    record: &Record,
+    view: &mut View,
     mut query: sqlx::QueryBuilder<sqlx::Postgres>,
 ) -> Result<Vec<T>, RecordError>
 where
     T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
 {
-    let mut tx = begin_list(record).await?;
-    let rows = query.build_query_as().fetch_all(tx.connection()).await?;
-    tx.commit().await?;
-    Ok(rows)
+    let query = query.build_query_as();
+    Ok(query.fetch_all(view.connection()).await?)
 }
 
 /// Where the search goes on of which a page was found too short: the oldest job that was looked at.
 /// None: there are no more. A filter that indexes serve leaves out nothing.
-pub async fn search_end(record: &Record, filter: &JobFilter) -> Result<Option<Uuid>, RecordError> {
+pub async fn search_end(view: &mut View, filter: &JobFilter) -> Result<Option<Uuid>, RecordError> {
     if filter.search == Search::default() {
         return Ok(None);
     }
     let mut query = sqlx::QueryBuilder::new("SELECT min(id::text)::uuid, count(*) FROM (SELECT id");
     push_window(&mut query, filter);
     query.push(") searched");
-    let mut tx = begin_list(record).await?;
-    let (upto, count): (Option<Uuid>, i64) =
-        query.build_query_as().fetch_one(tx.connection()).await?;
-    tx.commit().await?;
+    let query = query.build_query_as();
+    let (upto, count): (Option<Uuid>, i64) = query.fetch_one(view.connection()).await?;
     Ok(upto.filter(|_| count >= SEARCHED_MAX))
 }
 
@@ -145,7 +141,7 @@ fn push_window(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilte
 /// The jobs of a workspace that failed last, those that are to be tried again and those that are
 /// dead, newest failure first.
 pub async fn recent_failures(
-    record: &Record,
+    view: &mut View,
     workspace_id: Uuid,
     limit: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
@@ -161,8 +157,7 @@ pub async fn recent_failures(
         .push_bind(workspace_id)
         .push(" ORDER BY failed_at DESC LIMIT ")
         .push_bind(limit);
-    let mut tx = begin_list(record).await?;
-    let mut rows: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
+    let mut rows: Vec<JobHead> = fetch(view, query).await?;
     let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
     query
         .push(" WHERE id IN (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ")
@@ -170,22 +165,11 @@ pub async fn recent_failures(
         .push(" ORDER BY died_at DESC LIMIT ")
         .push_bind(limit)
         .push(")");
-    let dead: Vec<JobHead> = query.build_query_as().fetch_all(tx.connection()).await?;
-    tx.commit().await?;
+    let dead: Vec<JobHead> = fetch(view, query).await?;
     rows.extend(dead);
     rows.sort_by_key(|row| std::cmp::Reverse(row.failed_at));
     rows.truncate(usize::try_from(limit).unwrap_or_default());
     Ok(rows)
-}
-
-/// A rare filter over many rows may take long, and goes on when its reader has left: it must not
-/// keep a connection for ever.
-pub(super) async fn begin_list(record: &Record) -> Result<Tx, RecordError> {
-    let mut tx = record.begin().await?;
-    sqlx::query("SET LOCAL statement_timeout = '10s'")
-        .execute(tx.connection())
-        .await?;
-    Ok(tx)
 }
 
 /// The query of a page. Open jobs are few among millions of finished ones: they are looked for

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{Record, RecordError, View};
 
 /// The most lines of one page.
 pub const LOG_PAGE_MAX: i64 = 1000;
@@ -90,7 +90,7 @@ pub async fn insert_many(record: &Record, lines: &[NewLog]) -> Result<Vec<usize>
 }
 
 /// The newest lines of a job, oldest of them first.
-pub async fn of_job(record: &Record, job_id: Uuid, limit: i64) -> Result<Vec<LogRow>, RecordError> {
+pub async fn of_job(view: &mut View, job_id: Uuid, limit: i64) -> Result<Vec<LogRow>, RecordError> {
     Ok(sqlx::query_as(
         "SELECT * FROM (
            SELECT id, log_level, message, metadata, created_at FROM job_logs
@@ -99,6 +99,6 @@ pub async fn of_job(record: &Record, job_id: Uuid, limit: i64) -> Result<Vec<Log
     )
     .bind(job_id)
     .bind(limit.clamp(1, LOG_PAGE_MAX))
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?)
 }

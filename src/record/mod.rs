@@ -46,6 +46,7 @@ pub mod steps;
 pub mod timeline;
 mod tx;
 pub mod types;
+mod view;
 pub mod workspaces;
 
 use std::str::FromStr;
@@ -59,6 +60,7 @@ use answering::Answering;
 pub use error::{RecordError, Trouble};
 pub use probe::Look;
 pub use tx::Tx;
+pub use view::{View, Viewer};
 
 /// How long a caller waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);

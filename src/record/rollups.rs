@@ -10,8 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::latencies::Latencies;
-use super::list::begin_list;
-use super::{Record, RecordError};
+use super::{Record, RecordError, View};
 
 /// Rows that are summed up at once.
 const ROLL_MAX: i64 = 2000;
@@ -114,19 +113,15 @@ const READ_MAX: i64 = 50_000;
 
 /// What ended in a workspace since the beginning of the hour that was so long ago.
 pub async fn lately(
-    record: &Record,
+    view: &mut View,
     workspace_id: Uuid,
     back: TimeDelta,
 ) -> Result<Lately, RecordError> {
-    let mut tx = begin_list(record).await?;
-    // All in one snapshot: what is being summed up just now is in one of them.
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        .execute(tx.connection())
-        .await?;
+    // A view is of one moment: what is being summed up just now is in one of the two tables.
     let (now, since): (DateTime<Utc>, DateTime<Utc>) =
         sqlx::query_as("SELECT now(), date_trunc('hour', now() - $1)")
             .bind(back)
-            .fetch_one(tx.connection())
+            .fetch_one(view.connection())
             .await?;
     let rows: Vec<Row<i64>> = sqlx::query_as(
         "SELECT at, workspace_id, job_queue, job_type, completed, failed, dead, cancelled, run_ms,
@@ -136,7 +131,7 @@ pub async fn lately(
     .bind(workspace_id)
     .bind(since)
     .bind(READ_MAX)
-    .fetch_all(tx.connection())
+    .fetch_all(view.connection())
     .await?;
     let fresh: Vec<Row<i16>> = sqlx::query_as(
         "SELECT date_trunc('minute', ended_at) AS at, workspace_id, job_queue, job_type,
@@ -148,9 +143,8 @@ pub async fn lately(
     .bind(workspace_id)
     .bind(since)
     .bind(READ_MAX)
-    .fetch_all(tx.connection())
+    .fetch_all(view.connection())
     .await?;
-    tx.commit().await?;
     let mut sums = Sums::new();
     for row in rows {
         row.add_to(&mut sums, Latencies::add);

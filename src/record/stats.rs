@@ -2,8 +2,7 @@
 
 use uuid::Uuid;
 
-use super::list::begin_list;
-use super::{Record, RecordError};
+use super::{RecordError, View};
 
 /// Jobs that are counted at most; what is beyond is not looked at.
 pub const OPEN_MAX: i64 = 200_000;
@@ -19,10 +18,9 @@ pub struct OpenCount {
 /// The open jobs of a workspace by queue and status. Reads the stragglers and the rows after the
 /// seal, as all passes over open jobs do, so finished rows cost nothing.
 pub async fn count_open(
-    record: &Record,
+    view: &mut View,
     workspace_id: Uuid,
 ) -> Result<Vec<OpenCount>, RecordError> {
-    let mut tx = begin_list(record).await?;
     let counts = sqlx::query_as(
         "WITH sealed AS (
            SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
@@ -44,24 +42,21 @@ pub async fn count_open(
     )
     .bind(workspace_id)
     .bind(OPEN_MAX)
-    .fetch_all(tx.connection())
+    .fetch_all(view.connection())
     .await?;
-    tx.commit().await?;
     Ok(counts)
 }
 
 /// The dead letters of a workspace.
-pub async fn count_dead(record: &Record, workspace_id: Uuid) -> Result<i64, RecordError> {
-    let mut tx = begin_list(record).await?;
+pub async fn count_dead(view: &mut View, workspace_id: Uuid) -> Result<i64, RecordError> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM (
            SELECT FROM bullwark.dead_letters WHERE workspace_id = $1 LIMIT $2) AS counted",
     )
     .bind(workspace_id)
     .bind(OPEN_MAX)
-    .fetch_one(tx.connection())
+    .fetch_one(view.connection())
     .await?;
-    tx.commit().await?;
     Ok(count)
 }
 
@@ -79,8 +74,7 @@ pub struct Ages {
 
 /// The ages of jobs that could start, whosever they are. Those that were run again have no time
 /// since when they could, and parents wait for their children: they are left out.
-pub async fn oldest_ready(record: &Record) -> Result<Ages, RecordError> {
-    let mut tx = begin_list(record).await?;
+pub async fn oldest_ready(view: &mut View) -> Result<Ages, RecordError> {
     let rows: Vec<(String, f64, i64)> = sqlx::query_as(
         "WITH sealed AS (
            SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
@@ -107,9 +101,8 @@ pub async fn oldest_ready(record: &Record) -> Result<Ages, RecordError> {
          FROM due GROUP BY job_queue",
     )
     .bind(AGES_MAX)
-    .fetch_all(tx.connection())
+    .fetch_all(view.connection())
     .await?;
-    tx.commit().await?;
     let looked_at: i64 = rows.iter().map(|(_, _, jobs)| jobs).sum();
     let of_queues = rows.into_iter().map(|(queue, seconds, _)| (queue, seconds));
     Ok(Ages {
@@ -119,14 +112,12 @@ pub async fn oldest_ready(record: &Record) -> Result<Ages, RecordError> {
 }
 
 /// All dead letters, up to [`OPEN_MAX`].
-pub async fn count_all_dead(record: &Record) -> Result<i64, RecordError> {
-    let mut tx = begin_list(record).await?;
+pub async fn count_all_dead(view: &mut View) -> Result<i64, RecordError> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT FROM bullwark.dead_letters LIMIT $1) AS counted",
     )
     .bind(OPEN_MAX)
-    .fetch_one(tx.connection())
+    .fetch_one(view.connection())
     .await?;
-    tx.commit().await?;
     Ok(count)
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::{RecordError, View};
 use crate::job::flow::FlowWire;
 
 /// Moments of a job that are told at most, the newest ones.
@@ -28,7 +28,7 @@ pub struct Moment {
 
 /// The moments of a job, oldest first. A run that completed before the job was run again by hand is
 /// told by that hand only.
-pub async fn timeline(record: &Record, id: Uuid) -> Result<Vec<Moment>, RecordError> {
+pub async fn timeline(view: &mut View, id: Uuid) -> Result<Vec<Moment>, RecordError> {
     let mut moments: Vec<Moment> = sqlx::query_as(
         "WITH job AS (SELECT * FROM jobs WHERE id = $1), failed AS (
            SELECT * FROM job_failures WHERE job_id = $1
@@ -65,7 +65,7 @@ pub async fn timeline(record: &Record, id: Uuid) -> Result<Vec<Moment>, RecordEr
     )
     .bind(id)
     .bind(MOMENTS_MAX)
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?;
     moments.reverse();
     Ok(moments)
@@ -98,14 +98,14 @@ pub struct Flow {
 }
 
 /// The ties of a job; none if there is no such job.
-pub async fn ties(record: &Record, id: Uuid) -> Result<Option<Ties>, RecordError> {
+pub async fn ties(view: &mut View, id: Uuid) -> Result<Option<Ties>, RecordError> {
     let row: Option<(String, Option<sqlx::types::Json<FlowWire>>)> = sqlx::query_as(
         "SELECT coalesce(redis_id, id::text),
            CASE WHEN (wire -> 'children') IS NOT NULL THEN wire END
          FROM jobs WHERE id = $1 AND deleted_at IS NULL",
     )
     .bind(id)
-    .fetch_optional(&record.pool)
+    .fetch_optional(view.connection())
     .await?;
     let Some((wire_id, wire)) = row else {
         return Ok(None);
@@ -121,7 +121,7 @@ pub async fn ties(record: &Record, id: Uuid) -> Result<Option<Ties>, RecordError
          WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id",
     )
     .bind(ids)
-    .fetch_all(&record.pool)
+    .fetch_all(view.connection())
     .await?;
     let (parents, children) = kin.into_iter().partition(|kin| Some(kin.id) == parent_id);
     let parents: Vec<Kin> = parents;

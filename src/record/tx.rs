@@ -9,6 +9,11 @@ use super::{RecordError, Trouble};
 pub struct Tx(Transaction<'static, Postgres>);
 
 impl Tx {
+    /// Begins a transaction that may do everything.
+    pub(super) async fn begin(pool: PgPool) -> Result<Self, RecordError> {
+        Self::begin_with(pool, "BEGIN").await
+    }
+
     /// `BEGIN` runs in a task of its own: a caller that is dropped in the middle (a closed HTTP
     /// connection, a timeout) would otherwise leave a connection with an open transaction in the
     /// pool, and the next borrower would run inside it (sqlx issue 4385, not yet released).
@@ -19,11 +24,14 @@ impl Tx {
         clippy::disallowed_methods,
         reason = "ends by itself; must outlive its caller"
     )]
-    pub(super) async fn begin(pool: PgPool) -> Result<Self, RecordError> {
+    pub(super) async fn begin_with(
+        pool: PgPool,
+        statement: &'static str,
+    ) -> Result<Self, RecordError> {
         let begun = tokio::spawn(async move {
             let mut tries = 1;
             loop {
-                let error = match pool.begin().await {
+                let error = match pool.begin_with(statement).await {
                     Ok(transaction) => return Ok(transaction),
                     Err(error) => RecordError::from(error),
                 };

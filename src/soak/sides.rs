@@ -104,8 +104,9 @@ pub(super) fn tick(wire_id: &str) -> Option<u64> {
 /// Open jobs of both workspaces.
 pub(super) async fn open(record: &Record) -> anyhow::Result<u64> {
     let mut open = 0;
+    let mut view = record.view().await?;
     for workspace in [DEFAULT_WORKSPACE, NEIGHBOUR] {
-        let counts = stats::count_open(record, workspace).await?;
+        let counts = stats::count_open(&mut view, workspace).await?;
         open += counts.iter().map(|c| c.jobs.unsigned_abs()).sum::<u64>();
     }
     Ok(open)

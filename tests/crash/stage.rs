@@ -176,14 +176,16 @@ impl Stage {
     }
 
     pub(crate) async fn job(&self, id: Uuid) -> JobRow {
-        jobs::get(&self.app.record, id, None)
+        jobs::get(&mut self.app.record.view().await.unwrap(), id, None)
             .await
             .unwrap()
             .unwrap()
     }
 
     pub(crate) async fn failures(&self, id: Uuid) -> Vec<FailureRow> {
-        jobs::failures(&self.app.record, id).await.unwrap()
+        jobs::failures(&mut self.app.record.view().await.unwrap(), id)
+            .await
+            .unwrap()
     }
 
     /// Waits until each of these jobs looks right.

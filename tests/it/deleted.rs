@@ -77,7 +77,12 @@ async fn a_deleted_job_is_as_one_that_never_was_in_whatever_state_it_is() {
 
     assert_eq!(delete(&stage, &all).await, all);
     for id in &all {
-        assert!(jobs::get(&stage.record, *id, None).await.unwrap().is_none());
+        assert!(
+            jobs::get(&mut stage.record.view().await.unwrap(), *id, None)
+                .await
+                .unwrap()
+                .is_none()
+        );
         assert_eq!(stage.state(*id).await, None);
     }
     for status in [None, Some(Status::Pending), Some(Status::DeadLetter)] {
@@ -86,7 +91,9 @@ async fn a_deleted_job_is_as_one_that_never_was_in_whatever_state_it_is() {
             limit: 10,
             ..JobFilter::default()
         };
-        let listed = list::list_page(&stage.record, &filter).await.unwrap();
+        let listed = list::list_page(&mut stage.record.view().await.unwrap(), &filter)
+            .await
+            .unwrap();
         assert!(listed.is_empty(), "{status:?} {listed:?}");
     }
     for table in ["job_logs", "job_failures", "bullwark.dead_letters"] {
@@ -232,7 +239,9 @@ async fn a_newer_job_with_the_id_of_a_deleted_one_stays() {
         let id = record_id(&stage.prefix, &queue, "daily", timestamp_ms);
         eventually("the job in the record", async || {
             while mirror.step().await.unwrap() {}
-            jobs::get(&stage.record, id, None).await.unwrap()
+            jobs::get(&mut stage.record.view().await.unwrap(), id, None)
+                .await
+                .unwrap()
         })
         .await;
         adopted.push(id);

@@ -27,7 +27,7 @@ fn options(tokens: TokenOptions) -> HttpOptions {
     }
 }
 
-fn with_secret() -> HttpOptions {
+pub(crate) fn with_secret() -> HttpOptions {
     options(TokenOptions {
         secret: Some(Secret(SECRET.to_owned())),
         ..TokenOptions::default()
@@ -38,13 +38,13 @@ fn in_an_hour() -> i64 {
     bullwark::clock::now_ms() / 1000 + 3600
 }
 
-fn claims(user: Uuid) -> Value {
+pub(crate) fn claims(user: Uuid) -> Value {
     json!({
         "sub": user, "role": "authenticated", "aud": "authenticated", "exp": in_an_hour(),
     })
 }
 
-fn signed(claims: &Value) -> String {
+pub(crate) fn signed(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     encode(&Header::new(Algorithm::HS256), claims, &key).unwrap()
 }

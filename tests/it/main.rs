@@ -20,6 +20,7 @@ mod http_search;
 mod http_stats;
 mod http_tokens;
 mod http_uploads;
+mod isolation;
 mod mirror;
 mod outages;
 mod over;

@@ -87,7 +87,9 @@ async fn every_filter_gives_what_reading_all_rows_would() {
                         limit: 3,
                         ..JobFilter::default()
                     };
-                    let page = list_page(&stage.record, &filter).await.unwrap();
+                    let page = list_page(&mut stage.record.view().await.unwrap(), &filter)
+                        .await
+                        .unwrap();
                     let Some(last) = page.last() else { break };
                     before = Some(last.id);
                     found.extend(page.into_iter().map(|row| row.id));

@@ -25,7 +25,12 @@ async fn jobs_of(stage: &Stage, count: usize) -> (Uuid, Vec<Uuid>) {
 }
 
 async fn rollups(stage: &Stage, workspace: Uuid) -> Vec<Rollup> {
-    let lately = rollups::lately(&stage.record, workspace, TimeDelta::hours(48)).await;
+    let lately = rollups::lately(
+        &mut stage.record.view().await.unwrap(),
+        workspace,
+        TimeDelta::hours(48),
+    )
+    .await;
     lately.unwrap().rollups
 }
 

@@ -111,7 +111,10 @@ impl Stage {
     }
 
     pub(crate) async fn row(&self, id: Uuid) -> JobRow {
-        jobs::get(&self.record, id, None).await.unwrap().unwrap()
+        jobs::get(&mut self.record.view().await.unwrap(), id, None)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub(crate) async fn status(&self, id: Uuid) -> String {
@@ -126,7 +129,9 @@ impl Stage {
 
     /// The retry history: number and outcome of each attempt that did not complete.
     pub(crate) async fn history(&self, id: Uuid) -> Vec<(i32, String)> {
-        let failures = jobs::failures(&self.record, id).await.unwrap();
+        let failures = jobs::failures(&mut self.record.view().await.unwrap(), id)
+            .await
+            .unwrap();
         failures
             .into_iter()
             .map(|failure| (failure.attempt, failure.outcome))

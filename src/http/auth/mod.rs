@@ -25,7 +25,7 @@ use crate::clock;
 use crate::record::access::{self, Actor, By, Membership, Permission, Permissions};
 use crate::record::api_keys::{self, KeyAccess};
 use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
-use crate::record::{Record, RecordError};
+use crate::record::{Record, RecordError, Viewer};
 use crate::tasks::Tasks;
 use remembered::Remembered;
 pub use tokens::{AUDIENCE, Secret, TokenOptions};
@@ -101,6 +101,17 @@ impl Caller {
             actor: self.actor,
             workspace_id: Some(self.workspace_id),
             request_id: Some(request_id),
+        }
+    }
+
+    /// Whose eyes it reads the record with. A key and the service role see the workspace that they
+    /// act in, and no other.
+    pub(super) fn viewer(self) -> Viewer {
+        match self.actor {
+            Actor::User(id) => Viewer::User(id),
+            Actor::ApiKey(_) | Actor::Service | Actor::Operator => {
+                Viewer::Tenant(self.workspace_id)
+            }
         }
     }
 

@@ -18,7 +18,12 @@ async fn log(stage: &Stage, id: &str, rows: &[&str], keep: u32) {
 }
 
 async fn copied(stage: &Stage, id: Uuid) -> Vec<String> {
-    let rows = logs::of_job(&stage.record, id, logs::LOG_PAGE_MAX).await;
+    let rows = logs::of_job(
+        &mut stage.record.view().await.unwrap(),
+        id,
+        logs::LOG_PAGE_MAX,
+    )
+    .await;
     let rows = rows.unwrap().into_iter().map(|row| row.message);
     rows.filter(|row| !row.starts_with("reconciled:")).collect()
 }

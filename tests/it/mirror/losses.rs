@@ -67,7 +67,7 @@ async fn one_follows_until_it_is_gone_and_the_next_goes_on_where_it_was() {
     second.mirror.step().await.unwrap();
     let b = stage.add(&[foreign("b")]).await[0];
     second.mirror.step().await.unwrap();
-    let known = bullwark::record::jobs::get(&stage.record, b, None)
+    let known = bullwark::record::jobs::get(&mut stage.record.view().await.unwrap(), b, None)
         .await
         .unwrap();
     assert!(known.is_none(), "it is not its turn");

@@ -34,9 +34,10 @@ impl<'a> Follower<'a> {
         let what = format!("{id} is {status}");
         eventually(&what, async || {
             self.mirror.step().await.unwrap();
-            let row = bullwark::record::jobs::get(&self.stage.record, id, None)
-                .await
-                .unwrap();
+            let row =
+                bullwark::record::jobs::get(&mut self.stage.record.view().await.unwrap(), id, None)
+                    .await
+                    .unwrap();
             (row?.status == status).then_some(())
         })
         .await;

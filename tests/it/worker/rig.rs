@@ -171,7 +171,7 @@ impl Rig {
     }
 
     pub(crate) async fn job(&self, id: Uuid) -> JobRow {
-        jobs::get(&self.app.record, id, None)
+        jobs::get(&mut self.app.record.view().await.unwrap(), id, None)
             .await
             .unwrap()
             .unwrap()
@@ -181,20 +181,29 @@ impl Rig {
     pub(crate) async fn until(&self, id: Uuid, status: &str) -> JobRow {
         let find = async || {
             // A record that is away just now is no reason to give up.
-            let job = jobs::get(&self.app.record, id, None).await.ok().flatten()?;
+            let job = jobs::get(&mut self.app.record.view().await.unwrap(), id, None)
+                .await
+                .ok()
+                .flatten()?;
             (job.status == status).then_some(job)
         };
         eventually(&format!("job {id} to be {status}"), find).await
     }
 
     pub(crate) async fn failures(&self, id: Uuid) -> Vec<FailureRow> {
-        jobs::failures(&self.app.record, id).await.unwrap()
+        jobs::failures(&mut self.app.record.view().await.unwrap(), id)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn logs(&self, id: Uuid) -> Vec<LogRow> {
-        logs::of_job(&self.app.record, id, logs::LOG_PAGE_MAX)
-            .await
-            .unwrap()
+        logs::of_job(
+            &mut self.app.record.view().await.unwrap(),
+            id,
+            logs::LOG_PAGE_MAX,
+        )
+        .await
+        .unwrap()
     }
 
     pub(crate) async fn verify(&self) -> Verdict {

@@ -1,0 +1,103 @@
+//! Two workspaces, and nothing of one in what the other sees: table by table in the database, and
+//! route by route over HTTP.
+
+mod routes;
+mod tables;
+
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+use crate::support::server::OTHER_WORKSPACE;
+
+/// Rows of one workspace, in every table that holds something of workspaces.
+struct Tenant {
+    workspace: Uuid,
+    job: Uuid,
+    /// A user who owns the workspace, and one who is a member only.
+    owner: Uuid,
+    member: Uuid,
+    /// Stands in every text of its rows.
+    word: &'static str,
+}
+
+impl Tenant {
+    async fn mine(pool: &PgPool) -> Self {
+        Self::fill(pool, DEFAULT_WORKSPACE, "juniper").await
+    }
+
+    async fn theirs(pool: &PgPool) -> Self {
+        Self::fill(pool, OTHER_WORKSPACE, "foxglove").await
+    }
+
+    async fn fill(pool: &PgPool, workspace: Uuid, word: &'static str) -> Self {
+        let (job, owner, member) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let sql = format!(
+            "INSERT INTO workspaces (id, name) VALUES ('{workspace}', '{word}')
+               ON CONFLICT (id) DO UPDATE SET name = excluded.name;
+             INSERT INTO auth.users (id) VALUES ('{owner}'), ('{member}');
+             INSERT INTO workspace_members (workspace_id, user_id, role) VALUES
+               ('{workspace}', '{owner}', 'owner'), ('{workspace}', '{member}', 'member');
+             INSERT INTO jobs (id, workspace_id, job_type, payload, status, error_message,
+                 failed_at, completed_at)
+               VALUES ('{job}', '{workspace}', 'noop', '{{\"of\": \"{word}\"}}', 'dead_letter',
+                 '{word} failed', now(), now());
+             INSERT INTO jobs (workspace_id, job_type, payload)
+               VALUES ('{workspace}', 'noop', '{{\"of\": \"{word}\"}}');
+             INSERT INTO job_logs (job_id, log_level, message) VALUES ('{job}', 'info', '{word}');
+             INSERT INTO job_failures (job_id, attempt, outcome, error_message)
+               VALUES ('{job}', 1, 'dead_letter', '{word}');
+             INSERT INTO job_steps (job_id, name, result, attempt)
+               VALUES ('{job}', '{word}', '1', 1);
+             INSERT INTO job_effects (job_id, key, idempotency_key, fingerprint, call_id, attempt)
+               VALUES ('{job}', '{word}', '', '', gen_random_uuid(), 1);
+             INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
+               VALUES ('{job}', '{workspace}', 'noop', '{word}');
+             INSERT INTO bullwark.stragglers VALUES ('{job}');
+             INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, dead)
+               VALUES ('{workspace}', '{word}', 'noop', 1);
+             INSERT INTO bullwark.rollups (workspace_id, step, at, job_queue, job_type, completed,
+                 failed, dead, cancelled, run_ms, runs, waits)
+               VALUES ('{workspace}', 'minute', date_trunc('minute', now()), '{word}', 'noop',
+                 1, 0, 0, 0, 1, '{{}}', '{{}}');
+             INSERT INTO bullwark.audit_log (workspace_id, actor_kind, action, target_kind,
+                 target_id, reason)
+               VALUES ('{workspace}', 'service', 'job.cancel', 'job', '{job}', '{word}'),
+                 ('{workspace}', 'service', 'api_key.create', 'api_key', 'x', '{word}');
+             INSERT INTO bullwark.api_keys (workspace_id, name, hash)
+               VALUES ('{workspace}', '{word}', '{word}');
+             INSERT INTO bullwark.idempotency_keys (workspace_id, key, job_id, fingerprint)
+               VALUES ('{workspace}', '{word}', '{job}', '');
+             INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');
+             INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
+             INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
+                 delimiter)
+               VALUES ('{job}', '{workspace}', 'accounts', '{word}', '', 1, 'utf-8', ',');
+             INSERT INTO import_rows (import_id, row_no, line_no, outcome, code, message)
+               VALUES ('{job}', 1, 1, 'failed', 'invalid', '{word}');"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(pool)
+            .await
+            .unwrap();
+        Self {
+            workspace,
+            job,
+            owner,
+            member,
+            word,
+        }
+    }
+
+    /// What must not be seen by others.
+    fn secrets(&self) -> [String; 5] {
+        [
+            self.workspace.to_string(),
+            self.job.to_string(),
+            self.owner.to_string(),
+            self.member.to_string(),
+            self.word.to_owned(),
+        ]
+    }
+}

@@ -1,0 +1,102 @@
+//! What a caller of one workspace gets from every route when it names what is of another.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::Tenant;
+use crate::http::server_with;
+use crate::http_tokens::{claims, signed, with_secret};
+use crate::support::server::{Answer, KEY, send};
+
+/// Every route that answers with something of a workspace, `ID` for the id of a job of another one.
+/// Whoever adds a route adds it here.
+fn requests() -> Vec<(Method, &'static str, Value)> {
+    let get = |path| (Method::GET, path, Value::Null);
+    vec![
+        get("/api/jobs"),
+        get("/api/jobs?include=payload"),
+        get("/api/jobs?status=dead_letter"),
+        get("/api/jobs?status=pending"),
+        get("/api/jobs?q=foxglove"),
+        get("/api/jobs?error=foxglove"),
+        get("/api/jobs?payload.of=foxglove"),
+        get("/api/jobs?before=ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        get("/api/jobs/stats"),
+        get("/api/jobs/dashboard"),
+        get("/api/jobs/ID"),
+        get("/api/jobs/ID/logs"),
+        get("/api/jobs/ID/report"),
+        (
+            Method::PATCH,
+            "/api/jobs/ID",
+            json!({ "status": "cancelled" }),
+        ),
+        (Method::POST, "/api/jobs/ID/retry", Value::Null),
+        (Method::DELETE, "/api/jobs/ID", Value::Null),
+        get("/api/job-types"),
+        get("/api/me"),
+        get("/api/api-keys"),
+        get("/api/audit"),
+        get("/api/audit?target_kind=job&target_id=ID"),
+        get("/api/audit?target_kind=api_key&target_id=x"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_answers_with_anything_of_another_workspace() {
+    let (sandbox, server) = server_with(with_secret()).await;
+    let pool = sandbox.pool().await;
+    let (mine, theirs) = (Tenant::mine(&pool).await, Tenant::theirs(&pool).await);
+    let callers = [
+        ("a key", KEY.to_owned()),
+        ("the owner", signed(&claims(mine.owner))),
+        ("a member", signed(&claims(mine.member))),
+    ];
+    let job = theirs.job.to_string();
+    for (who, bearer) in &callers {
+        let mut found_own = 0;
+        for (method, path, body) in requests() {
+            let path = path.replace("ID", &job);
+            let mut request = server.anonymous(method.clone(), &path).bearer_auth(bearer);
+            if !body.is_null() {
+                request = request.json(&body);
+            }
+            let answer = send(request).await;
+            assert!(answer.status < 500, "{who}: {method} {path}: {answer:?}");
+            if path.contains(&format!("/{job}")) {
+                assert!(
+                    matches!(answer.status, 403 | 404),
+                    "{who}: {method} {path}: {answer:?}"
+                );
+            }
+            let text = told(&answer, &path);
+            for secret in theirs.secrets() {
+                let is_leaked = text.contains(&secret);
+                assert!(!is_leaked, "{who}: {method} {path} tells {secret}: {text}");
+            }
+            found_own += usize::from(text.contains(mine.word));
+        }
+        assert!(found_own >= 6, "{who} sees what is its own: {found_own}");
+    }
+    let untouched: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM jobs WHERE workspace_id = $1 AND deleted_at IS NULL
+           AND status IN ('dead_letter', 'pending')",
+    )
+    .bind(theirs.workspace)
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(untouched, 2);
+    pool.close().await;
+    server.end().await;
+}
+
+/// The answer without the words that the caller itself sent.
+fn told(answer: &Answer, path: &str) -> String {
+    let mut text = answer.body.to_string();
+    let given = path.split(['/', '=', '&', '?']);
+    for word in given.filter(|word| word.len() > 7) {
+        text = text.replace(word, "");
+    }
+    text
+}
