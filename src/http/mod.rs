@@ -21,6 +21,7 @@ mod exposition;
 mod flows;
 mod gauges;
 mod health;
+mod imports;
 mod jobs;
 mod observe;
 mod openapi;
@@ -187,6 +188,9 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(api_keys::revoke))
         .route("/api/audit", get(audit::list))
         .routes(routes!(types::list, types::declare))
+        .routes(routes!(imports::list))
+        .routes(routes!(imports::show))
+        .routes(routes!(imports::look))
         .routes(routes!(openapi::document))
 }
 

@@ -19,6 +19,8 @@ const BODIES_MAX_KIB: u32 = 256 * 1024;
 const READS_MAX: usize = 6;
 /// Uploads that arrive at once.
 const UPLOADS_MAX: usize = 32;
+/// Files that are looked at at once, each by a thread of its own.
+const LOOKS_MAX: usize = 2;
 /// How long a request waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,7 @@ pub(super) struct Shared {
     bodies: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     arriving: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for State {
@@ -58,6 +61,7 @@ impl State {
             bodies: Arc::new(Semaphore::new(BODIES_MAX_KIB as usize)),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             arriving: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
         }))
     }
 }
@@ -99,6 +103,11 @@ impl Shared {
     /// A turn to read the record.
     pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.reads, 1).await
+    }
+
+    /// A turn to look at a file.
+    pub(super) async fn look_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        turn(&self.looks, 1).await
     }
 
     /// A turn to upload.

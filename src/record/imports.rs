@@ -2,10 +2,11 @@
 //!
 //! The rows themselves are written by [`super::import_chunk`].
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Record, RecordError, Tx};
+use super::{Record, RecordError, Tx, View};
 
 /// Most rejected rows that [`list_rejected`] reads at once.
 pub const REJECTED_PAGE_MAX: i64 = 500;
@@ -191,4 +192,74 @@ pub async fn list_rejected(
     .bind(REJECTED_PAGE_MAX)
     .fetch_all(&record.pool)
     .await?)
+}
+
+/// An import as lists show it.
+#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Import))]
+pub struct ImportRow {
+    /// Of the job, too.
+    pub id: Uuid,
+    pub entity_type: String,
+    pub file_name: Option<String>,
+    pub sha256: String,
+    pub bytes: i64,
+    /// `running`, `completed`, `completed_with_errors`, `failed` or `cancelled`.
+    pub status: String,
+    pub dry_run: bool,
+    pub total: i64,
+    pub processed: i64,
+    pub inserted: i64,
+    pub updated: i64,
+    pub unchanged: i64,
+    pub skipped: i64,
+    pub failed: i64,
+    /// Rows that were not taken over, per code.
+    pub by_code: serde_json::Value,
+    pub encoding: String,
+    pub delimiter: String,
+    /// Header, field and reason of every column.
+    pub header_mapping: serde_json::Value,
+    /// There is an error report: `GET /api/jobs/{id}/report`.
+    pub has_report: bool,
+    pub created_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+const SHOWN: &str = "SELECT i.id, i.entity_type, i.file_name, i.sha256, i.bytes, i.status,
+  i.dry_run, i.total, i.processed, i.inserted, i.updated, i.unchanged, i.skipped, i.failed,
+  i.by_code, i.encoding, i.delimiter, i.header_mapping, i.report_path IS NOT NULL AS has_report,
+  i.created_at, i.finished_at
+  FROM imports i JOIN jobs j ON j.id = i.id AND j.deleted_at IS NULL WHERE i.workspace_id = ";
+
+/// Imports of a workspace, newest first, those before `before` only. `imports_workspace` serves it.
+pub async fn page(
+    view: &mut View,
+    workspace_id: Uuid,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<ImportRow>, RecordError> {
+    let mut query = sqlx::QueryBuilder::new(SHOWN);
+    query.push_bind(workspace_id);
+    if let Some(before) = before {
+        query.push(" AND i.id < ").push_bind(before);
+    }
+    query.push(" ORDER BY i.id DESC LIMIT ").push_bind(limit);
+    let query = query.build_query_as();
+    Ok(query.fetch_all(view.connection()).await?)
+}
+
+/// One import of a workspace.
+pub async fn get(
+    view: &mut View,
+    workspace_id: Uuid,
+    id: Uuid,
+) -> Result<Option<ImportRow>, RecordError> {
+    let mut query = sqlx::QueryBuilder::new(SHOWN);
+    query
+        .push_bind(workspace_id)
+        .push(" AND i.id = ")
+        .push_bind(id);
+    let query = query.build_query_as();
+    Ok(query.fetch_optional(view.connection()).await?)
 }

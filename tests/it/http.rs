@@ -64,6 +64,9 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::DELETE, "/api/api-keys/x"),
         (Method::GET, "/api/audit"),
         (Method::POST, "/api/uploads"),
+        (Method::GET, "/api/imports"),
+        (Method::GET, "/api/imports/x"),
+        (Method::POST, "/api/imports/preview"),
     ] {
         let answer = send(server.anonymous(method.clone(), path).body("{}")).await;
         let detail = answer.problem(401, "missing_api_key");

@@ -13,6 +13,7 @@ mod http_control;
 mod http_details;
 mod http_enqueue;
 mod http_flows;
+mod http_imports;
 mod http_keys;
 mod http_openapi;
 mod http_outage;

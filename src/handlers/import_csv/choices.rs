@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::dialect::Dialect;
 use super::fields;
 use super::mapping::Target;
 use super::payload::{EmptyValues, EntityType, ImportCsv, NumberFormat, UpdatePolicy};
@@ -23,8 +24,8 @@ pub(super) fn header_mapping(entity: EntityType, prepared: &Prepared) -> serde_j
 }
 
 /// Files with semicolons come from places where the comma is the decimal mark.
-pub(super) fn number_format(payload: &ImportCsv, prepared: &Prepared) -> NumberFormat {
-    let usual = match prepared.dialect.delimiter {
+pub(super) fn number_format(payload: &ImportCsv, dialect: &Dialect) -> NumberFormat {
+    let usual = match dialect.delimiter {
         b';' => NumberFormat::Comma,
         _ => NumberFormat::Point,
     };

@@ -89,7 +89,7 @@ impl Import<'_> {
         let validator = Validator::new(
             payload.entity_type,
             &self.prepared.mapping,
-            number_format(payload, self.prepared),
+            number_format(payload, &self.prepared.dialect),
             payload.options.default_country.as_deref(),
         );
         let batch_size = payload.options.batch_size as usize;

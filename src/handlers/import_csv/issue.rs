@@ -83,7 +83,9 @@ impl Code {
 
 /// One complaint about one cell (or about the row, when `column` is absent).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = RowIssue))]
 pub struct Issue {
+    #[cfg_attr(feature = "server", schema(value_type = String))]
     pub code: Code,
     /// The header of the cell, as the file spells it.
     pub column: Option<String>,

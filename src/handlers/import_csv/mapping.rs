@@ -43,6 +43,7 @@ pub enum Target {
 /// Why a column has its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = MappingReason))]
 pub enum Reason {
     /// The payload says so.
     Explicit,
@@ -103,8 +104,22 @@ pub enum MappingError {
     RequiredUnmapped { required: String, known: String },
 }
 
-/// Maps the headers of a file. `sample` holds the values of the first rows, by row.
+/// Maps the headers of a file, so that its rows can be told apart. `sample` holds the values of the
+/// first rows, by row.
 pub fn map_columns(
+    entity: EntityType,
+    headers: &[String],
+    explicit: &BTreeMap<String, String>,
+    auto: bool,
+    sample: &[Vec<String>],
+) -> Result<Mapping, MappingError> {
+    let mapping = propose(entity, headers, explicit, auto, sample)?;
+    mapping.check(entity)?;
+    Ok(mapping)
+}
+
+/// Maps the headers of a file as far as it goes.
+pub fn propose(
     entity: EntityType,
     headers: &[String],
     explicit: &BTreeMap<String, String>,
@@ -128,29 +143,31 @@ pub fn map_columns(
         apply_names(entity, &mut columns, &named_by_user);
         apply_values(entity, &mut columns, &named_by_user, sample);
     }
-    let required = fields::required_of(entity);
-    let mapped = |field: &Field| {
-        columns
-            .iter()
-            .any(|column| column.target == Target::Field(*field))
-    };
-    if !required.iter().any(mapped) {
-        let names: Vec<_> = required
-            .iter()
-            .filter_map(|field| fields::def_of(entity, *field))
-            .map(|def| format!("`{}`", def.name))
-            .collect();
-        let required = names.join(" or ");
-        return Err(MappingError::RequiredUnmapped {
-            required,
-            known: list(&headers),
-        });
-    }
     let width = headers
         .iter()
         .rposition(|header| !header.is_empty() && !is_report_column(header))
         .map_or(0, |at| at + 1);
     Ok(Mapping { columns, width })
+}
+
+impl Mapping {
+    /// Whether there is a column by which rows can be told apart.
+    pub fn check(&self, entity: EntityType) -> Result<(), MappingError> {
+        let required = fields::required_of(entity);
+        if required.iter().any(|field| is_taken(&self.columns, *field)) {
+            return Ok(());
+        }
+        let names: Vec<_> = required
+            .iter()
+            .filter_map(|field| fields::def_of(entity, *field))
+            .map(|def| format!("`{}`", def.name))
+            .collect();
+        let headers: Vec<_> = self.columns.iter().map(|c| c.header.clone()).collect();
+        Err(MappingError::RequiredUnmapped {
+            required: names.join(" or "),
+            known: list(&headers),
+        })
+    }
 }
 
 fn is_report_column(header: &str) -> bool {

@@ -30,6 +30,7 @@ pub mod number;
 pub mod payload;
 pub mod phone;
 pub mod prepare;
+mod preview;
 pub mod reader;
 pub mod report;
 mod report_file;
@@ -43,6 +44,7 @@ pub mod validate;
 
 pub use chunks::CHUNK_ROWS;
 pub use payload::ImportCsv;
+pub use preview::{Preview, PreviewError, preview};
 pub use source::SourceOptions;
 pub use summary::Summary;
 

@@ -18,6 +18,7 @@ pub const MAPPING_MAX: usize = 1_000;
 /// What an `import_csv` job is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct ImportCsv {
     /// Always `csv`; may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,12 +44,14 @@ pub struct ImportCsv {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum ImportType {
     Csv,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum EntityType {
     Accounts,
     Contacts,
@@ -66,6 +69,7 @@ impl EntityType {
 /// How rows are read and what happens to duplicates.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct ImportOptions {
     /// A row whose key exists already updates that record. Wins over `skip_duplicates`.
     pub update_existing: bool,
@@ -120,6 +124,7 @@ impl Default for ImportOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum Delimiter {
     #[serde(rename = ",", alias = "comma")]
     Comma,
@@ -147,6 +152,7 @@ impl Delimiter {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum NumberFormat {
     /// `1,234.56`
     Point,
@@ -156,6 +162,7 @@ pub enum NumberFormat {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum EmptyValues {
     /// The existing value stays.
     Ignore,
@@ -165,6 +172,7 @@ pub enum EmptyValues {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum UpdatePolicy {
     /// Values of the file replace existing ones.
     Overwrite,

@@ -122,7 +122,7 @@ pub fn open(
     Ok(RecordReader::new(BufReader::new(file), dialect, position))
 }
 
-fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Dialect> {
+pub(super) fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Dialect> {
     let mut file = File::open(&text.path)?;
     file.seek(SeekFrom::Start(text.start))?;
     let mut sample = Vec::with_capacity(SAMPLE_BYTES);
@@ -135,7 +135,7 @@ fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Dialect> {
     Ok(dialect::detect(&sample, is_whole, hints))
 }
 
-fn values<R: Read>(reader: &RecordReader<R>) -> Vec<String> {
+pub(super) fn values<R: Read>(reader: &RecordReader<R>) -> Vec<String> {
     (0..reader.columns())
         .map(|at| String::from_utf8_lossy(reader.field(at)).into_owned())
         .collect()

@@ -33,6 +33,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         ),
         (Method::POST, "/api/jobs/ID/retry", Value::Null),
         (Method::DELETE, "/api/jobs/ID", Value::Null),
+        get("/api/imports"),
+        get("/api/imports/ID"),
         get("/api/job-types"),
         get("/api/me"),
         get("/api/api-keys"),

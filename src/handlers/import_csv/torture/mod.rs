@@ -26,7 +26,7 @@ fn import(dir: &Path, bytes: &[u8], entity: &str, options: &Value) -> Vec<String
         Err(error) => return vec![format!("refused: {error}")],
     };
     let country = payload.options.default_country.as_deref();
-    let format = number_format(&payload, &prepared);
+    let format = number_format(&payload, &prepared.dialect);
     let validator = Validator::new(payload.entity_type, &prepared.mapping, format, country);
     let mut reader = prepare::open(&prepared.text, &prepared.dialect, prepared.first).unwrap();
     let mut rows = Vec::new();

@@ -1,0 +1,390 @@
+//! A look at a file before it is imported: how it would be read, and what would become of its rows.
+//!
+//! The same code decides as for the import itself, so what is shown is what will happen; only that
+//! of a large file no more than the first [`LOOKED_AT_BYTES`] are looked at. Nothing is written but
+//! a copy of these bytes, which goes with the look. Refuses what is no text, and mappings
+//! that name what is not there; a mapping that lacks something is shown with the words about it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::cells::Warnings;
+use super::choices::number_format;
+use super::content::check_content;
+use super::decode::{self, Decoded};
+use super::dialect::Dialect;
+use super::fields;
+use super::issue::Issue;
+use super::mapping::{Column, Mapping, MappingError, Reason, Target, propose};
+use super::payload::{EntityType, ImportCsv};
+use super::prepare::{self, PrepareError};
+use super::reader::{Position, ReadError, RecordReader};
+use super::spool::Spool;
+use super::validate::Validator;
+
+/// Bytes of the file that are looked at, from its beginning. An even number: a character of UTF-16
+/// is not cut.
+const LOOKED_AT_BYTES: u64 = 8 * 1024 * 1024;
+/// The longest look.
+const LOOK_MAX: Duration = Duration::from_secs(20);
+/// How the directory of a look is called, and when one is taken for left behind.
+const SPOOL: &str = "preview-";
+const LEFT_AFTER_SECONDS: u64 = 3600;
+/// Rows that are shown.
+const ROWS: usize = 20;
+/// Rows by which columns are guessed.
+const EVIDENCE_ROWS: usize = 50;
+/// Values that are shown of a column.
+const VALUES: usize = 5;
+/// Characters of a value, and cells of a row, that are shown.
+const VALUE_MAX: usize = 200;
+const CELLS_MAX: usize = 200;
+
+/// Why there is nothing to show: the words of the import itself.
+pub type PreviewError = PrepareError;
+
+/// How a file would be imported.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct Preview {
+    pub encoding: &'static str,
+    /// Characters that the encoding could not express.
+    pub replaced_characters: u64,
+    pub delimiter: &'static str,
+    pub quote: char,
+    /// The physical line of the header, counted from 1.
+    pub header_line: u64,
+    /// Rows behind the header, of what was looked at.
+    pub rows: u64,
+    /// The whole file was looked at; else it has more rows.
+    pub is_whole: bool,
+    pub columns: Vec<PreviewColumn>,
+    /// What a column may be mapped to, beside `custom.NAME`.
+    pub fields: Vec<&'static str>,
+    /// Fields of which one is needed.
+    pub required_any: Vec<&'static str>,
+    pub sample: Vec<PreviewRow>,
+    /// Of the sampled rows, those that would be refused.
+    pub refused_rows: usize,
+    /// Why the file can not be imported like this; none: it can.
+    pub problem: Option<String>,
+}
+
+/// A column of the file, and where its values would go.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct PreviewColumn {
+    pub header: String,
+    /// A field, or `custom.NAME`; none: it is left out.
+    pub target: Option<String>,
+    /// Why: `explicit`, `exact`, `synonym`, `similar`, `values`, or `ignored`.
+    pub reason: Reason,
+    /// The first different values.
+    pub values: Vec<String>,
+}
+
+/// A row of the file, as it stands there.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct PreviewRow {
+    pub line: u64,
+    pub values: Vec<String>,
+    /// Why it would be refused.
+    pub issues: Vec<Issue>,
+}
+
+/// Looks at a file, beside other work. Files of the look are below `data_dir`, and go with it; what
+/// a crash leaves goes with a later look.
+pub async fn preview(
+    path: PathBuf,
+    payload: ImportCsv,
+    data_dir: &Path,
+) -> Result<Preview, PreviewError> {
+    let work = data_dir.join("work");
+    let looking = tokio::task::spawn_blocking(move || {
+        remove_old(&work);
+        let spool = work.join(format!("{SPOOL}{}", Uuid::now_v7()));
+        let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;
+        let begun = Instant::now();
+        look(&path, &payload, &spool.path, || begun.elapsed() < LOOK_MAX)
+    });
+    looking.await.unwrap_or(Err(PreviewError::Stopped))
+}
+
+/// Removes what looks left whose process ended in the middle.
+fn remove_old(work: &Path) {
+    let Ok(entries) = std::fs::read_dir(work) else {
+        return;
+    };
+    let now = crate::clock::now_ms().cast_unsigned() / 1000;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(SPOOL));
+        let id: Option<Uuid> = id.and_then(|id| id.parse().ok());
+        let made = id.and_then(|id| id.get_timestamp());
+        if made.is_some_and(|made| made.to_unix().0 + LEFT_AFTER_SECONDS < now)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(%error, path = %entry.path().display(), "not removed");
+        }
+    }
+}
+
+/// `spool` is a directory that the caller removes. `go_on` is asked now and then and ends the work
+/// when it says no.
+fn look(
+    path: &Path,
+    payload: &ImportCsv,
+    spool: &Path,
+    go_on: impl FnMut() -> bool,
+) -> Result<Preview, PreviewError> {
+    let head = spool.join("head");
+    let bytes = std::fs::metadata(path)?.len();
+    let is_whole = bytes <= LOOKED_AT_BYTES;
+    if !is_whole {
+        let mut file = File::open(path)?.take(LOOKED_AT_BYTES);
+        io::copy(&mut file, &mut File::create(&head)?)?;
+    }
+    let path = if is_whole { path } else { &head };
+    let survey = decode::survey(path)?;
+    check_content(&survey.head)?;
+    let label = payload.options.encoding.as_deref();
+    let text = decode::decode(path, &survey, label, &spool.join("decoded"))?;
+    let dialect = prepare::find_dialect(&text, payload)?;
+    let look = Look {
+        text: &text,
+        dialect: &dialect,
+        is_whole,
+    };
+    look.show(payload, go_on)
+}
+
+struct Look<'a> {
+    text: &'a Decoded,
+    dialect: &'a Dialect,
+    is_whole: bool,
+}
+
+impl Look<'_> {
+    fn show(
+        &self,
+        payload: &ImportCsv,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<Preview, PreviewError> {
+        let entity = payload.entity_type;
+        let mut reader = prepare::open(self.text, self.dialect, self.dialect.header)?;
+        if !reader.advance()? {
+            return Err(MappingError::NoHeader.into());
+        }
+        let headers = prepare::values(&reader);
+        let (header_line, first) = (reader.line(), reader.position());
+        let first = Position { row: 0, ..first };
+        let evidence = self.evidence(first)?;
+        let auto = payload.options.auto_map;
+        let mapping = propose(entity, &headers, &payload.mapping, auto, &evidence)?;
+        let sample = self.sample(payload, &mapping, first)?;
+        let columns = mapping.columns.iter().enumerate();
+        Ok(Preview {
+            encoding: self.text.encoding,
+            replaced_characters: self.text.replaced,
+            delimiter: self.dialect.delimiter_name(),
+            quote: char::from(self.dialect.quote),
+            header_line,
+            rows: self.count(first, go_on)?,
+            is_whole: self.is_whole,
+            columns: columns
+                .map(|(at, column)| shown(entity, column, at, &evidence))
+                .collect(),
+            fields: fields::fields_of(entity)
+                .iter()
+                .map(|def| def.name)
+                .collect(),
+            required_any: fields::required_of(entity)
+                .iter()
+                .filter_map(|field| fields::def_of(entity, *field))
+                .map(|def| def.name)
+                .collect(),
+            refused_rows: sample.iter().filter(|row| !row.issues.is_empty()).count(),
+            sample,
+            problem: mapping.check(entity).err().map(|error| error.to_string()),
+        })
+    }
+
+    fn evidence(&self, first: Position) -> Result<Vec<Vec<String>>, PreviewError> {
+        let mut rows = prepare::open(self.text, self.dialect, first)?;
+        let mut evidence = Vec::new();
+        while evidence.len() < EVIDENCE_ROWS && self.advance(&mut rows)? {
+            evidence.push(prepare::values(&rows));
+        }
+        Ok(evidence)
+    }
+
+    /// The next record. The last one that was looked at of a large file may be cut off: it does not
+    /// count.
+    fn advance<R: Read>(&self, rows: &mut RecordReader<R>) -> Result<bool, PreviewError> {
+        match rows.advance() {
+            Err(ReadError::Io(error)) => Err(error.into()),
+            Err(_) if !self.is_whole => Ok(false),
+            other => Ok(other?),
+        }
+    }
+
+    fn sample(
+        &self,
+        payload: &ImportCsv,
+        mapping: &Mapping,
+        first: Position,
+    ) -> Result<Vec<PreviewRow>, PreviewError> {
+        let options = &payload.options;
+        let country = options.default_country.as_deref();
+        let number_format = number_format(payload, self.dialect);
+        let validator = Validator::new(payload.entity_type, mapping, number_format, country);
+        let mut warnings = Warnings::default();
+        let mut rows = prepare::open(self.text, self.dialect, first)?;
+        let mut sample = Vec::new();
+        while sample.len() < ROWS && self.advance(&mut rows)? {
+            let cells: Vec<&[u8]> = (0..rows.columns()).map(|at| rows.field(at)).collect();
+            let issues = match payload.entity_type {
+                EntityType::Accounts => validator.account(&cells, &mut warnings).err(),
+                EntityType::Contacts => validator.contact(&cells, &mut warnings).err(),
+            };
+            let values = prepare::values(&rows);
+            sample.push(PreviewRow {
+                line: rows.line(),
+                values: values.iter().take(CELLS_MAX).map(|v| cut(v)).collect(),
+                issues: issues.unwrap_or_default(),
+            });
+        }
+        Ok(sample)
+    }
+
+    fn count(&self, first: Position, mut go_on: impl FnMut() -> bool) -> Result<u64, PreviewError> {
+        let mut rows = prepare::open(self.text, self.dialect, first)?;
+        let mut count = 0_u64;
+        while self.advance(&mut rows)? {
+            count += 1;
+            if count.is_multiple_of(4096) && !go_on() {
+                return Err(PreviewError::Stopped);
+            }
+        }
+        // The last one may be cut off without a sign of it.
+        Ok(match self.is_whole {
+            true => count,
+            false => count.saturating_sub(1),
+        })
+    }
+}
+
+fn shown(
+    entity: EntityType,
+    column: &Column,
+    at: usize,
+    evidence: &[Vec<String>],
+) -> PreviewColumn {
+    let mut values: Vec<String> = Vec::new();
+    for value in evidence.iter().filter_map(|row| row.get(at)) {
+        let value = cut(value.trim());
+        if !value.is_empty() && values.len() < VALUES && !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    let target = match &column.target {
+        Target::Field(field) => fields::def_of(entity, *field).map(|def| def.name.to_owned()),
+        Target::Custom(name) => Some(format!("custom.{name}")),
+        Target::Ignored => None,
+    };
+    PreviewColumn {
+        header: column.header.clone(),
+        target,
+        reason: column.reason,
+        values,
+    }
+}
+
+fn cut(value: &str) -> String {
+    value.chars().take(VALUE_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(bytes: &[u8], payload: &str) -> Result<Preview, PreviewError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.csv");
+        std::fs::write(&path, bytes).unwrap();
+        let payload = serde_json::from_str(payload).unwrap();
+        look(&path, &payload, dir.path(), || true)
+    }
+
+    const ACCOUNTS: &str = r#"{"file_url": "upload://x", "entity_type": "accounts"}"#;
+
+    #[test]
+    fn it_tells_how_the_file_is_read_and_where_columns_go() {
+        let text = "Kunden\n\nFirma;Website;Umsatz;Notiz\nMüller GmbH;mueller.de;1,5;a\n\
+            ;broken.de;2;b\nWeiß AG;weiss.de;3;a\n";
+        let latin = encoding_rs::WINDOWS_1252.encode(text).0.into_owned();
+        let shown = seen(&latin, ACCOUNTS).unwrap();
+        assert_eq!(
+            (shown.encoding, shown.delimiter),
+            ("windows-1252", "semicolon")
+        );
+        assert_eq!(
+            (shown.header_line, shown.rows, shown.is_whole),
+            (3, 3, true)
+        );
+        let headers: Vec<_> = shown.columns.iter().map(|c| c.header.as_str()).collect();
+        assert_eq!(headers, ["Firma", "Website", "Umsatz", "Notiz"]);
+        assert_eq!(shown.columns[0].target.as_deref(), Some("name"));
+        assert_eq!(shown.columns[3].values, ["a", "b"]);
+        assert_eq!(shown.problem, None);
+        assert_eq!(shown.refused_rows, 1);
+        assert_eq!(shown.sample[1].issues[0].code.as_str(), "REQUIRED_MISSING");
+        assert_eq!(shown.sample[1].line, 5);
+        assert_eq!(shown.sample[0].values[0], "Müller GmbH");
+    }
+
+    #[test]
+    fn a_mapping_that_lacks_something_is_shown_with_the_reason() {
+        let shown = seen(b"foo,bar\n1,2\n", ACCOUNTS).unwrap();
+        assert!(shown.columns.iter().all(|column| column.target.is_none()));
+        let problem = shown.problem.unwrap();
+        assert!(problem.contains("no column for `name`"), "{problem}");
+        assert_eq!(shown.required_any, ["name"]);
+
+        let wrong = r#"{"file_url": "upload://x", "entity_type": "accounts",
+            "mapping": {"baz": "name"}}"#;
+        let refused = seen(b"foo,bar\n1,2\n", wrong).unwrap_err();
+        assert!(matches!(refused, PreviewError::Mapping(_)), "{refused}");
+        assert!(matches!(
+            seen(b"%PDF-1.7", ACCOUNTS),
+            Err(PreviewError::Content(_))
+        ));
+    }
+
+    #[test]
+    fn of_a_large_file_the_beginning_is_looked_at() {
+        let mut text = String::from("name,note\n");
+        while text.len() as u64 <= LOOKED_AT_BYTES + 100_000 {
+            // Quoted, so that the end of the look falls into a quote most of the time.
+            text.push_str("Acme,\"a long note, with a comma and\na second line\"\n");
+        }
+        let shown = seen(text.as_bytes(), ACCOUNTS).unwrap();
+        assert!(!shown.is_whole);
+        let all = text.matches("Acme").count() as u64;
+        assert!(
+            shown.rows > all - 4_000 && shown.rows < all,
+            "{} of {all}",
+            shown.rows
+        );
+        assert_eq!(shown.sample.len(), ROWS);
+        // The same text cut there, as a whole file, breaks off inside of a quote.
+        let cut_off = seen(b"name,note\nAcme,\"a long\n", ACCOUNTS);
+        assert!(matches!(cut_off, Err(PreviewError::Format(_))));
+    }
+}

@@ -1,0 +1,147 @@
+//! Looking at a file before it is imported, and at imports afterwards, over HTTP.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::http::server;
+use crate::support::server::{Answer, KEY, OTHER_KEY, Server, send};
+
+const FILE: &str = "Firma;Website;Notiz\nMüller GmbH;mueller.de;a\n;broken.de;b\n";
+
+async fn upload(server: &Server, key: &str, content: &str) -> String {
+    let request = server.anonymous(Method::POST, "/api/uploads?filename=kunden.csv");
+    let answer = send(request.bearer_auth(key).body(content.to_owned())).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.body["upload"]["url"].as_str().unwrap().to_owned()
+}
+
+async fn look(server: &Server, payload: Value) -> Answer {
+    server.post("/api/imports/preview", payload).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_looked_at_before_it_is_imported() {
+    let (_sandbox, server) = server().await;
+    let url = upload(&server, KEY, FILE).await;
+    let payload = json!({ "file_url": url, "entity_type": "accounts" });
+    let seen = look(&server, payload.clone()).await;
+    assert_eq!(seen.status, 200, "{seen:?}");
+    let preview = &seen.body["preview"];
+    assert_eq!(preview["encoding"], "UTF-8");
+    assert_eq!(preview["delimiter"], "semicolon");
+    assert_eq!(
+        (&preview["rows"], &preview["is_whole"]),
+        (&json!(2), &json!(true))
+    );
+    let columns = preview["columns"].as_array().unwrap();
+    let targets: Vec<&Value> = columns.iter().map(|column| &column["target"]).collect();
+    assert_eq!(targets[..2], [&json!("name"), &json!("website")]);
+    assert_eq!(preview["sample"][0]["values"][0], "Müller GmbH");
+    assert_eq!(
+        preview["sample"][1]["issues"][0]["code"],
+        "REQUIRED_MISSING"
+    );
+    assert_eq!(
+        (&preview["refused_rows"], &preview["problem"]),
+        (&json!(1), &Value::Null)
+    );
+
+    let mut custom = payload.clone();
+    custom["mapping"] = json!({ "Notiz": "custom.note", "Firma": "" });
+    let seen = look(&server, custom).await.body;
+    assert_eq!(seen["preview"]["columns"][2]["target"], "custom.note");
+    let problem = seen["preview"]["problem"].as_str().unwrap();
+    assert!(problem.contains("no column for `name`"), "{problem}");
+
+    // Nothing was written: no job, no import, no file beside the upload.
+    assert_eq!(server.get("/api/imports").await.body["imports"], json!([]));
+    assert_eq!(server.get("/api/jobs").await.body["jobs"], json!([]));
+    let mut work = std::fs::read_dir(server.data_dir.path().join("work")).unwrap();
+    assert!(work.next().is_none());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_looked_at_is_said_with_its_place() {
+    let (_sandbox, server) = server().await;
+    let payload = |url: &str| json!({ "file_url": url, "entity_type": "accounts" });
+    let theirs = upload(&server, OTHER_KEY, FILE).await;
+    for url in [
+        theirs.as_str(),
+        "upload://0192f5a1-7c3e-7d00-8000-3b9aca000000",
+        "upload://x",
+    ] {
+        look(&server, payload(url))
+            .await
+            .problem(404, "upload_not_found");
+    }
+    for url in ["https://example.com/a.csv", "file:///etc/passwd", "x"] {
+        let answer = look(&server, payload(url)).await;
+        let detail = answer.problem(422, "invalid_request");
+        assert!(detail.contains("only an upload"), "{detail}");
+        assert_eq!(answer.body["errors"][0]["pointer"], "/file_url");
+    }
+    let pdf = upload(&server, KEY, "%PDF-1.7 …").await;
+    let answer = look(&server, payload(&pdf)).await;
+    let detail = answer.problem(422, "invalid_request");
+    assert!(detail.contains("PDF"), "{detail}");
+    let url = upload(&server, KEY, FILE).await;
+    let mut wrong = payload(&url);
+    wrong["mapping"] = json!({ "Umsatz": "name" });
+    let answer = look(&server, wrong).await;
+    answer.problem(422, "invalid_request");
+    assert_eq!(answer.body["errors"][0]["pointer"], "/mapping");
+    for (name, value) in [("entity_type", json!("deals")), ("more", json!(1))] {
+        let mut wrong = payload(&url);
+        wrong[name] = value;
+        look(&server, wrong).await.problem(422, "invalid_request");
+    }
+    let mut wrong = payload(&url);
+    wrong["options"] = json!({ "batch_size": 0 });
+    look(&server, wrong).await.problem(422, "invalid_request");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_are_listed_for_their_workspace() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    let add = "WITH job AS (
+        INSERT INTO jobs (workspace_id, job_type, payload)
+          SELECT workspace_id, 'import_csv', '{}' FROM bullwark.api_keys
+          WHERE hash = sha256($1::bytea) RETURNING id, workspace_id)
+      INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
+        delimiter)
+      SELECT id, workspace_id, 'accounts', $2, '', 1, 'UTF-8', 'comma' FROM job RETURNING id";
+    let mut ids: Vec<uuid::Uuid> = Vec::new();
+    for (key, name) in [(KEY, "a.csv"), (OTHER_KEY, "their.csv"), (KEY, "b.csv")] {
+        let added = sqlx::query_scalar(add)
+            .bind(key)
+            .bind(name)
+            .fetch_one(&pool)
+            .await;
+        ids.push(added.unwrap());
+    }
+    let names = |answer: &Answer| -> Vec<String> {
+        let imports = answer.body["imports"].as_array().unwrap().iter();
+        imports
+            .map(|i| i["file_name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&server.get("/api/imports").await), ["b.csv", "a.csv"]);
+    let page = server.get("/api/imports?limit=1").await;
+    assert_eq!(names(&page), ["b.csv"]);
+    let next = page.body["next_before"].as_str().unwrap();
+    let page = server
+        .get(&format!("/api/imports?limit=1&before={next}"))
+        .await;
+    assert_eq!(names(&page), ["a.csv"]);
+
+    let one = server.get(&format!("/api/imports/{}", ids[0])).await;
+    assert_eq!(one.body["import"]["file_name"], "a.csv");
+    assert_eq!(one.body["import"]["has_report"], false);
+    let theirs = server.get(&format!("/api/imports/{}", ids[1])).await;
+    theirs.problem(404, "import_not_found");
+    pool.close().await;
+    server.end().await;
+}
