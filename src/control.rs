@@ -1,8 +1,10 @@
-//! Control: the door for what people do to jobs: cancel, retry by hand, delete; and to queues as a
-//! whole: pause, limits, schedules.
+//! Control: the door for what people do to jobs: cancel, retry by hand, delete, promote, to one or
+//! to all that match a filter; and to queues as a whole: pause, limits, schedules.
 //!
 //! Decided in the record, in one transaction with an outbox row; Redis is told right after, or by
 //! the relay when that fails. So a process that dies in between leaves nothing undone.
+
+pub mod actions;
 
 use uuid::Uuid;
 
@@ -71,11 +73,32 @@ pub async fn delete(
     Ok(deleted)
 }
 
-async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) {
+/// Lets jobs run now that wait for a time: delayed ones, and those between two attempts.
+///
+/// Returns the ids that were promoted. One that is started meanwhile is left as it is. Doing it
+/// again changes nothing.
+pub async fn promote(
+    record: &Record,
+    broker: &Broker,
+    ids: &[Uuid],
+    by: &By<'_>,
+) -> Result<Vec<Uuid>, RecordError> {
+    let mut promoted = Vec::new();
+    for ids in ids.chunks(CONTROL_MAX) {
+        promoted.extend(jobs::promote_many(record, ids, by).await?);
+    }
+    tell(record, broker, &promoted).await;
+    Ok(promoted)
+}
+
+/// False: Redis was not told, and the relay will.
+async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> bool {
     fault::point(Point::AfterControlCommit);
-    if let Err(error) = reconcile::relay(record, broker, ids).await {
+    let told = reconcile::relay(record, broker, ids).await;
+    if let Err(error) = &told {
         tracing::warn!(%error, jobs = ids.len(), "redis not told; the relay will");
     }
+    told.is_ok()
 }
 
 /// Changes settings of a queue: it is paused, resumed or limited, for all workers of any kind.

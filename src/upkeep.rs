@@ -10,6 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::broker::{Broker, RESCUE_MAX, Stalls};
+use crate::control::actions;
 use crate::enqueue::Enqueue;
 use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
@@ -33,6 +34,9 @@ const OWED_LOGS_REST: Duration = Duration::from_millis(25);
 const GRAVES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at what ended, to sum it up.
 const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for actions that nobody carries out, and for those that are too old.
+const ACTIONS_EVERY: Duration = Duration::from_secs(1);
+const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -46,6 +50,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     write_owed_logs(record, broker, tasks);
     clear_graves(record, broker, tasks);
     roll_up(record, broker, tasks);
+    carry_out_actions(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -155,6 +160,19 @@ fn roll_up(record: &Record, broker: &Broker, tasks: &Tasks) {
             | rollups::roll_hours(&record).await?
             | rollups::prune(&record).await?;
         Ok(if is_full { Next::Again } else { Next::Rest })
+    });
+}
+
+/// In every process: each batch is one's alone, and while Redis is away they go on.
+fn carry_out_actions(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let (r, b) = (record.clone(), broker.clone());
+    every(tasks, "actions", ACTIONS_EVERY, move || {
+        let (record, broker) = (r.clone(), b.clone());
+        async move { actions::go_on(&record, &broker).await.map(again_if) }
+    });
+    let duty = ("old_actions", OLD_ACTIONS_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        actions::prune(&record).await.map(again_if)
     });
 }
 

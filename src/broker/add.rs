@@ -1,4 +1,4 @@
-//! Jobs come in: `add` and `promote`.
+//! Jobs come in: `add`.
 
 use super::batch::{batches, mark};
 use super::connection::ScriptCall;
@@ -152,40 +152,6 @@ impl Broker {
             let _: u64 = self.connections.command(DOING, &cmd).await?;
         }
         Ok(())
-    }
-
-    /// Makes delayed jobs available before they are due; false: the job is not delayed.
-    pub async fn promote(
-        &self,
-        queue: &QueueName,
-        ids: &[String],
-    ) -> Result<Vec<bool>, BrokerError> {
-        let keys = self.keys(queue);
-        let mut answers = Vec::with_capacity(ids.len());
-        for batch in batches(ids, String::len) {
-            let mut call = ScriptCall::new(
-                ScriptId::Promote,
-                [
-                    &keys.delayed(),
-                    &keys.wait(),
-                    &keys.prioritized(),
-                    &keys.pc(),
-                    &keys.marker(),
-                    &keys.active(),
-                    &keys.meta(),
-                    &keys.events(),
-                ],
-            );
-            call.arg(keys.job_prefix());
-            batch.iter().for_each(|id| {
-                call.arg(id);
-            });
-            let added = self
-                .run_marking("promote", &call, batch.len(), Repeat::Safe)
-                .await?;
-            answers.extend(added.into_iter().map(|answer| answer == Added::Created));
-        }
-        Ok(answers)
     }
 
     /// Runs a script that answers the positions of jobs that it left as they are.

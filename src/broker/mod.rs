@@ -40,6 +40,7 @@ mod obliterate;
 mod orphans;
 mod parents;
 mod probe;
+mod promote;
 mod range;
 mod read_job;
 mod read_jobs;

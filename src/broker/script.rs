@@ -69,7 +69,7 @@ scripts! {
     Obliterate = "obliterate", keys 1,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
     Pause = "pause", keys 5, after "prelude";
-    Promote = "promote", keys 8, after "prelude" "prelude_place" "prelude_promote";
+    Promote = "promote", keys 9, after "prelude" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
     Readmit = "readmit", keys 7, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";

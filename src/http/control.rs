@@ -1,4 +1,4 @@
-//! What people do to jobs: cancel, retry by hand, delete. Doing it again changes nothing.
+//! What people do to a job: cancel, retry by hand, delete, promote. Doing it again changes nothing.
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::Uri;
@@ -68,7 +68,7 @@ async fn look(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem
     find(&mut *state.view(caller).await?, id, caller).await
 }
 
-fn reason(given: Option<String>) -> Result<String, Problem> {
+pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
     let reason = given.unwrap_or_else(|| "by request".to_owned());
     if reason.chars().count() <= REASON_MAX && !reason.contains('\0') {
         return Ok(reason);
@@ -92,6 +92,32 @@ pub(super) async fn retry(
     let job = look(&state, id, caller).await?;
     if done.is_empty() {
         return Err(not_allowed(id, &job, Event::Retried));
+    }
+    Ok(Json(json!({ "job": job })))
+}
+
+/// Lets a job run now that waits for a time: one that is delayed, or between two attempts.
+pub(super) async fn promote(
+    extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    caller: Caller,
+    JobId(id): JobId,
+) -> Result<Json<Value>, Problem> {
+    let caller = caller.who_may(Permission::Write)?;
+    look(&state, id, caller).await?;
+    let (app, by) = (&state.services, caller.by(&request_id));
+    let done = control::promote(&app.record, &app.broker, &[id], &by).await?;
+    let job = look(&state, id, caller).await?;
+    if done.is_empty() {
+        let status = &job.status;
+        let why = match status.parse::<Status>() {
+            Ok(Status::Pending | Status::Failed) => "it waits for no time",
+            Ok(Status::Processing) => "it is running",
+            _ => "it is over",
+        };
+        let detail = format!("job {id} is {status} and can not be promoted: {why}");
+        let problem = Problem::new(Code::JobState, detail);
+        return Err(problem.with_member("job_status", status.as_str()));
     }
     Ok(Json(json!({ "job": job })))
 }

@@ -15,7 +15,7 @@ use super::body;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::enqueue::{ENQUEUE_MAX, EnqueueError, Enqueued};
-use crate::job::request::MAX_ATTEMPTS;
+use crate::job::request::{IDEMPOTENCY_KEY_MAX, MAX_ATTEMPTS};
 use crate::job::{JobRequest, QueueName, Status, backoff};
 use crate::record::access::Permission;
 use crate::record::jobs::{self, JobRow};
@@ -159,6 +159,20 @@ fn job(bytes: &[u8], caller: Caller) -> Result<JobRequest, Problem> {
 }
 
 const KEY_HEADER: &str = "idempotency-key";
+
+/// The key of a request that is no job's, which has no field for it.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(KEY_HEADER) else {
+        return Ok(None);
+    };
+    let key = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX {
+        let text = format!("must be UTF-8 of 1 to {IDEMPOTENCY_KEY_MAX} bytes");
+        let detail = format!("the header Idempotency-Key {text}");
+        return Err(Problem::new(Code::InvalidRequest, detail).with_error("", text));
+    }
+    Ok(Some(key.to_owned()))
+}
 
 /// The header goes before the field; two different keys are a mistake.
 pub(super) fn take_key(headers: &HeaderMap, request: &mut JobRequest) -> Result<(), Problem> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::job_filter::{self, PATHS_MAX};
 use super::problem::{Code, Problem};
 use super::query::{Parameters, invalid};
 use super::standing;
@@ -28,10 +29,6 @@ const LIMIT_MAX: i64 = 200;
 const LIMIT_WITH_PAYLOAD_MAX: i64 = 25;
 /// How far `page` goes: pages are counted through, so later ones cost more. `before` has no end.
 const PAGES_MAX: i64 = 100;
-/// The longest text that is searched for, in characters.
-const SEARCH_MAX: usize = 200;
-/// Paths of the payload that are looked at, at most.
-const PATHS_MAX: usize = 5;
 const PARAMETERS: [&str; 14] = [
     "status",
     "jobType",
@@ -91,6 +88,7 @@ pub(super) async fn list(
             .or(given.text("job_type"))
             .map(str::to_owned),
         queue: given.parsed::<QueueName>("queue")?.map(String::from),
+        ids: None,
         before,
         created_from: given.time("created_from")?,
         created_to: given.time("created_to")?,
@@ -131,27 +129,17 @@ pub(super) async fn list(
 /// What each job must be looked at for.
 fn search(given: &Parameters) -> Result<Search, Problem> {
     let text = |name: &str| {
-        let text = given.text(name);
-        if text.is_some_and(|text| text.chars().count() > SEARCH_MAX || text.contains('\0')) {
-            let limits = format!("at most {SEARCH_MAX} characters and no U+0000");
-            return Err(invalid(&format!("`{name}` must have {limits}")));
-        }
-        Ok(text.map(str::to_owned))
+        let text = given.text(name).map(job_filter::searched).transpose();
+        text.map_err(|must| invalid(&format!("`{name}` {must}")))
     };
     let mut payload = Vec::new();
     for (path, value) in given.all_of("payload.") {
-        let name = format!("payload.{path}");
-        let is_path = path
-            .split('.')
-            .all(|part| !part.is_empty() && !part.contains('\0'));
-        if !is_path || path.len() > SEARCH_MAX || value.contains('\0') {
+        let place = job_filter::at_path(path, value).map_err(|must| {
+            let name = format!("payload.{path}");
             let name = super::shortened(&name);
-            return Err(invalid(&format!(
-                "`{name}`: a path is names with dots between them"
-            )));
-        }
-        let value = value.chars().take(SEARCH_MAX).collect();
-        payload.push((path.split('.').map(str::to_owned).collect(), value));
+            invalid(&format!("`{name}`: {must}"))
+        })?;
+        payload.push(place);
     }
     if payload.len() > PATHS_MAX {
         return Err(invalid(&format!(

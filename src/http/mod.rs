@@ -10,6 +10,7 @@
 //! Refuses: requests without an API key or a token (but for health), and requests from other sites'
 //! pages: no CORS headers are sent.
 
+mod actions;
 mod api_keys;
 mod audit;
 mod auth;
@@ -22,6 +23,7 @@ mod flows;
 mod gauges;
 mod health;
 mod imports;
+mod job_filter;
 mod jobs;
 mod observe;
 mod openapi;
@@ -131,7 +133,7 @@ pub async fn serve(
     tracing::info!(address = %listener.local_addr()?, "http listens");
     let stop_limit = options.stop_limit;
     let state = State::new(services, options);
-    let duties = Tasks::new().with_failing(&state.services.failing);
+    let duties = state.tasks.clone();
     start_duties(&state, &duties);
     connection::serve(routes(state), listener, shutdown, stop_limit).await;
     duties.stop(DUTY_STOP_LIMIT).await;
@@ -174,6 +176,10 @@ fn fast() -> OpenApiRouter<State> {
         .route("/api/flows", post(flows::one))
         .route("/api/jobs/stats", get(stats::stats))
         .route("/api/jobs/dashboard", get(stats::dashboard))
+        .routes(routes!(actions::list, actions::start))
+        .routes(routes!(actions::show))
+        .routes(routes!(actions::stop))
+        .routes(routes!(actions::undo))
         .route(
             "/api/jobs/{id}",
             get(jobs::show)
@@ -182,6 +188,7 @@ fn fast() -> OpenApiRouter<State> {
         )
         .route("/api/jobs/{id}/logs", get(jobs::logs))
         .route("/api/jobs/{id}/retry", post(control::retry))
+        .route("/api/jobs/{id}/promote", post(control::promote))
         .route("/api/jobs/{id}/report", get(reports::report))
         .routes(routes!(auth::me))
         .routes(routes!(api_keys::list, api_keys::create))

@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 
 use super::auth::{Caller, Callers};
 use super::health::WELL;
 use super::problem::{Code, Problem};
 use super::{HttpOptions, Services};
+use crate::control;
 use crate::record::View;
+use crate::tasks::Tasks;
 use crate::uploads::Uploads;
 
 /// Bytes of bodies that are held in memory at once, in KiB.
@@ -21,6 +24,8 @@ const READS_MAX: usize = 6;
 const UPLOADS_MAX: usize = 32;
 /// Files that are looked at at once, each by a thread of its own.
 const LOOKS_MAX: usize = 2;
+/// Actions that are carried out at once where they were accepted; upkeep does the others.
+const ACTIONS_MAX: usize = 4;
 /// How long a request waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(5);
 
@@ -34,12 +39,15 @@ pub(super) struct Shared {
     pub(super) options: HttpOptions,
     pub(super) callers: Callers,
     pub(super) uploads: Uploads,
+    /// What goes on beside the requests.
+    pub(super) tasks: Tasks,
     /// The state of Redis when it was looked at last.
     redis: Mutex<&'static str>,
     bodies: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     arriving: Arc<Semaphore>,
     looks: Arc<Semaphore>,
+    actions: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for State {
@@ -54,6 +62,7 @@ impl State {
     pub(super) fn new(services: Services, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
             uploads: Uploads::new(&services.data_dir),
+            tasks: Tasks::new().with_failing(&services.failing),
             services,
             callers: Callers::new(&options.tokens),
             options,
@@ -62,6 +71,7 @@ impl State {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             arriving: Arc::new(Semaphore::new(UPLOADS_MAX)),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            actions: Arc::new(Semaphore::new(ACTIONS_MAX)),
         }))
     }
 }
@@ -108,6 +118,23 @@ impl Shared {
     /// A turn to look at a file.
     pub(super) async fn look_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.looks, 1).await
+    }
+
+    /// Carries out an action that was just written down. Whatever keeps this server from it, upkeep
+    /// does it.
+    pub(super) fn carry_out(&self, id: Uuid) {
+        let Ok(turn) = Arc::clone(&self.actions).try_acquire_owned() else {
+            return;
+        };
+        let (record, broker) = (self.services.record.clone(), self.services.broker.clone());
+        let stopping = self.tasks.stopping().clone();
+        self.tasks.spawn("action", async move {
+            let _turn = turn;
+            let done = control::actions::carry_out(&record, &broker, id, &stopping).await;
+            if let Err(error) = done {
+                tracing::warn!(%error, action = %id, "action not carried out; upkeep will");
+            }
+        });
     }
 
     /// A turn to upload.

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod bullmq_options;
+mod change;
 pub mod flow;
 mod foreign_options;
 mod outcome;
@@ -20,6 +21,7 @@ pub mod wire;
 mod wire_form;
 
 pub use backoff::Backoff;
+pub use change::{Change, Unfit};
 pub use foreign_options::{ForeignOptions, KeepFinished, append_stack_trace};
 pub use outcome::{
     ERROR_MESSAGE_MAX, Ending, JobError, Outcome, Report, RetryRule, RetryWish, Telling,

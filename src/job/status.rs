@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// `jobs.status` in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum Status {
     /// Accepted, not started; or given back without spending an attempt.
     Pending,
@@ -45,6 +46,8 @@ pub enum Event {
     Cancelled,
     /// A person asked for another run of a job that is over.
     Retried,
+    /// A person took back that the job was cancelled.
+    Undone { had_failed: bool },
 }
 
 /// An event that the state does not allow.
@@ -85,12 +88,15 @@ impl Status {
 
             (S::Pending | S::Processing | S::Failed, E::Cancelled) => Ok(S::Cancelled),
             (S::Completed | S::DeadLetter | S::Cancelled, E::Retried) => Ok(S::Pending),
+            (S::Cancelled, E::Undone { had_failed: true }) => Ok(S::Failed),
+            (S::Cancelled, E::Undone { had_failed: false }) => Ok(S::Pending),
 
             (
                 S::Pending | S::Failed,
                 E::Succeeded | E::Errored { .. } | E::Discarded | E::Snoozed | E::Released,
             )
-            | (S::Pending | S::Processing | S::Failed, E::Retried)
+            | (S::Pending | S::Processing | S::Failed, E::Retried | E::Undone { .. })
+            | (S::Completed | S::DeadLetter, E::Undone { .. })
             | (S::Processing, E::Claimed)
             | (
                 S::Completed | S::DeadLetter | S::Cancelled,
@@ -163,6 +169,7 @@ impl fmt::Display for Event {
             Self::Released => "released",
             Self::Cancelled => "cancelled",
             Self::Retried => "retried",
+            Self::Undone { .. } => "undone",
         })
     }
 }
@@ -171,7 +178,7 @@ impl fmt::Display for Event {
 mod tests {
     use super::*;
 
-    const EVENTS: [(&str, Event); 9] = [
+    const EVENTS: [(&str, Event); 11] = [
         ("claimed", Event::Claimed),
         ("completed", Event::Succeeded),
         (
@@ -189,6 +196,11 @@ mod tests {
         ("released", Event::Released),
         ("cancelled", Event::Cancelled),
         ("retried", Event::Retried),
+        (
+            "undone, an attempt had failed",
+            Event::Undone { had_failed: true },
+        ),
+        ("undone", Event::Undone { had_failed: false }),
     ];
 
     #[test]
@@ -215,11 +227,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_retry_leads_out_of_a_final_status() {
+    fn only_a_retry_or_an_undo_leads_out_of_a_final_status() {
         for status in Status::ALL {
             for (_, event) in EVENTS {
                 if status.is_final() {
-                    assert_eq!(status.next(event).is_ok(), event == Event::Retried);
+                    let leads = match event {
+                        Event::Retried => true,
+                        Event::Undone { .. } => status == Status::Cancelled,
+                        _ => false,
+                    };
+                    assert_eq!(status.next(event).is_ok(), leads);
                 }
             }
         }

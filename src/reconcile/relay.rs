@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::halves::{Halves, passed_over};
 use super::{ReconcileError, flows, passes};
-use crate::broker::{Broker, Cancelled, NewJob, Requeued};
+use crate::broker::{Broker, BrokerState, Cancelled, NewJob, Requeued, WireJob};
 use crate::enqueue::stored_entry;
 use crate::fault::{self, Point};
 use crate::job::QueueName;
@@ -103,28 +103,30 @@ async fn tell(
 /// lacks come with their links. Returns those of which an earlier start is active there although
 /// they wait by the record.
 ///
-/// A young job that was cancelled and run again may come to Redis by itself between the look and
-/// the add, as it was accepted: with a delay that nobody means any more. So it is looked at once
-/// more; whatever comes later finds it.
+/// A young job that was cancelled and run again, or promoted, may come to Redis by itself between
+/// the look and the add, as it was accepted: with a delay that nobody means any more. So it is
+/// looked at once more; whatever comes later finds it.
 pub(super) async fn requeue_stored(
     record: &Record,
     broker: &Broker,
     jobs: Vec<StoredJob>,
 ) -> Result<HashSet<Uuid>, ReconcileError> {
-    let (mut early, mut absent) = requeue_those_there(broker, jobs).await?;
+    let (mut early, mut absent) = requeue_those_there(record, broker, jobs).await?;
     absent.sort_by_key(|stored| stored.job.id);
     passes::keep_counters(broker, &absent).await?;
     flows::deliver(record, broker, &absent).await?;
-    // Those that were never run again are wanted as they were accepted.
-    absent.retain(|stored| stored.attempt > 0 && stored.age_ms < ARRIVES.as_millis() as i64);
+    // Others are wanted as they were accepted.
+    let may_differ = |stored: &StoredJob| stored.attempt > 0 || stored.due_at.is_some();
+    absent.retain(|job| may_differ(job) && job.age_ms < ARRIVES.as_millis() as i64);
     if !absent.is_empty() {
-        early.extend(requeue_those_there(broker, absent).await?.0);
+        early.extend(requeue_those_there(record, broker, absent).await?.0);
     }
     Ok(early)
 }
 
 /// Returns those for which it is too early, and those that are not there.
 async fn requeue_those_there(
+    record: &Record,
     broker: &Broker,
     jobs: Vec<StoredJob>,
 ) -> Result<(HashSet<Uuid>, Vec<StoredJob>), ReconcileError> {
@@ -147,11 +149,63 @@ async fn requeue_those_there(
             .map(|(stored, _)| stored_entry(stored))
             .collect();
         let requeued = broker.requeue(&queue, &entries).await?;
-        for ((stored, _), requeued) in there.into_iter().zip(requeued) {
+        let there: Vec<(StoredJob, WireJob)> = there
+            .into_iter()
+            .filter_map(|(stored, seen)| Some((stored, seen?)))
+            .collect();
+        for ((stored, _), requeued) in there.iter().zip(requeued) {
             if requeued == Requeued::IsEnding && !stored.is_running {
                 early.insert(stored.job.id);
             }
         }
+        early.extend(promote_due(record, broker, &queue, &there).await?);
     }
     Ok((early, absent))
+}
+
+/// Jobs that are due by the record do not wait in Redis for an older time: somebody promoted them.
+/// Returns those for which it is too early: the end of a start is committed, and not told yet.
+///
+/// The record is asked again after the look at Redis, and it is ahead of it. So what it says is
+/// meant for the start that was seen there, or a later one; and if none was made until the script
+/// runs, for that one.
+async fn promote_due(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    there: &[(StoredJob, WireJob)],
+) -> Result<HashSet<Uuid>, ReconcileError> {
+    let waits = |seen: &WireJob| {
+        matches!(
+            seen.state,
+            BrokerState::Delayed | BrokerState::WaitingChildren
+        )
+    };
+    // Of a client's job Redis may be ahead: its failures tell.
+    let is_meant = |stored: &StoredJob, seen: &WireJob| {
+        stored.wire.is_none() || i64::from(stored.attempts) == i64::from(seen.attempts_made)
+    };
+    let ends = |stored: &StoredJob, seen: &WireJob| {
+        seen.state == BrokerState::Active && stored.attempt > 0 && stored.wire.is_none()
+    };
+    let timed = there
+        .iter()
+        .filter(|(stored, _)| stored.due_at.is_some() && !stored.is_running)
+        .filter(|(stored, seen)| (waits(seen) && is_meant(stored, seen)) || ends(stored, seen));
+    let ids: Vec<Uuid> = timed.clone().map(|(stored, _)| stored.job.id).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let due = open::due_among(record, &ids).await?;
+    let timed = timed.filter(|(stored, _)| due.contains(&stored.job.id));
+    let (ending, waiting): (Vec<_>, Vec<_>) = timed.partition(|(stored, seen)| ends(stored, seen));
+    let waiting: Vec<(String, u32)> = waiting
+        .into_iter()
+        .map(|(stored, seen)| (stored.wire_id.clone(), seen.attempts_started))
+        .collect();
+    broker.promote_if_started(queue, &waiting).await?;
+    Ok(ending
+        .into_iter()
+        .map(|(stored, _)| stored.job.id)
+        .collect())
 }

@@ -130,6 +130,17 @@ impl Actor {
             Self::Operator => ("operator", None),
         }
     }
+
+    /// Whoever was written down.
+    pub fn from_parts(kind: &str, id: Option<Uuid>) -> Option<Self> {
+        match (kind, id) {
+            ("api_key", Some(id)) => Some(Self::ApiKey(id)),
+            ("user", Some(id)) => Some(Self::User(id)),
+            ("service", None) => Some(Self::Service),
+            ("operator", None) => Some(Self::Operator),
+            _ => None,
+        }
+    }
 }
 
 /// Who does something to jobs, and to which.
@@ -232,6 +243,22 @@ pub async fn audit_page(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_was_written_down_reads_back() {
+        let id = Uuid::from_u128(1);
+        let all = [
+            Actor::ApiKey(id),
+            Actor::User(id),
+            Actor::Service,
+            Actor::Operator,
+        ];
+        for actor in all {
+            let (kind, id) = actor.parts();
+            assert_eq!(Actor::from_parts(kind, id), Some(actor));
+        }
+        assert_eq!(Actor::from_parts("user", None), None);
+    }
 
     #[test]
     fn permissions_are_what_was_named_and_no_more() {

@@ -4,19 +4,17 @@
 //! found where they are noted, and what no index serves is looked for in a bounded number of jobs
 //! at a time.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use super::filter::{JobFilter, SEARCHED_MAX, Search};
+use super::filter::{Query, SEALED, push_filter, push_search, push_window};
 use super::jobs::{COLUMNS, JobRow};
-use super::open::first_id_at;
 use super::{RecordError, View};
-use crate::job::Status;
 
 /// The most rows of one page.
 pub const PAGE_MAX: i64 = 500;
-/// How far the clock that made an id may be from the record's.
-const ID_SLACK: TimeDelta = TimeDelta::hours(1);
 
 /// One row of `jobs` as lists show it.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -42,38 +40,6 @@ pub struct JobHead {
     pub worker_heartbeat_at: Option<DateTime<Utc>>,
     pub created_by: Option<Uuid>,
 }
-
-/// What to list: newest first, by keyset. `None` matches everything.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    pub workspace_id: Option<Uuid>,
-    pub status: Option<Status>,
-    pub job_type: Option<String>,
-    pub queue: Option<String>,
-    /// Only jobs older than this one: the last id of the page before.
-    pub before: Option<Uuid>,
-    pub created_from: Option<DateTime<Utc>>,
-    /// Not including it.
-    pub created_to: Option<DateTime<Utc>>,
-    /// What each row must be looked at for.
-    pub search: Search,
-    pub limit: i64,
-}
-
-/// Conditions that no index serves. At most [`SEARCHED_MAX`] jobs are looked at for one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Search {
-    pub attempts_min: Option<i32>,
-    /// In the error message, in whatever case.
-    pub error: Option<String>,
-    /// In the payload as JSON text or in the error message, in whatever case.
-    pub text: Option<String>,
-    /// Values in the payload: their path, and what stands there, as text.
-    pub payload: Vec<(Vec<String>, String)>,
-}
-
-/// Jobs that are searched for one page.
-pub const SEARCHED_MAX: i64 = 5_000;
 
 const HEAD_COLUMNS: &str =
     "SELECT id, workspace_id, job_type, job_queue, status, priority, attempts,
@@ -104,10 +70,7 @@ pub async fn list_heads(
     fetch(view, page(HEAD_COLUMNS, filter, offset)).await
 }
 
-async fn fetch<T>(
-    view: &mut View,
-    mut query: sqlx::QueryBuilder<sqlx::Postgres>,
-) -> Result<Vec<T>, RecordError>
+async fn fetch<T>(view: &mut View, mut query: Query) -> Result<Vec<T>, RecordError>
 where
     T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
 {
@@ -121,21 +84,12 @@ pub async fn search_end(view: &mut View, filter: &JobFilter) -> Result<Option<Uu
     if filter.search == Search::default() {
         return Ok(None);
     }
-    let mut query = sqlx::QueryBuilder::new("SELECT min(id::text)::uuid, count(*) FROM (SELECT id");
-    push_window(&mut query, filter);
+    let mut query = Query::new("SELECT min(id::text)::uuid, count(*) FROM (");
+    push_window(&mut query, filter, SEARCHED_MAX);
     query.push(") searched");
     let query = query.build_query_as();
     let (upto, count): (Option<Uuid>, i64) = query.fetch_one(view.connection()).await?;
     Ok(upto.filter(|_| count >= SEARCHED_MAX))
-}
-
-/// The jobs that a search looks at, newest first.
-fn push_window(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
-    query.push(" FROM jobs WHERE true");
-    push_range(query, filter);
-    query
-        .push(" ORDER BY id DESC LIMIT ")
-        .push_bind(SEARCHED_MAX);
 }
 
 /// The jobs of a workspace that failed last, those that are to be tried again and those that are
@@ -145,8 +99,7 @@ pub async fn recent_failures(
     workspace_id: Uuid,
     limit: i64,
 ) -> Result<Vec<JobHead>, RecordError> {
-    const SEALED: &str = "(SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')";
-    let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
+    let mut query = Query::new(HEAD_COLUMNS);
     query.push(" WHERE id IN (");
     query.push("SELECT s.job_id FROM bullwark.stragglers s WHERE s.job_id <= ");
     query.push(SEALED);
@@ -158,7 +111,7 @@ pub async fn recent_failures(
         .push(" ORDER BY failed_at DESC LIMIT ")
         .push_bind(limit);
     let mut rows: Vec<JobHead> = fetch(view, query).await?;
-    let mut query = sqlx::QueryBuilder::new(HEAD_COLUMNS);
+    let mut query = Query::new(HEAD_COLUMNS);
     query
         .push(" WHERE id IN (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ")
         .push_bind(workspace_id)
@@ -175,20 +128,20 @@ pub async fn recent_failures(
 /// The query of a page. Open jobs are few among millions of finished ones: they are looked for
 /// where they can be, after the seal and among the stragglers, each side newest first and only as
 /// many as the page can need. So neither a long history nor a long backlog makes the page slow.
-fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sqlx::Postgres> {
+fn page(columns: &str, filter: &JobFilter, offset: i64) -> Query {
     let limit = filter.limit.clamp(1, PAGE_MAX);
     let is_open = filter.status.is_some_and(|status| !status.is_final());
     let mut query;
     if filter.search != Search::default() {
-        query = sqlx::QueryBuilder::new(columns.trim_end_matches("FROM jobs"));
-        query.push(" FROM (SELECT *");
-        push_window(&mut query, filter);
-        query.push(") jobs WHERE true");
+        query = Query::new(columns);
+        // An array leaves one plan: by the primary key.
+        query.push(" WHERE id = ANY(ARRAY(");
+        push_window(&mut query, filter, SEARCHED_MAX);
+        query.push("))");
         push_filter(&mut query, filter);
         push_search(&mut query, &filter.search);
     } else if is_open {
-        const SEALED: &str = "(SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed')";
-        query = sqlx::QueryBuilder::new("SELECT * FROM ((");
+        query = Query::new("SELECT * FROM ((");
         query.push(columns).push(" WHERE id > ").push(SEALED);
         push_filter(&mut query, filter);
         query
@@ -206,7 +159,7 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sq
             .push_bind(limit + offset);
         query.push(")) open");
     } else {
-        query = sqlx::QueryBuilder::new(columns);
+        query = Query::new(columns);
         query.push(" WHERE true");
         push_filter(&mut query, filter);
     }
@@ -215,68 +168,4 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> sqlx::QueryBuilder<sq
         query.push(" OFFSET ").push_bind(offset);
     }
     query
-}
-
-/// What an index serves. Ids are time-ordered, by clocks that may differ a little from the
-/// record's.
-fn push_range(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
-    if let Some(workspace_id) = filter.workspace_id {
-        query.push(" AND workspace_id = ").push_bind(workspace_id);
-    }
-    if let Some(before) = filter.before {
-        query.push(" AND id < ").push_bind(before);
-    }
-    if let Some(from) = filter.created_from {
-        query.push(" AND created_at >= ").push_bind(from);
-        let first = first_id_at(from - ID_SLACK);
-        query.push(" AND id >= ").push_bind(first);
-    }
-    if let Some(to) = filter.created_to {
-        query.push(" AND created_at < ").push_bind(to);
-        query
-            .push(" AND id < ")
-            .push_bind(first_id_at(to + ID_SLACK));
-    }
-}
-
-fn push_search(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, search: &Search) {
-    if let Some(min) = search.attempts_min {
-        query.push(" AND attempts >= ").push_bind(min);
-    }
-    if let Some(error) = &search.error {
-        query.push(" AND strpos(lower(error_message), lower(");
-        query.push_bind(error.clone()).push(")) > 0");
-    }
-    if let Some(text) = &search.text {
-        query.push(" AND (strpos(lower(payload::text), lower(");
-        query.push_bind(text.clone()).push(")) > 0");
-        query.push(" OR strpos(lower(coalesce(error_message, '')), lower(");
-        query.push_bind(text.clone()).push(")) > 0)");
-    }
-    for (path, value) in &search.payload {
-        query.push(" AND payload #>> ").push_bind(path.clone());
-        query.push(" = ").push_bind(value.clone());
-    }
-}
-
-fn push_filter(query: &mut sqlx::QueryBuilder<sqlx::Postgres>, filter: &JobFilter) {
-    query.push(" AND deleted_at IS NULL");
-    push_range(query, filter);
-    match filter.status {
-        // The few dead ones are found in their own table, not among millions of finished jobs.
-        Some(Status::DeadLetter) => {
-            query.push(" AND status = 'dead_letter' AND id IN ");
-            query.push("(SELECT job_id FROM bullwark.dead_letters)");
-        }
-        Some(status) => {
-            query.push(" AND status = ").push_bind(status.as_str());
-        }
-        None => {}
-    }
-    if let Some(job_type) = filter.job_type.clone() {
-        query.push(" AND job_type = ").push_bind(job_type);
-    }
-    if let Some(queue) = filter.queue.clone() {
-        query.push(" AND job_queue = ").push_bind(queue);
-    }
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod actions;
 pub mod adopt;
 pub mod alerts;
 mod answering;
@@ -16,6 +17,7 @@ pub mod effects;
 pub mod enqueue;
 mod error;
 pub mod family;
+pub mod filter;
 pub mod flow;
 mod foreign_job;
 pub mod import_chunk;

@@ -10,6 +10,7 @@
 //! paid when it is written. Two processes may run the passes at once: a watermark only moves from
 //! the value that the pass started at.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -235,6 +236,19 @@ pub async fn reset_silent(
     .execute(&record.pool)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Of these jobs, those that wait for a time that has come.
+pub async fn due_among(record: &Record, ids: &[Uuid]) -> Result<HashSet<Uuid>, RecordError> {
+    let due: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM jobs WHERE id = ANY($1)
+           AND ((status = 'pending' AND scheduled_for <= now())
+             OR (status = 'failed' AND next_retry_at <= now()))",
+    )
+    .bind(ids)
+    .fetch_all(&record.pool)
+    .await?;
+    Ok(due.into_iter().collect())
 }
 
 /// An open job with everything that Redis needs to hold it.

@@ -96,7 +96,7 @@ impl Told {
             Event::Snoozed => self.retry.push(retry(false)),
             Event::Released => self.release.push(Release { id, token }),
             Event::Cancelled => self.cancel.push(id),
-            Event::Claimed | Event::Retried => {
+            Event::Claimed | Event::Retried | Event::Undone { .. } => {
                 tracing::error!(job.id = id, "no outcome of an attempt: {}", outcome.event);
             }
         }

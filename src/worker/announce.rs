@@ -50,7 +50,12 @@ pub(super) async fn announce(shared: &Shared, held: &Arc<Held>, outcome: Outcome
                 hash: wire.filter(|_| !was_run).map(|wire| wire.job.hash.clone()),
             });
         }
-        Event::Snoozed | Event::Released | Event::Cancelled | Event::Claimed | Event::Retried => {}
+        Event::Snoozed
+        | Event::Released
+        | Event::Cancelled
+        | Event::Claimed
+        | Event::Retried
+        | Event::Undone { .. } => {}
     }
 }
 

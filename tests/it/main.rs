@@ -9,6 +9,7 @@ mod deleted;
 mod enqueue;
 mod flow;
 mod http;
+mod http_actions;
 mod http_control;
 mod http_details;
 mod http_enqueue;

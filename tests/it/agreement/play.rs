@@ -263,7 +263,7 @@ impl<'a> Play<'a> {
                 broker.retry(queue, &[retry]).await
             }
             Event::Released => broker.release(queue, &[Release { id, token }]).await,
-            Event::Claimed | Event::Cancelled | Event::Retried => unreachable!("no outcome"),
+            event => unreachable!("no outcome: {event}"),
         };
         answers.unwrap().remove(0)
     }

@@ -67,6 +67,12 @@ impl Tenant {
                  ('{workspace}', 'service', 'api_key.create', 'api_key', 'x', '{word}');
              INSERT INTO bullwark.api_keys (workspace_id, name, hash)
                VALUES ('{workspace}', '{word}', '{word}');
+             INSERT INTO bullwark.actions (id, workspace_id, action, state, filter, reason,
+                 actor_kind, ended_at)
+               VALUES ('{job}', '{workspace}', 'cancel', 'done', '{{\"q\": \"{word}\"}}', '{word}',
+                 'service', now());
+             INSERT INTO bullwark.cancelled_jobs (action_id, job_id, was, error_message)
+               VALUES ('{job}', '{job}', 'failed', '{word}');
              INSERT INTO bullwark.idempotency_keys (workspace_id, key, job_id, fingerprint)
                VALUES ('{workspace}', '{word}', '{job}', '');
              INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');

@@ -11,7 +11,8 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 18] = [
+const SEEN: [&str; 19] = [
+    "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
     "bullwark.dead_letters",
