@@ -29,7 +29,7 @@ bench: setup build ## Measure jobs per second on private servers
 setup: ## Install Redis, PostgreSQL and a C compiler where they are missing
 	@sh scripts/setup.sh
 
-clients: ## Install Node, Python and the BullMQ clients that the tests drive
+clients: ## Install Node, Python, and the clients that the tests drive
 	@sh scripts/setup.sh tests
 	@sh scripts/interop_clients.sh
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the BullMQ clients that `tests/interop` drives: the npm packages and the one for Python,
-# in the versions that the lock files name, below the build directory.
+# Installs what `tests/interop` drives: the BullMQ clients, from npm and for Python, and schemathesis,
+# which asks the HTTP API; in the versions that the lock files name, below the build directory.
 #
 # Needs Node with npm, and Python with venv: `sh scripts/setup.sh tests` installs them. Safe to
 # repeat; ends at once when the lock files are those of the last installation.
@@ -24,11 +24,15 @@ if ! is_installed "$lock" node.installed; then
   cp "$lock" "$clients/node.installed"
 fi
 
-lock=tests/interop/python/requirements.txt
-if ! is_installed "$lock" python.installed; then
-  echo "clients: installing the Python packages" >&2
-  rm -rf "$clients/python"
-  python3 -m venv "$clients/python"
-  "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check -r "$lock" >&2
-  cp "$lock" "$clients/python.installed"
-fi
+# Each in an environment of its own, so that neither rules the versions of the other.
+for name in python schemathesis; do
+  lock=tests/interop/$name/requirements.txt
+  if ! is_installed "$lock" "$name.installed"; then
+    echo "clients: installing the Python packages of $name" >&2
+    rm -rf "${clients:?}/$name"
+    python3 -m venv "$clients/$name"
+    "$clients/$name/bin/python" -m pip install --quiet --disable-pip-version-check \
+      -r "$lock" >&2
+    cp "$lock" "$clients/$name.installed"
+  fi
+done

@@ -38,7 +38,10 @@ has_postgres() {
 has_node() { has node && has npm; }
 
 # Debian splits venv from Python itself.
-has_python() { has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+has_python() {
+  has python3 && python3 -c 'import ensurepip, sys, venv
+sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
 
 # The same places where `tests/interop/clocks.rs` looks.
 has_faketime() {
@@ -124,7 +127,7 @@ elif has brew; then
 else
   say "missing: $(echo "$lacking" | tr '\n' ' ')"
   say "install with your package manager: a C compiler, Redis (or Valkey) 6.2+, PostgreSQL 14+,"
-  stop "and for the tests Node 18+ with npm, Python 3.10+ with venv, and libfaketime"
+  stop "and for the tests Node 18+ with npm, Python 3.11+ with venv, and libfaketime"
 fi
 
 lacking=$(missing)

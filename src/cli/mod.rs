@@ -89,6 +89,8 @@ enum Command {
     Jobs(jobs::Jobs),
     /// List job types, or declare one that other workers serve
     Types(types::Types),
+    /// Print the document of the HTTP API, OpenAPI 3.1
+    Openapi,
     /// Show how many jobs are in each state
     Stats,
     /// Check that both stores agree; exit code 0 only if they do
@@ -202,6 +204,10 @@ async fn run(cli: Cli) -> Done {
         Command::Import(import) => import::run(&global, import).await,
         Command::Jobs(jobs) => jobs::run(&global, jobs).await,
         Command::Types(types) => types::run(&global, types).await,
+        Command::Openapi => {
+            output::line(&crate::http::openapi());
+            Ok(())
+        }
         Command::Stats => jobs::stats(&global).await,
         Command::Verify => reconcile::verify(&global).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&global, args)).await,

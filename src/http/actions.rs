@@ -112,7 +112,8 @@ pub(super) struct Actions {
 /// dry run changes nothing and says what would be done.
 #[utoipa::path(post, path = "/api/jobs/actions", operation_id = "startAction", tag = "jobs",
     request_body = Wish,
-    params(("Idempotency-Key" = Option<String>, Header,
+    params(("Idempotency-Key" = Option<String>, Header, nullable = false,
+        min_length = 1, max_length = 255,
         description = "The same request with the same key gives the same action back.")),
     responses(
         (status = 202, description = "The action, which has begun", body = OneAction,
@@ -323,7 +324,8 @@ fn wrong_state(row: &ActionRow, why: &str) -> Problem {
         (status = 202, description = "The action that undoes it, which has begun",
             body = OneAction),
         (status = 200, description = "The action that undoes it already", body = OneAction),
-        (status = 409, description = "It is no cancel, or it is too late: `action_state`")))]
+        (status = 409, description = "It is no cancel, or it is too late: `action_state`"),
+        (status = 422, description = "The reason is too long: `invalid_request`")))]
 pub(super) async fn undo(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,

@@ -58,7 +58,7 @@ struct Wish {
     )]
     name: String,
     /// What the key may do; no more than its maker.
-    #[schema(value_type = Vec<Permission>, min_items = 1, max_items = 3)]
+    #[schema(value_type = Vec<Permission>, min_items = 1)]
     scopes: Vec<String>,
     /// When it ends, in the future; none: when it is revoked.
     #[serde(default, alias = "expiresAt")]

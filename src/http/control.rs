@@ -3,13 +3,15 @@
 use axum::extract::{FromRequestParts, Request};
 use axum::http::Uri;
 use axum::{Extension, Json, extract};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use uuid::Uuid;
 
 use super::auth::Caller;
 use super::body;
-use super::jobs::{JobId, find};
+use super::jobs::{JobId, OneJob, find};
 use super::observe::RequestId;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
@@ -24,20 +26,39 @@ const PATCH_BODY_MAX: usize = 16 * 1024;
 /// The longest reason that is written down, in characters.
 const REASON_MAX: usize = 500;
 
-#[derive(Debug, Deserialize)]
+/// A change of a job's status.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = JobChange)]
 struct Change {
+    #[schema(schema_with = only_cancelled)]
     status: String,
+    /// Written down, for people.
     #[serde(default)]
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 
-/// `{"status": "cancelled"}`, with a reason if one likes.
+fn only_cancelled() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some([Status::Cancelled.as_str()]))
+        .build()
+}
+
+/// Cancel a job
+///
+/// One that waits never runs; one that runs is told to stop. For admins.
+#[utoipa::path(patch, path = "/api/jobs/{id}", operation_id = "cancelJob", tag = "jobs",
+    params(JobId), request_body = Change,
+    responses(
+        (status = 200, description = "The job, cancelled now or before", body = OneJob),
+        (status = 409, description = "It is over: `job_state`")))]
 pub(super) async fn patch(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OneJob>, Problem> {
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_may(Permission::Admin)?;
@@ -60,7 +81,7 @@ pub(super) async fn patch(
     if done.is_empty() && job.status != Status::Cancelled.as_str() {
         return Err(not_allowed(id, &job, Event::Cancelled));
     }
-    Ok(Json(json!({ "job": job })))
+    Ok(Json(OneJob { job }))
 }
 
 /// The job as the caller sees it. What the database does not show is not changed either.
@@ -78,13 +99,20 @@ pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {
     Err(Problem::new(Code::InvalidRequest, detail).with_error("/reason", message))
 }
 
-/// Gives a job that is over another run.
+/// Run a job again
+///
+/// One that is over, with fresh attempts.
+#[utoipa::path(post, path = "/api/jobs/{id}/retry", operation_id = "retryJob", tag = "jobs",
+    params(JobId),
+    responses(
+        (status = 200, description = "The job, which waits again", body = OneJob),
+        (status = 409, description = "It is not over: `job_state`")))]
 pub(super) async fn retry(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
     JobId(id): JobId,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OneJob>, Problem> {
     let caller = caller.who_may(Permission::Write)?;
     look(&state, id, caller).await?;
     let (app, by) = (&state.services, caller.by(&request_id));
@@ -93,16 +121,23 @@ pub(super) async fn retry(
     if done.is_empty() {
         return Err(not_allowed(id, &job, Event::Retried));
     }
-    Ok(Json(json!({ "job": job })))
+    Ok(Json(OneJob { job }))
 }
 
-/// Lets a job run now that waits for a time: one that is delayed, or between two attempts.
+/// Promote a job
+///
+/// One that waits for a time runs now: one that is delayed, or between two attempts.
+#[utoipa::path(post, path = "/api/jobs/{id}/promote", operation_id = "promoteJob", tag = "jobs",
+    params(JobId),
+    responses(
+        (status = 200, description = "The job, which waits for no time now", body = OneJob),
+        (status = 409, description = "It waits for no time: `job_state`")))]
 pub(super) async fn promote(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
     JobId(id): JobId,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OneJob>, Problem> {
     let caller = caller.who_may(Permission::Write)?;
     look(&state, id, caller).await?;
     let (app, by) = (&state.services, caller.by(&request_id));
@@ -119,17 +154,32 @@ pub(super) async fn promote(
         let problem = Problem::new(Code::JobState, detail);
         return Err(problem.with_member("job_status", status.as_str()));
     }
-    Ok(Json(json!({ "job": job })))
+    Ok(Json(OneJob { job }))
 }
 
-/// Deletes a job that does not run, and all that it holds.
+/// That something is done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Done {
+    success: bool,
+}
+
+/// Delete a job
+///
+/// One that does not run, and all that it holds. For admins.
+#[utoipa::path(delete, path = "/api/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
+    params(JobId, ("reason" = Option<String>, Query, max_length = 500,
+        description = "Written down, for people")),
+    responses(
+        (status = 200, description = "It is gone", body = Done),
+        (status = 409, description = "It runs: `job_state`"),
+        (status = 422, description = "The reason is too long: `invalid_request`")))]
 pub(super) async fn delete(
     extract::State(state): extract::State<State>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
     JobId(id): JobId,
     uri: Uri,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Done>, Problem> {
     let caller = caller.who_may(Permission::Admin)?;
     let given = Parameters::parse(&uri, &["reason"])?;
     let reason = reason(given.text("reason").map(str::to_owned))?;
@@ -146,7 +196,7 @@ pub(super) async fn delete(
         let problem = Problem::new(Code::JobState, detail);
         return Err(problem.with_member("job_status", status.as_str()));
     }
-    Ok(Json(json!({ "success": true })))
+    Ok(Json(Done { success: true }))
 }
 
 fn not_allowed(id: Uuid, job: &JobRow, event: Event) -> Problem {

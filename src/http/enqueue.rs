@@ -6,13 +6,16 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::auth::Caller;
 use super::body;
-use super::problem::{Code, Problem};
+use super::jobs::OneJob;
+use super::problem::{Code, Document, Problem};
 use super::state::State;
 use crate::enqueue::{ENQUEUE_MAX, EnqueueError, Enqueued};
 use crate::job::request::{IDEMPOTENCY_KEY_MAX, MAX_ATTEMPTS};
@@ -26,8 +29,22 @@ const JOB_BODY_MAX: usize = 4 * 1024 * 1024;
 /// The largest body of a bulk request.
 const BULK_BODY_MAX: usize = 32 * 1024 * 1024;
 
-/// Accepts one job: 201, or 202 while Redis is away, or 200 when its idempotency key gave a job
-/// that was there before.
+/// Enqueue a job
+///
+/// When it is answered, the job is on disk.
+#[utoipa::path(post, path = "/api/jobs", operation_id = "enqueueJob", tag = "jobs",
+    params(("Idempotency-Key" = Option<String>, Header, nullable = false,
+        min_length = 1, max_length = 255, description = "The same as `idempotencyKey`")),
+    request_body = JobRequest,
+    responses(
+        (status = 201, description = "It is accepted", body = OneJob,
+            headers(("Location" = String, description = "Where it is shown"))),
+        (status = 202, description = "It is accepted, and begins when Redis is back",
+            body = OneJob, headers(("Location" = String, description = "Where it is shown"))),
+        (status = 200, description = "Its idempotency key gave a job that was there before",
+            body = OneJob, headers(("Location" = String, description = "Where it is shown"))),
+        (status = 409, description = "The key was used for another job: `idempotency_key_reused`"),
+        (status = 410, description = "The key's job has been removed since: `job_gone`")))]
 pub(super) async fn one(
     extract::State(state): extract::State<State>,
     request: Request,
@@ -45,14 +62,14 @@ pub(super) async fn one(
         let mut view = state.view(caller).await?;
         let row = jobs::get(&mut view, accepted.id, Some(caller.workspace_id)).await?;
         let row = row.ok_or_else(|| gone(&accepted))?;
-        return Ok((StatusCode::OK, [location], Json(json!({ "job": row }))).into_response());
+        return Ok((StatusCode::OK, [location], Json(OneJob { job: row })).into_response());
     }
     let status = match state.is_redis_well() {
         true => StatusCode::CREATED,
         false => StatusCode::ACCEPTED,
     };
     let row = row(&state, asked, &accepted);
-    Ok((status, [location], Json(json!({ "job": row }))).into_response())
+    Ok((status, [location], Json(OneJob { job: row })).into_response())
 }
 
 fn gone(accepted: &Enqueued) -> Problem {
@@ -63,7 +80,42 @@ fn gone(accepted: &Enqueued) -> Problem {
     Problem::new(Code::JobGone, detail)
 }
 
-/// Accepts many jobs; each has its own answer, in order. 200 when all were accepted, else 207.
+/// What became of many jobs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkAnswer)]
+pub(super) struct Answers {
+    accepted: usize,
+    refused: usize,
+    /// One for each job, in their order.
+    results: Vec<Answer>,
+}
+
+/// What became of one of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = BulkResult)]
+enum Answer {
+    Accepted {
+        id: Uuid,
+        /// Not, when its idempotency key gave a job that was there before.
+        created: bool,
+    },
+    Refused {
+        problem: Document,
+    },
+}
+
+/// Enqueue many jobs
+///
+/// Up to 10,000, as JSON or one per line. Each has its own answer, in order; a wrong one does not
+/// spoil the others.
+#[utoipa::path(post, path = "/api/jobs/bulk", operation_id = "enqueueJobs", tag = "jobs",
+    request_body(description = "The jobs", content(
+        (Shape = "application/json"),
+        (String = "application/x-ndjson"))),
+    responses(
+        (status = 200, description = "All were accepted", body = Answers),
+        (status = 207, description = "Some or all were refused", body = Answers)))]
 pub(super) async fn many(
     extract::State(state): extract::State<State>,
     request: Request,
@@ -105,7 +157,7 @@ pub(super) async fn many(
     }
     let mut unread = unread.into_iter().peekable();
     let mut accepted = 0;
-    let results: Vec<Value> = (0..count)
+    let results: Vec<Answer> = (0..count)
         .map(|place| {
             let answer = match unread.next_if(|(unread, _)| *unread == place) {
                 Some((_, problem)) => Err(problem),
@@ -117,9 +169,12 @@ pub(super) async fn many(
             match answer {
                 Ok(job) => {
                     accepted += 1;
-                    json!({ "id": job.id, "created": job.is_new })
+                    let (id, created) = (job.id, job.is_new);
+                    Answer::Accepted { id, created }
                 }
-                Err(problem) => json!({ "problem": problem.describe(None) }),
+                Err(problem) => Answer::Refused {
+                    problem: problem.describe(None),
+                },
             }
         })
         .collect();
@@ -128,8 +183,12 @@ pub(super) async fn many(
         0 => StatusCode::OK,
         _ => StatusCode::MULTI_STATUS,
     };
-    let answer = json!({ "accepted": accepted, "refused": refused, "results": results });
-    Ok((status, Json(answer)).into_response())
+    let answers = Answers {
+        accepted,
+        refused,
+        results,
+    };
+    Ok((status, Json(answers)).into_response())
 }
 
 fn is_away(answer: &Result<Enqueued, EnqueueError>) -> bool {
@@ -245,11 +304,13 @@ fn array(bytes: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     counted(bulk.jobs.iter().map(|raw| raw.get().as_bytes()).collect())
 }
 
-/// The same as a bulk body, for its error messages.
-#[derive(Deserialize)]
+/// The same as a bulk body, for its error messages and the document.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewJobs, description = "Many jobs.")]
 struct Shape {
     #[serde(rename = "jobs")]
+    #[schema(value_type = Vec<JobRequest>, min_items = 1, max_items = 10000)]
     _jobs: Vec<serde::de::IgnoredAny>,
 }
 

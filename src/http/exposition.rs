@@ -67,7 +67,14 @@ impl Exposition {
     }
 }
 
-/// Names of queues and job types are in it, whosever they are.
+/// Show metrics
+///
+/// The figures of this process, and of the queues, as Prometheus reads them. Names of queues and
+/// job types are in it, whosever they are: for callers of the default workspace.
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "server",
+    responses(
+        (status = 200, description = "Figures", body = String, content_type = "text/plain"),
+        (status = 404, description = "This server has no recorder: `route_not_found`")))]
 pub(super) async fn metrics(
     extract::State(state): extract::State<State>,
     caller: Caller,

@@ -5,8 +5,11 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::body;
 use super::enqueue::{open, take_key};
@@ -21,8 +24,44 @@ const FLOW_BODY_MAX: usize = 32 * 1024 * 1024;
 /// Faults that are named at once.
 const FAULTS_MAX: usize = 100;
 
-/// Accepts a flow: 201, or 202 while Redis is away, or 200 when the root's idempotency key gave a
-/// flow that was there before; of that only the root's id is told.
+/// A flow that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Flow)]
+struct Accepted {
+    root: Uuid,
+    /// The ids of all jobs, level by level, the root's first; of a flow that was there before only
+    /// the root's.
+    ids: Vec<Uuid>,
+    /// Not, when the root's idempotency key gave a flow that was there before.
+    created: bool,
+}
+
+/// An answer that is a flow.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OneFlow {
+    flow: Accepted,
+}
+
+/// Enqueue a flow
+///
+/// A tree of jobs, accepted whole or not at all: parents run when their children are done.
+#[utoipa::path(post, path = "/api/flows", operation_id = "enqueueFlow", tag = "jobs",
+    params(("Idempotency-Key" = Option<String>, Header, nullable = false,
+        min_length = 1, max_length = 255,
+        description = "The same as `idempotencyKey` of the root")),
+    request_body = FlowRequest,
+    responses(
+        (status = 201, description = "It is accepted", body = OneFlow,
+            headers(("Location" = String, description = "Where its root is shown"))),
+        (status = 202, description = "It is accepted, and begins when Redis is back",
+            body = OneFlow,
+            headers(("Location" = String, description = "Where its root is shown"))),
+        (status = 200, description = "The root's idempotency key gave a flow that was there before",
+            body = OneFlow,
+            headers(("Location" = String, description = "Where its root is shown"))),
+        (status = 409,
+            description = "The key was used for other content: `idempotency_key_reused`"),
+    ))]
 pub(super) async fn one(
     extract::State(state): extract::State<State>,
     request: Request,
@@ -46,8 +85,12 @@ pub(super) async fn one(
     };
     let root = accepted.root.id;
     let location = (LOCATION, format!("/api/jobs/{root}"));
-    let flow = json!({ "root": root, "ids": accepted.ids, "created": accepted.root.is_new });
-    Ok((status, [location], Json(json!({ "flow": flow }))).into_response())
+    let flow = Accepted {
+        root,
+        ids: accepted.ids,
+        created: accepted.root.is_new,
+    };
+    Ok((status, [location], Json(OneFlow { flow })).into_response())
 }
 
 fn read(bytes: &[u8]) -> Result<FlowRequest, Problem> {

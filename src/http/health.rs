@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use axum::{Json, extract};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::state::State;
 use crate::broker::{Broker, Trouble as BrokerTrouble};
@@ -18,31 +19,96 @@ pub(super) const WELL: &str = "ok";
 /// Every state of the record.
 const RECORD_STATES: [&str; 4] = [WELL, "away", "full", "read_only"];
 
-/// The process answers: nothing more.
-pub(super) async fn live() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+/// That the process lives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Live {
+    #[schema(example = "ok")]
+    status: &'static str,
 }
 
+/// Does it live
+///
+/// The process answers: nothing more.
+#[utoipa::path(get, path = "/healthz", operation_id = "getHealth", tag = "server", security(()),
+    responses((status = 200, description = "It does", body = Live)))]
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { status: "ok" })
+}
+
+/// Whether the server can do its work, and what is the matter.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    status: Readiness,
+    stores: BothStores,
+    /// Duties of this process that fail.
+    duties_failing: Vec<&'static str>,
+    /// Outcomes of jobs that wait for the record.
+    held_outcomes: usize,
+    /// None: the record could not be asked.
+    open_alerts: Option<i64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Readiness {
+    Ok,
+    /// Jobs are accepted, but something is wrong.
+    Degraded,
+    /// Jobs are not accepted.
+    Unavailable,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct BothStores {
+    postgres: Described,
+    redis: Described,
+}
+
+/// How a store is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoreHealth)]
+struct Described {
+    /// `ok`, or a word for what is the matter.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// What is the matter, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<&'static str>,
+    /// How long it took to answer, while it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    latency_ms: Option<f64>,
+}
+
+/// Can it do its work
+///
 /// 200 while jobs are accepted, 503 otherwise. Whatever else is wrong makes it `degraded`: with
 /// Redis in trouble jobs wait in the record.
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "server", security(()),
+    responses(
+        (status = 200, description = "Jobs are accepted", body = Ready),
+        (status = 503, description = "Jobs are not accepted", body = Ready)))]
 pub(super) async fn ready(
     extract::State(state): extract::State<State>,
-) -> (StatusCode, Json<Value>) {
+) -> (StatusCode, Json<Ready>) {
     let (postgres, redis) = look(&state).await;
     let failing = state.services.failing.all();
-    let failing: Vec<&str> = failing.into_iter().map(|(duty, _)| duty).collect();
     let (code, status) = match postgres.state {
-        WELL if redis.state == WELL && failing.is_empty() => (StatusCode::OK, "ok"),
-        WELL => (StatusCode::OK, "degraded"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        WELL if redis.state == WELL && failing.is_empty() => (StatusCode::OK, Readiness::Ok),
+        WELL => (StatusCode::OK, Readiness::Degraded),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Readiness::Unavailable),
     };
-    let document = json!({
-        "status": status,
-        "stores": { "postgres": postgres.described(), "redis": redis.described() },
-        "duties_failing": failing,
-        "held_outcomes": held_outcomes(),
-        "open_alerts": postgres.open_alerts,
-    });
+    let document = Ready {
+        status,
+        stores: BothStores {
+            postgres: postgres.described(),
+            redis: redis.described(),
+        },
+        duties_failing: failing.into_iter().map(|(duty, _)| duty).collect(),
+        held_outcomes: held_outcomes(),
+        open_alerts: postgres.open_alerts,
+    };
     (code, Json(document))
 }
 
@@ -54,12 +120,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    fn described(&self) -> Value {
-        if self.state != WELL {
-            return json!({ "status": self.state, "reason": reason(self.state) });
-        }
+    fn described(&self) -> Described {
+        let is_well = self.state == WELL;
         let latency_ms = (self.latency.as_secs_f64() * 100_000.0).round() / 100.0;
-        json!({ "status": self.state, "latency_ms": latency_ms })
+        Described {
+            status: self.state,
+            reason: (!is_well).then(|| reason(self.state)),
+            latency_ms: is_well.then_some(latency_ms),
+        }
     }
 }
 

@@ -4,22 +4,26 @@ use axum::extract::FromRequestParts;
 use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::{Json, extract};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::auth::Caller;
 use super::job_filter::{self, PATHS_MAX};
+use super::job_page::{JobPage, Jobs, Pagination, PayloadPaths};
+use super::openapi::uuid_parameter;
 use super::problem::{Code, Problem};
 use super::query::{Parameters, invalid};
-use super::standing;
+use super::standing::{self, Family, Reason, Stores};
 use super::state::State;
 use crate::job::{QueueName, Status};
 use crate::record::View;
 use crate::record::access::Permission;
-use crate::record::jobs::{self, JobRow};
+use crate::record::jobs::{self, FailureRow, JobRow};
 use crate::record::list::{self, JobFilter, Search};
-use crate::record::logs::{self, LOG_PAGE_MAX};
-use crate::record::timeline;
+use crate::record::logs::{self, LOG_PAGE_MAX, LogRow};
+use crate::record::timeline::{self, Moment};
 
 /// Jobs of a page when nothing else is said.
 const LIMIT: i64 = 50;
@@ -48,12 +52,41 @@ const PARAMETERS: [&str; 14] = [
 /// Lines of the log beside a job.
 const LOGS: i64 = 200;
 
-/// A page of jobs, newest first.
+/// List jobs
+///
+/// A page, newest first. `before` goes on where a page ended, and so does `page` for the first
+/// hundred. `q`, `error`, `attempts_min` and `payload.PATH` look at 5,000 jobs at most, so a page
+/// may be short while `hasMore` is true: go on with `before`.
+#[utoipa::path(get, path = "/api/jobs", operation_id = "listJobs", tag = "jobs",
+    params(
+        ("status" = Option<Status>, Query),
+        ("jobType" = Option<String>, Query),
+        ("job_type" = Option<String>, Query, description = "The same as `jobType`"),
+        ("queue" = Option<String>, Query, min_length = 1, max_length = 255,
+            pattern = r"^[^:\s\x00-\x1f\x7f-\x9f]+$"),
+        ("created_from" = Option<DateTime<Utc>>, Query, description = "From this moment on"),
+        ("created_to" = Option<DateTime<Utc>>, Query, description = "Before this moment"),
+        ("attempts_min" = Option<i32>, Query, minimum = 1, maximum = 2147483647,
+            description = "At least so many attempts"),
+        ("error" = Option<String>, Query, max_length = 200,
+            description = "In the error message, in whatever case"),
+        ("q" = Option<String>, Query, max_length = 200,
+            description = "In the payload or the error message, in whatever case"),
+        ("page" = Option<i64>, Query, minimum = 1, maximum = 100,
+            description = "Not together with `before`; a search goes on with `before` only"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
+            description = "Jobs of the page; 50 if none, at most 25 with `include=payload`"),
+        ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
+        ("include" = Option<String>, Query, pattern = "^payload$",
+            description = "`payload`: whole jobs, with payload and result"),
+        PayloadPaths,
+    ),
+    responses((status = 200, description = "A page of jobs", body = JobPage)))]
 pub(super) async fn list(
     extract::State(state): extract::State<State>,
     caller: Caller,
     uri: Uri,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<JobPage>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let given = Parameters::parse(&uri, &PARAMETERS)?;
     let with_payload = match given.text("include") {
@@ -98,32 +131,36 @@ pub(super) async fn list(
     };
     let offset = (page.unwrap_or(1) - 1) * limit;
     let mut view = state.view(caller).await?;
-    let (jobs, ids) = if with_payload {
+    let (jobs, last, has_more) = if with_payload {
         let rows = list::list_page_at(&mut view, &filter, offset).await?;
-        (json!(rows), rows.iter().map(|row| row.id).collect())
+        let (rows, last, has_more) = cut(rows, limit, |row| row.id);
+        (Jobs::Whole(rows), last, has_more)
     } else {
         let rows = list::list_heads(&mut view, &filter, offset).await?;
-        (
-            json!(rows),
-            rows.iter().map(|row| row.id).collect::<Vec<_>>(),
-        )
+        let (rows, last, has_more) = cut(rows, limit, |row| row.id);
+        (Jobs::Heads(rows), last, has_more)
     };
-    let has_more = ids.len() as i64 > limit;
-    let mut jobs = jobs;
-    if let Value::Array(jobs) = &mut jobs {
-        jobs.truncate(limit as usize);
-    }
-    let last = ids.get(limit as usize - 1).copied().filter(|_| has_more);
-    let mut pagination = json!({ "limit": limit, "next": last, "hasMore": has_more });
-    if last.is_none()
+    let mut pagination = Pagination {
+        limit,
+        next: last.filter(|_| has_more),
+        has_more,
+        page,
+    };
+    if pagination.next.is_none()
         && let Some(upto) = list::search_end(&mut view, &filter).await?
     {
-        pagination = json!({ "limit": limit, "next": upto, "hasMore": true });
+        pagination.next = Some(upto);
+        pagination.has_more = true;
     }
-    if let Some(page) = page {
-        pagination["page"] = page.into();
-    }
-    Ok(Json(json!({ "jobs": jobs, "pagination": pagination })))
+    Ok(Json(JobPage { jobs, pagination }))
+}
+
+/// The rows of the page, the id of the last of them, and whether there were more.
+fn cut<T>(mut rows: Vec<T>, limit: i64, id: fn(&T) -> Uuid) -> (Vec<T>, Option<Uuid>, bool) {
+    let has_more = rows.len() as i64 > limit;
+    rows.truncate(limit as usize);
+    let last = rows.last().map(id);
+    (rows, last, has_more)
 }
 
 /// What each job must be looked at for.
@@ -164,13 +201,34 @@ fn cursor(text: &str) -> Result<Uuid, Problem> {
     })
 }
 
-/// One job with its log, the attempts that failed, all that became of it, its relatives, where it
-/// stands in both stores, and what it waits for.
+/// A job and all that is known of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobDetails {
+    job: JobRow,
+    /// The newest lines of its log, oldest of them first.
+    logs: Vec<LogRow>,
+    /// The attempts that failed, oldest first.
+    failures: Vec<FailureRow>,
+    /// All that became of it, oldest first.
+    timeline: Vec<Moment>,
+    /// None: it is in no flow that Bullwark accepted.
+    flow: Option<Family>,
+    stores: Stores,
+    /// Everything that keeps it from starting.
+    waits_for: Vec<Reason>,
+}
+
+/// Show a job
+///
+/// With its log, the attempts that failed, all that became of it, its relatives, where it stands in
+/// both stores, and what it waits for.
+#[utoipa::path(get, path = "/api/jobs/{id}", operation_id = "getJob", tag = "jobs", params(JobId),
+    responses((status = 200, description = "The job", body = JobDetails)))]
 pub(super) async fn show(
     extract::State(state): extract::State<State>,
     caller: Caller,
     JobId(id): JobId,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<JobDetails>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let mut view = state.view(caller).await?;
     let job = find(&mut view, id, caller).await?;
@@ -186,31 +244,49 @@ pub(super) async fn show(
         .ok_or_else(|| unknown(id))?;
     drop(view); // Redis may be slow
     let (stores, waits) = standing::standing(&state, &job, &ties).await;
-    Ok(Json(json!({
-        "job": job,
-        "logs": logs,
-        "failures": failures,
-        "timeline": moments,
-        "flow": ties.flow.as_ref().map(standing::flow),
-        "stores": stores,
-        "waits_for": waits,
-    })))
+    Ok(Json(JobDetails {
+        job,
+        logs,
+        failures,
+        timeline: moments,
+        flow: ties.flow.as_ref().map(standing::family),
+        stores,
+        waits_for: waits,
+    }))
 }
 
-/// The newest lines of a job's log, oldest of them first.
+/// Lines of a job's log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct JobLogs {
+    logs: Vec<LogRow>,
+}
+
+/// Show a job's log
+///
+/// The newest lines, oldest of them first.
+#[utoipa::path(get, path = "/api/jobs/{id}/logs", operation_id = "getJobLogs", tag = "jobs",
+    params(JobId, ("limit" = Option<i64>, Query, minimum = 1, maximum = 1000,
+        description = "Lines; 200 if none")),
+    responses((status = 200, description = "Its lines", body = JobLogs)))]
 pub(super) async fn logs(
     extract::State(state): extract::State<State>,
     caller: Caller,
     JobId(id): JobId,
     uri: Uri,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<JobLogs>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let given = Parameters::parse(&uri, &["limit"])?;
     let limit = given.number("limit", 1, LOG_PAGE_MAX)?;
     let mut view = state.view(caller).await?;
     find(&mut view, id, caller).await?;
     let logs = logs::of_job(&mut view, id, limit.unwrap_or(LOGS)).await?;
-    Ok(Json(json!({ "logs": logs })))
+    Ok(Json(JobLogs { logs }))
+}
+
+/// An answer that is a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OneJob {
+    pub(super) job: JobRow,
 }
 
 /// A job of the caller. One of another workspace is as unknown as one that never was.
@@ -226,6 +302,13 @@ fn unknown(id: Uuid) -> Problem {
 /// The job id in a path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JobId(pub(super) Uuid);
+
+impl IntoParams for JobId {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let about = "The id of the job";
+        vec![uuid_parameter("id", ParameterIn::Path, about)]
+    }
+}
 
 impl FromRequestParts<State> for JobId {
     type Rejection = Problem;

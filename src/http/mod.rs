@@ -17,13 +17,16 @@ mod auth;
 mod body;
 mod connection;
 mod control;
+mod docs;
 mod enqueue;
 mod exposition;
+mod figures;
 mod flows;
 mod gauges;
 mod health;
 mod imports;
 mod job_filter;
+mod job_page;
 mod jobs;
 mod observe;
 mod openapi;
@@ -46,7 +49,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn};
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -168,42 +170,39 @@ fn routes(state: State) -> Router {
 /// The routes that answer soon.
 fn fast() -> OpenApiRouter<State> {
     OpenApiRouter::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(exposition::metrics))
-        .route("/api/jobs", get(jobs::list).post(enqueue::one))
-        .route("/api/jobs/bulk", post(enqueue::many))
-        .route("/api/flows", post(flows::one))
-        .route("/api/jobs/stats", get(stats::stats))
-        .route("/api/jobs/dashboard", get(stats::dashboard))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(exposition::metrics))
+        .routes(routes!(jobs::list, enqueue::one))
+        .routes(routes!(enqueue::many))
+        .routes(routes!(flows::one))
+        .routes(routes!(stats::stats))
+        .routes(routes!(stats::dashboard))
         .routes(routes!(actions::list, actions::start))
         .routes(routes!(actions::show))
         .routes(routes!(actions::stop))
         .routes(routes!(actions::undo))
-        .route(
-            "/api/jobs/{id}",
-            get(jobs::show)
-                .patch(control::patch)
-                .delete(control::delete),
-        )
-        .route("/api/jobs/{id}/logs", get(jobs::logs))
-        .route("/api/jobs/{id}/retry", post(control::retry))
-        .route("/api/jobs/{id}/promote", post(control::promote))
-        .route("/api/jobs/{id}/report", get(reports::report))
+        .routes(routes!(jobs::show, control::patch, control::delete))
+        .routes(routes!(jobs::logs))
+        .routes(routes!(control::retry))
+        .routes(routes!(control::promote))
+        .routes(routes!(reports::report))
         .routes(routes!(auth::me))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))
-        .route("/api/audit", get(audit::list))
+        .routes(routes!(audit::list))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))
         .routes(routes!(imports::look))
         .routes(routes!(openapi::document))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
 }
 
 /// The routes whose requests may take as long as an upload.
 fn slow() -> OpenApiRouter<State> {
-    OpenApiRouter::new().route("/api/uploads", post(uploads::upload))
+    OpenApiRouter::new().routes(routes!(uploads::upload))
 }
 
 /// The document of the API, `OpenAPI` 3.1 as JSON text: what `GET /api/openapi.json` answers.

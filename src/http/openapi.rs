@@ -9,18 +9,23 @@
 //! Promises: the document is the same for everybody and tells nothing of this installation, so that
 //! it needs no key. Refuses nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use serde_json::{Map, Value};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType,
+    Type,
+};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, RefOr,
     Required, Response, ResponseBuilder, ServerBuilder,
@@ -78,6 +83,19 @@ const ANY: (&str, &str, &str) = (
     "Any other problem, such as 405 or 500.",
 );
 
+/// The groups of routes, in their order.
+const TAGS: [(&str, &str); 6] = [
+    ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
+    (
+        "imports",
+        "Look at a file before it is imported, and at what became of imports.",
+    ),
+    ("figures", "How much there is to do, and how it goes."),
+    ("job types", "What kinds of jobs there are."),
+    ("access", "Who may do what, and who did it."),
+    ("server", "The server itself, and this document."),
+];
+
 /// The beginning of the document; the routes come to it.
 fn head() -> OpenApi {
     let info = InfoBuilder::new()
@@ -97,6 +115,12 @@ fn head() -> OpenApi {
             SecurityRequirement::new::<_, _, &str>("bearer", []),
             SecurityRequirement::new::<_, _, &str>("api_key", []),
         ]))
+        .tags(Some(TAGS.map(|(name, about)| {
+            TagBuilder::new()
+                .name(name)
+                .description(Some(about))
+                .build()
+        })))
         .components(Some(components()))
         .build()
 }
@@ -148,12 +172,109 @@ fn fill(answer: &mut Response) {
 /// The document of these routes, with what they share.
 pub(super) fn complete(routes: OpenApi) -> OpenApi {
     let mut document = head().merge_from(routes);
+    let asked_for = asked_for(&document);
+    let schemas = document.components.iter_mut();
+    for (name, schema) in schemas.flat_map(|all| &mut all.schemas) {
+        match asked_for.contains(name) {
+            true => close(schema),
+            false => each_object(schema, &require_nullable),
+        }
+    }
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             complete_operation(path, operation);
         }
     }
     document
+}
+
+/// The names of the schemas that requests are made of.
+fn asked_for(document: &OpenApi) -> BTreeSet<String> {
+    let document = serde_json::to_value(document).unwrap_or_default();
+    let mut names = BTreeSet::new();
+    let items = document["paths"]
+        .as_object()
+        .into_iter()
+        .flat_map(Map::values);
+    let operations = items.filter_map(Value::as_object).flat_map(Map::values);
+    for operation in operations {
+        add_named(&document, &operation["requestBody"], &mut names);
+    }
+    names
+}
+
+/// Adds the schemas that a part of the document names, and those that they name.
+fn add_named(document: &Value, part: &Value, names: &mut BTreeSet<String>) {
+    match part {
+        Value::Object(members) => {
+            let named = members.get("$ref").and_then(Value::as_str);
+            let name = named.and_then(|path| path.strip_prefix("#/components/schemas/"));
+            if let Some(name) = name.filter(|name| names.insert((*name).to_owned())) {
+                add_named(document, &document["components"]["schemas"][name], names);
+            }
+            members
+                .values()
+                .for_each(|value| add_named(document, value, names));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| add_named(document, item, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A schema that is an object, or each that it may be.
+fn each_object(schema: &mut RefOr<Schema>, change: &impl Fn(&mut Object)) {
+    let parts = match schema {
+        RefOr::T(Schema::Object(object)) => return change(object),
+        RefOr::T(Schema::OneOf(all)) => &mut all.items,
+        RefOr::T(Schema::AllOf(all)) => &mut all.items,
+        RefOr::T(_) | RefOr::Ref(_) => return,
+    };
+    parts.iter_mut().for_each(|part| each_object(part, change));
+}
+
+/// Requests are refused for what is not known; the macros do not see it of an enum. The parts of a
+/// whole (`allOf`) do not know each other, so they stay as they are.
+fn close(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(object)) if !object.properties.is_empty() => {
+            let closed = Box::new(AdditionalProperties::FreeForm(false));
+            object.additional_properties.get_or_insert(closed);
+        }
+        RefOr::T(Schema::OneOf(all)) => all.items.iter_mut().for_each(close),
+        RefOr::T(_) | RefOr::Ref(_) => {}
+    }
+}
+
+/// What may be null in answers is always there; the macros take it for what may be absent.
+fn require_nullable(object: &mut Object) {
+    let nullable = object
+        .properties
+        .iter()
+        .filter(|(_, part)| is_nullable(part));
+    for (name, _) in nullable {
+        if !object.required.contains(name) {
+            object.required.push(name.clone());
+        }
+    }
+}
+
+fn is_nullable(schema: &RefOr<Schema>) -> bool {
+    let is_null = |kind: &SchemaType| match kind {
+        SchemaType::Type(one) => *one == Type::Null,
+        SchemaType::Array(all) => all.contains(&Type::Null),
+        SchemaType::AnyValue => false,
+    };
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            let is_anything = object.schema_type == SchemaType::AnyValue;
+            is_anything || is_null(&object.schema_type)
+        }
+        RefOr::T(Schema::Array(array)) => is_null(&array.schema_type),
+        RefOr::T(Schema::OneOf(all)) => all.items.iter().any(is_nullable),
+        RefOr::T(_) | RefOr::Ref(_) => false,
+    }
 }
 
 /// Those that routes have.
@@ -205,14 +326,24 @@ fn complete_operation(path: &str, operation: &mut Operation) {
 }
 
 fn workspace() -> Parameter {
+    let about = "The workspace, for callers that have several.";
+    uuid_parameter("X-Workspace-Id", ParameterIn::Header, about)
+}
+
+/// A parameter that is an id.
+pub(super) fn uuid_parameter(name: &str, place: ParameterIn, about: &str) -> Parameter {
     let id = ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+    let required = match place {
+        ParameterIn::Path => Required::True,
+        _ => Required::False,
+    };
     ParameterBuilder::new()
-        .name("X-Workspace-Id")
-        .parameter_in(ParameterIn::Header)
-        .required(Required::False)
-        .description(Some("The workspace, for callers that have several."))
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .description(Some(about))
         .schema(Some(Schema::from(id)))
         .build()
 }
@@ -223,7 +354,7 @@ static TEXT: LazyLock<Bytes> = LazyLock::new(|| super::openapi().into());
 /// This document
 #[utoipa::path(get, path = "/api/openapi.json", operation_id = "getOpenApi", tag = "server",
     security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+    responses((status = 200, description = "OpenAPI 3.1", body = Value)))]
 pub(super) async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], TEXT.clone())
 }

@@ -19,6 +19,13 @@ use crate::uploads::report_path;
 /// Bytes that are read from the file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// Download a report
+///
+/// The rows that an import could not take, as CSV.
+#[utoipa::path(get, path = "/api/jobs/{id}/report", operation_id = "getJobReport", tag = "jobs",
+    params(JobId),
+    responses((status = 200, description = "The file", body = String, content_type = "text/csv",
+        headers(("Content-Disposition" = String, description = "The name of the file")))))]
 pub(super) async fn report(
     extract::State(state): extract::State<State>,
     caller: Caller,

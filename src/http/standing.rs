@@ -4,22 +4,105 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::state::State;
 use crate::broker::{Broker, BrokerError, BrokerState};
 use crate::clock;
 use crate::job::{QueueName, Status};
 use crate::record::jobs::JobRow;
-use crate::record::timeline::{Flow, Ties};
+use crate::record::timeline::{Flow, Kin, Ties};
 
 /// How long Redis may take to say where the job is.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Children that are shown one by one.
 const CHILDREN_MAX: usize = 200;
 
+/// A job in both stores.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Stores {
+    record: InRecord,
+    redis: InRedis,
+}
+
+/// A job in PostgreSQL.
+#[derive(Debug, Serialize, ToSchema)]
+struct InRecord {
+    #[schema(value_type = Status)]
+    status: String,
+}
+
+/// A job in Redis.
+#[derive(Debug, Serialize, ToSchema)]
+struct InRedis {
+    status: RedisStatus,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum RedisStatus {
+    Waiting,
+    Delayed,
+    Active,
+    WaitingChildren,
+    Completed,
+    Failed,
+    /// It is there, but in no state: nobody will run it.
+    Orphan,
+    Absent,
+    /// Redis did not answer.
+    Unavailable,
+}
+
+impl From<BrokerState> for RedisStatus {
+    fn from(state: BrokerState) -> Self {
+        match state {
+            BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized => Self::Waiting,
+            BrokerState::Delayed => Self::Delayed,
+            BrokerState::Active => Self::Active,
+            BrokerState::WaitingChildren => Self::WaitingChildren,
+            BrokerState::Completed => Self::Completed,
+            BrokerState::Failed => Self::Failed,
+            BrokerState::Orphan => Self::Orphan,
+        }
+    }
+}
+
+/// Something that keeps a job from starting.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[schema(as = WaitReason)]
+pub(super) enum Reason {
+    Delayed {
+        until: Option<DateTime<Utc>>,
+    },
+    Children {
+        /// How many are not over.
+        open: Option<usize>,
+    },
+    QueuePaused,
+    QueueConcurrency {
+        limit: u64,
+        active: u64,
+    },
+    RateLimit {
+        until: Option<DateTime<Utc>>,
+    },
+    InLine {
+        /// Jobs of the queue that could start, whosever they are.
+        waiting: u64,
+    },
+    /// It was handed out a moment ago.
+    Starting,
+    /// On its way there, or to be put back.
+    NotInRedis,
+    RedisUnavailable,
+    BeingReconciled,
+}
+
 /// The job in both stores, and why it waits, if it does.
-pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Value, Vec<Value>) {
+pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Stores, Vec<Reason>) {
     let seen = match job.job_queue.parse() {
         Ok(queue) => {
             let look = look(&state.services.broker, &queue, &ties.wire_id);
@@ -33,15 +116,20 @@ pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Value
         seen.inspect_err(told).ok()
     });
     let redis = match &seen {
-        None => json!({ "status": "unavailable" }),
-        Some(None) => json!({ "status": "absent" }),
-        Some(Some(place)) => json!({ "status": name_of(place.state) }),
+        None => RedisStatus::Unavailable,
+        Some(None) => RedisStatus::Absent,
+        Some(Some(place)) => place.state.into(),
     };
     let waits = match job.status.parse() {
         Ok(Status::Pending | Status::Failed) => reasons(job, ties, seen),
         _ => Vec::new(),
     };
-    let stores = json!({ "record": { "status": job.status }, "redis": redis });
+    let stores = Stores {
+        record: InRecord {
+            status: job.status.clone(),
+        },
+        redis: InRedis { status: redis },
+    };
     (stores, waits)
 }
 
@@ -81,73 +169,73 @@ async fn look(
     }))
 }
 
-fn name_of(state: BrokerState) -> &'static str {
-    match state {
-        BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized => "waiting",
-        BrokerState::Delayed => "delayed",
-        BrokerState::Active => "active",
-        BrokerState::WaitingChildren => "waiting_children",
-        BrokerState::Completed => "completed",
-        BrokerState::Failed => "failed",
-        BrokerState::Orphan => "orphan",
-    }
-}
-
 /// Everything that keeps the job from starting.
-fn reasons(job: &JobRow, ties: &Ties, seen: Option<Option<Place>>) -> Vec<Value> {
+fn reasons(job: &JobRow, ties: &Ties, seen: Option<Option<Place>>) -> Vec<Reason> {
     let due = job.next_retry_at.or(job.scheduled_for);
     let due: Option<DateTime<Utc>> = due.filter(|due| *due > clock::now());
-    let reason = |reason: &str| json!({ "reason": reason });
     let place = match seen {
-        None => return vec![reason("redis_unavailable")],
+        None => return vec![Reason::RedisUnavailable],
         // On its way there, or to be put back.
-        Some(None) => return vec![reason("not_in_redis")],
+        Some(None) => return vec![Reason::NotInRedis],
         Some(Some(place)) => place,
     };
     match place.state {
-        BrokerState::Delayed => vec![json!({ "reason": "delayed", "until": due })],
+        BrokerState::Delayed => vec![Reason::Delayed { until: due }],
         BrokerState::WaitingChildren => {
             let children = ties.flow.as_ref().map(|flow| flow.children.as_slice());
             let is_open = |status: &str| status.parse::<Status>().is_ok_and(|s| !s.is_final());
             let open = children.map(|all| all.iter().filter(|kin| is_open(&kin.status)).count());
-            vec![json!({ "reason": "children", "open": open })]
+            vec![Reason::Children { open }]
         }
         BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized => {
             let mut all = Vec::new();
             if place.is_paused {
-                all.push(reason("queue_paused"));
+                all.push(Reason::QueuePaused);
             }
             if let Some(limit) = place.concurrency.filter(|limit| place.active >= *limit) {
-                all.push(json!({
-                    "reason": "queue_concurrency", "limit": limit, "active": place.active,
-                }));
+                let active = place.active;
+                all.push(Reason::QueueConcurrency { limit, active });
             }
             if let Some(left) = place.rate_limited {
                 let until = TimeDelta::from_std(left)
                     .map(|left| clock::now() + left)
                     .ok();
-                all.push(json!({ "reason": "rate_limit", "until": until }));
+                all.push(Reason::RateLimit { until });
             }
-            all.push(json!({ "reason": "in_line", "waiting": place.waiting }));
+            all.push(Reason::InLine {
+                waiting: place.waiting,
+            });
             all
         }
-        BrokerState::Active => vec![reason("starting")],
+        BrokerState::Active => vec![Reason::Starting],
         BrokerState::Completed | BrokerState::Failed | BrokerState::Orphan => {
-            vec![reason("being_reconciled")]
+            vec![Reason::BeingReconciled]
         }
     }
 }
 
+/// The next of kin of a job in its flow.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Family {
+    parent: Option<Kin>,
+    /// The first of them.
+    #[schema(max_items = 200)]
+    children: Vec<Kin>,
+    children_total: usize,
+    /// How many of them are in which status.
+    children_by_status: BTreeMap<String, usize>,
+}
+
 /// The flow of a job, with a bounded number of its children.
-pub(super) fn flow(flow: &Flow) -> Value {
-    let mut by_status: BTreeMap<&str, usize> = BTreeMap::new();
+pub(super) fn family(flow: &Flow) -> Family {
+    let mut by_status: BTreeMap<String, usize> = BTreeMap::new();
     for child in &flow.children {
-        *by_status.entry(&child.status).or_default() += 1;
+        *by_status.entry(child.status.clone()).or_default() += 1;
     }
-    json!({
-        "parent": flow.parent,
-        "children": flow.children.iter().take(CHILDREN_MAX).collect::<Vec<_>>(),
-        "children_total": flow.children.len(),
-        "children_by_status": by_status,
-    })
+    Family {
+        parent: flow.parent.clone(),
+        children: flow.children.iter().take(CHILDREN_MAX).cloned().collect(),
+        children_total: flow.children.len(),
+        children_by_status: by_status,
+    }
 }

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use serde::Serialize;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
+use super::figures::{
+    Dashboard, Depth, Minute, OfQueue, OfType, Performance, Period, Periods, Shown,
+};
 use super::problem::Problem;
 use super::state::State;
 use crate::record::View;
 use crate::record::access::Permission;
-use crate::record::latencies::Quantiles;
 use crate::record::list;
 use crate::record::rollups::{self, Ended, Lately, Rollup};
 use crate::record::stats::{self, OPEN_MAX};
@@ -25,14 +25,6 @@ use crate::record::stats::{self, OPEN_MAX};
 const FAILURES: i64 = 20;
 /// Minutes that the dashboard shows one by one.
 const SERIES_MINUTES: i64 = 60;
-
-/// Jobs of a queue, or of all.
-#[derive(Debug, Default, Serialize)]
-struct Depth {
-    /// Waiting to run: new, delayed, or between two attempts.
-    depth: i64,
-    processing: i64,
-}
 
 struct Open {
     queues: BTreeMap<String, Depth>,
@@ -67,49 +59,6 @@ async fn count_open(view: &mut View, workspace_id: Uuid) -> Result<Open, Problem
     })
 }
 
-/// What ended in a period, as people read it.
-#[derive(Debug, Serialize)]
-struct Period {
-    /// Its beginning. It ends now.
-    since: DateTime<Utc>,
-    completed: i64,
-    /// Attempts that failed, after which others follow.
-    failed: i64,
-    dead_letter: i64,
-    cancelled: i64,
-    throughput_per_minute: f64,
-    /// Of all attempts that ended; none of none.
-    success_rate: Option<f64>,
-    average_run_ms: Option<f64>,
-    run_ms: Option<Quantiles>,
-    /// Of first attempts, from when they could have started.
-    wait_ms: Option<Quantiles>,
-}
-
-fn rounded(value: f64, digits: i32) -> f64 {
-    let scale = 10_f64.powi(digits);
-    (value * scale).round() / scale
-}
-
-impl Period {
-    fn new(since: DateTime<Utc>, now: DateTime<Utc>, ended: &Ended) -> Self {
-        let minutes = ((now - since).num_milliseconds() as f64 / 60_000.0).max(0.1);
-        let attempts = (ended.completed + ended.failed + ended.dead) as f64;
-        Self {
-            since,
-            completed: ended.completed,
-            failed: ended.failed,
-            dead_letter: ended.dead,
-            cancelled: ended.cancelled,
-            throughput_per_minute: rounded(ended.completed as f64 / minutes, 4),
-            success_rate: (attempts > 0.0).then(|| rounded(ended.completed as f64 / attempts, 4)),
-            average_run_ms: (attempts > 0.0).then(|| rounded(ended.run_ms / attempts, 1)),
-            run_ms: ended.runs.quantiles(),
-            wait_ms: ended.waits.quantiles(),
-        }
-    }
-}
-
 /// The periods, by name, with their beginnings: whole minutes, and for the day whole hours.
 fn periods(now: DateTime<Utc>) -> [(&'static str, DateTime<Utc>); 3] {
     let whole = |back: TimeDelta, step: TimeDelta| (now - back).duration_trunc(step).unwrap_or(now);
@@ -137,7 +86,7 @@ impl Sums {
         }
     }
 
-    fn shown(&self, now: DateTime<Utc>) -> BTreeMap<&'static str, Period> {
+    fn shown(&self, now: DateTime<Utc>) -> Periods {
         let periods = periods(now).into_iter().zip(&self.0);
         let period = |((name, since), sum)| (name, Period::new(since, now, sum));
         periods.map(period).collect()
@@ -185,11 +134,16 @@ fn eta_seconds(
     (completed > 0).then(|| (depth as f64 * seconds / completed as f64).ceil())
 }
 
-/// The specification's figures, and by period, queue and type.
+/// Show figures
+///
+/// What is open, and what ended in the last five minutes, hour and day; of all, by queue and by
+/// type.
+#[utoipa::path(get, path = "/api/jobs/stats", operation_id = "getStats", tag = "figures",
+    responses((status = 200, description = "Figures of the workspace", body = Shown)))]
 pub(super) async fn stats(
     extract::State(state): extract::State<State>,
     caller: Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let mut view = state.view(caller).await?;
     let open = count_open(&mut view, caller.workspace_id).await?;
@@ -201,38 +155,42 @@ pub(super) async fn stats(
     let [(_, five_minutes_ago), ..] = periods(now);
     let [in_five_minutes, in_an_hour, _] = &figures.all.0;
     let completed = in_five_minutes.completed;
-    let mut queues: BTreeMap<&str, Value> = BTreeMap::new();
-    for (queue, depth) in &open.queues {
-        queues.insert(queue, json!(depth));
+    let mut queues: BTreeMap<String, OfQueue> = BTreeMap::new();
+    for (queue, Depth { depth, processing }) in open.queues {
+        let periods = None;
+        let of_queue = OfQueue {
+            depth,
+            processing,
+            periods,
+        };
+        queues.insert(queue, of_queue);
     }
     for (queue, sums) in &figures.queues {
-        let shown = queues
-            .entry(queue)
-            .or_insert_with(|| json!(Depth::default()));
-        shown["periods"] = json!(sums.shown(now));
+        let of_queue = queues.entry((*queue).to_owned()).or_default();
+        of_queue.periods = Some(sums.shown(now));
     }
-    let types = figures.types.iter();
-    let types: BTreeMap<&str, Value> = types
-        .map(|(name, sums)| (*name, json!({ "periods": sums.shown(now) })))
-        .collect();
-    Ok(Json(json!({
-        "queue_depth": open.all.depth,
-        "processing": open.all.processing,
-        "completed_last_hour": in_an_hour.completed,
-        "failed_last_hour": in_an_hour.failed + in_an_hour.dead,
-        "average_duration_ms": all.get("1h").and_then(|period| period.average_run_ms),
-        "throughput_per_minute": all.get("1h").map(|period| period.throughput_per_minute),
-        "drain_eta_seconds": eta_seconds(open.all.depth, completed, five_minutes_ago, now),
-        "by_status": open.by_status,
-        "is_exact": open.is_exact,
-        "periods": all,
-        "queues": queues,
-        "types": types,
-    })))
+    let types = figures.types.iter().map(|(name, sums)| {
+        let periods = sums.shown(now);
+        ((*name).to_owned(), OfType { periods })
+    });
+    Ok(Json(Shown {
+        queue_depth: open.all.depth,
+        processing: open.all.processing,
+        completed_last_hour: in_an_hour.completed,
+        failed_last_hour: in_an_hour.failed + in_an_hour.dead,
+        average_duration_ms: all.get("1h").and_then(|period| period.average_run_ms),
+        throughput_per_minute: all.get("1h").map(|period| period.throughput_per_minute),
+        drain_eta_seconds: eta_seconds(open.all.depth, completed, five_minutes_ago, now),
+        by_status: open.by_status,
+        is_exact: open.is_exact,
+        periods: all,
+        queues,
+        types: types.collect(),
+    }))
 }
 
 /// Minute by minute, also those in which nothing ended.
-fn series(lately: &Lately) -> Vec<Value> {
+fn series(lately: &Lately) -> Vec<Minute> {
     let now = lately.now;
     let this = now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now);
     let mut minutes: BTreeMap<DateTime<Utc>, Ended> = (0..SERIES_MINUTES)
@@ -243,40 +201,42 @@ fn series(lately: &Lately) -> Vec<Value> {
             minute.add(&rollup.ended);
         }
     }
-    let point = |(at, ended): (DateTime<Utc>, Ended)| {
-        json!({
-            "at": at,
-            "completed": ended.completed,
-            "failed": ended.failed,
-            "dead_letter": ended.dead,
-            "cancelled": ended.cancelled,
-            "run_ms": ended.runs.quantiles(),
-            "wait_ms": ended.waits.quantiles(),
-        })
+    let point = |(at, ended): (DateTime<Utc>, Ended)| Minute {
+        at,
+        completed: ended.completed,
+        failed: ended.failed,
+        dead_letter: ended.dead,
+        cancelled: ended.cancelled,
+        run_ms: ended.runs.quantiles(),
+        wait_ms: ended.waits.quantiles(),
     };
     minutes.into_iter().map(point).collect()
 }
 
-/// What a dashboard shows at first sight.
+/// Show a dashboard's figures
+///
+/// What is open, the last failures, and the last hour minute by minute.
+#[utoipa::path(get, path = "/api/jobs/dashboard", operation_id = "getDashboard", tag = "figures",
+    responses((status = 200, description = "Figures of the workspace", body = Dashboard)))]
 pub(super) async fn dashboard(
     extract::State(state): extract::State<State>,
     caller: Caller,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Dashboard>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
     let mut view = state.view(caller).await?;
     let open = count_open(&mut view, caller.workspace_id).await?;
     let lately = lately(&mut view, caller.workspace_id).await?;
     let failures = list::recent_failures(&mut view, caller.workspace_id, FAILURES).await?;
-    Ok(Json(json!({
-        "queues": open.queues,
-        "by_status": open.by_status,
-        "is_exact": open.is_exact,
-        "recent_failures": failures,
-        "performance_metrics": {
-            "periods": Figures::of(&lately).all.shown(lately.now),
-            "minutes": series(&lately),
+    Ok(Json(Dashboard {
+        queues: open.queues,
+        by_status: open.by_status,
+        is_exact: open.is_exact,
+        recent_failures: failures,
+        performance_metrics: Performance {
+            periods: Figures::of(&lately).all.shown(lately.now),
+            minutes: series(&lately),
         },
-    })))
+    }))
 }
 
 #[cfg(test)]
@@ -332,10 +292,10 @@ mod tests {
     fn the_last_hour_has_sixty_minutes_and_the_eta_is_that_of_the_rate() {
         let lately = lately();
         let minutes = series(&lately);
-        let first = (&minutes[0]["at"], &minutes[0]["completed"]);
-        assert_eq!(first, (&json!("2026-03-02T11:35:00Z"), &json!(0)));
-        let last = (&minutes[59]["at"], &minutes[59]["completed"]);
-        assert_eq!(last, (&json!("2026-03-02T12:34:00Z"), &json!(1)));
+        let first = (minutes[0].at, minutes[0].completed);
+        assert_eq!(first, (at("2026-03-02T11:35:00Z"), 0));
+        let last = (minutes[59].at, minutes[59].completed);
+        assert_eq!(last, (at("2026-03-02T12:34:00Z"), 1));
         let [(_, since), ..] = periods(lately.now);
         assert_eq!(eta_seconds(10, 5, since, lately.now), Some(660.0));
         assert_eq!(eta_seconds(10, 0, since, lately.now), None);

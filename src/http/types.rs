@@ -6,6 +6,7 @@ use axum::{Extension, Json, extract};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use super::auth::Caller;
 use super::body;
@@ -47,12 +48,23 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 #[schema(as = NewJobType)]
 struct Declaration {
-    #[schema(example = "invoice.send")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        example = "invoice.send"
+    )]
     name: String,
     /// The JSON schema of its payloads. Anything is accepted without one.
     #[serde(default = "anything")]
-    #[schema(value_type = Value)]
+    #[schema(schema_with = any_json_schema)]
     schema: Value,
+}
+
+fn any_json_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Boolean]))
+        .build()
 }
 
 fn anything() -> Value {

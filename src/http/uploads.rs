@@ -11,8 +11,10 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, extract};
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::auth::Caller;
 use super::body;
@@ -22,10 +24,40 @@ use super::state::State;
 use crate::record::access::Permission;
 use crate::uploads::Upload;
 
+/// A file that was uploaded.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Upload)]
+struct Kept {
+    id: Uuid,
+    /// What the payload of an import says to name it.
+    url: String,
+    file_name: String,
+    bytes: u64,
+    /// Of the content, in hexadecimal digits.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    sha256: String,
+}
+
+/// An answer that is an upload.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Uploaded {
+    upload: Kept,
+}
+
+/// Upload a file
+///
+/// For an import, as it is: the body is the file.
+#[utoipa::path(post, path = "/api/uploads", operation_id = "uploadFile", tag = "jobs",
+    params(("filename" = Option<String>, Query, description = "For people; never a path")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+        description = "The file; whatever type it has"),
+    responses(
+        (status = 201, description = "The file is kept", body = Uploaded),
+        (status = 507, description = "The server has no room for it: `storage_full`")))]
 pub(super) async fn upload(
     extract::State(state): extract::State<State>,
     request: Request,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Uploaded>), Problem> {
     let (mut parts, body) = request.into_parts();
     let opened = async {
         let caller = Caller::from_request_parts(&mut parts, &state).await?;
@@ -43,14 +75,14 @@ pub(super) async fn upload(
         Err(problem) => return Err(body::refuse(&parts.headers, body, problem).await),
     };
     let upload = receive(&state, caller, &file_name, &parts.headers, body).await?;
-    let answer = json!({
-        "id": upload.id,
-        "url": upload.url(),
-        "file_name": upload.file_name,
-        "bytes": upload.bytes,
-        "sha256": upload.sha256,
-    });
-    Ok((StatusCode::CREATED, Json(json!({ "upload": answer }))))
+    let upload = Kept {
+        id: upload.id,
+        url: upload.url(),
+        file_name: upload.file_name,
+        bytes: upload.bytes,
+        sha256: upload.sha256,
+    };
+    Ok((StatusCode::CREATED, Json(Uploaded { upload })))
 }
 
 async fn receive(

@@ -21,23 +21,32 @@ pub const DELAYS_MAX: usize = 100;
 /// A rule that replaces the specification's formula for one job or one job type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum Backoff {
     /// The same delay every time; `jitter` (0 to 1) is the share that is random.
     Fixed {
+        #[cfg_attr(feature = "server", schema(maximum = 9007199254740991.0))]
         delay_ms: u64,
         #[serde(default, skip_serializing_if = "is_none")]
+        #[cfg_attr(feature = "server", schema(minimum = 0.0, maximum = 1.0))]
         jitter: f64,
     },
     /// `delay * 2^attempts`, at most `max_ms`; `jitter` (0 to 1) is the share that is random.
     Exponential {
+        #[cfg_attr(feature = "server", schema(maximum = 9007199254740991.0))]
         delay_ms: u64,
         #[serde(default)]
+        #[cfg_attr(feature = "server", schema(maximum = 9007199254740991.0))]
         max_ms: Option<u64>,
         #[serde(default)]
+        #[cfg_attr(feature = "server", schema(minimum = 0.0, maximum = 1.0))]
         jitter: f64,
     },
     /// One delay per retry; the last is used again when there are more retries.
-    List { delays_ms: Vec<u64> },
+    List {
+        #[cfg_attr(feature = "server", schema(min_items = 1, max_items = 100))]
+        delays_ms: Vec<u64>,
+    },
     /// At once.
     None,
 }

@@ -9,6 +9,8 @@ use super::bullmq_options::JobsOptions;
 /// An unchecked request for a tree of jobs. A job runs when all of its children are done.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = NewFlow, examples(json!(
+    { "job": { "jobType": "noop" }, "children": [{ "job": { "jobType": "noop" } }] }))))]
 pub struct FlowRequest {
     /// Only the root's may have an idempotency key, and only one without children a delay: a parent
     /// starts when its children are done.
@@ -17,12 +19,14 @@ pub struct FlowRequest {
     #[serde(default)]
     pub on_failure: OnFailure,
     #[serde(default)]
+    #[cfg_attr(feature = "server", schema(no_recursion, max_items = 1000))]
     pub children: Vec<Self>,
 }
 
 /// What a parent does when a child fails for good. The words are `BullMQ`'s, but for the first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub enum OnFailure {
     /// It waits on: a person may retry the child.
     #[default]

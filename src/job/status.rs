@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// `jobs.status` in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = JobStatus))]
 pub enum Status {
     /// Accepted, not started; or given back without spending an attempt.
     Pending,

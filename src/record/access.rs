@@ -201,6 +201,7 @@ pub async fn note(connection: &mut PgConnection, audit: &Audit<'_>) -> Result<()
 
 /// A noted action.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = AuditEntry))]
 pub struct AuditRow {
     pub id: Uuid,
     pub actor_kind: String,

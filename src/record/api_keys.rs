@@ -114,6 +114,7 @@ pub struct ApiKeyRow {
     /// How the key begins.
     pub prefix: String,
     /// What it may do.
+    #[cfg_attr(feature = "server", schema(value_type = Vec<access::Permission>))]
     pub scopes: Vec<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,

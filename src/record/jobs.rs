@@ -11,12 +11,14 @@ use crate::job::Status;
 
 /// One row of `jobs`, with the record's column names.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Job))]
 pub struct JobRow {
     pub id: Uuid,
     pub workspace_id: Option<Uuid>,
     pub job_type: String,
     pub job_queue: String,
     pub payload: serde_json::Value,
+    #[cfg_attr(feature = "server", schema(value_type = crate::job::Status))]
     pub status: String,
     pub priority: i32,
     pub attempts: i32,
@@ -88,8 +90,10 @@ pub async fn failures(view: &mut View, id: Uuid) -> Result<Vec<FailureRow>, Reco
 
 /// One attempt that did not complete.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Failure))]
 pub struct FailureRow {
     pub attempt: i32,
+    /// What it was from then on: a status, or `lease_lost` when its worker vanished.
     pub outcome: String,
     pub error_message: Option<String>,
     pub error_stack: Option<String>,

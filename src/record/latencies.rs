@@ -14,6 +14,7 @@ pub struct Latencies(Vec<i64>);
 
 /// What people read of latencies, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Quantiles {
     pub p50: f64,
     pub p95: f64,

@@ -18,11 +18,13 @@ pub const PAGE_MAX: i64 = 500;
 
 /// One row of `jobs` as lists show it.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct JobHead {
     pub id: Uuid,
     pub workspace_id: Option<Uuid>,
     pub job_type: String,
     pub job_queue: String,
+    #[cfg_attr(feature = "server", schema(value_type = crate::job::Status))]
     pub status: String,
     pub priority: i32,
     pub attempts: i32,

@@ -45,6 +45,7 @@ pub struct NewLog {
 
 /// A line as it stands in the record.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = LogLine))]
 pub struct LogRow {
     pub id: Uuid,
     pub log_level: String,

@@ -12,6 +12,7 @@ const MOMENTS_MAX: i64 = 1000;
 
 /// A change of a job's status.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Moment {
     pub at: DateTime<Utc>,
     /// What it was from then on: a status, or `lease_lost` when its worker vanished.
@@ -73,10 +74,12 @@ pub async fn timeline(view: &mut View, id: Uuid) -> Result<Vec<Moment>, RecordEr
 
 /// A parent or a child of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Relative))]
 pub struct Kin {
     pub id: Uuid,
     pub job_type: String,
     pub job_queue: String,
+    #[cfg_attr(feature = "server", schema(value_type = crate::job::Status))]
     pub status: String,
     pub error_message: Option<String>,
 }

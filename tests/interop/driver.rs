@@ -225,12 +225,12 @@ impl Drop for Driver {
     }
 }
 
-fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
 }
 
 /// Where `scripts/interop_clients.sh` puts what it installs: beside the tests' own scratch folder.
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     scratch.parent().unwrap().join("interop")
 }

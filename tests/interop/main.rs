@@ -1,5 +1,5 @@
 //! Stock `BullMQ` clients and Bullwark on the same queues: the Node packages of versions 5 and 6,
-//! the Python and Rust ports, bull-board.
+//! the Python and Rust ports, bull-board. And the HTTP API, asked by schemathesis.
 //!
 //! `make clients` installs them; a missing client fails the tests, none is skipped. One thing is
 //! not tested everywhere: where there is no Go, the example in Go is only read for its job names,
@@ -39,6 +39,7 @@ mod pause;
 mod process;
 mod retry;
 mod schedule;
+mod schemathesis;
 mod sides;
 mod stage;
 mod stalled;

@@ -10,7 +10,11 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     within_limit(LIMIT, what, future).await
 }
 
-async fn within_limit<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within_limit<T>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = T>,
+) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),

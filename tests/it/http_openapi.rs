@@ -41,6 +41,10 @@ async fn the_document_needs_no_key_and_says_what_each_route_is_for() {
     let security = json!([{ "bearer": [] }, { "api_key": [] }]);
     assert_eq!(document["security"], security);
 
+    let groups = document["tags"].as_array().unwrap().iter();
+    let groups: BTreeSet<&str> = groups
+        .map(|group| group["name"].as_str().unwrap())
+        .collect();
     let mut ids = BTreeSet::new();
     for (method, path, operation) in operations(&document) {
         let place = format!("{method} {path}: {operation}");
@@ -53,6 +57,10 @@ async fn the_document_needs_no_key_and_says_what_each_route_is_for() {
             "{place}"
         );
         assert_eq!(operation["tags"].as_array().unwrap().len(), 1, "{place}");
+        assert!(
+            groups.contains(operation["tags"][0].as_str().unwrap()),
+            "{place}"
+        );
         let answers = operation["responses"].as_object().unwrap();
         assert!(
             answers.keys().any(|status| status.starts_with('2')),
@@ -81,6 +89,7 @@ async fn what_the_document_lists_is_served_and_wants_the_keys_that_it_says() {
     let document = server.get("/api/openapi.json").await.body;
     for (method, path, operation) in operations(&document) {
         let path = path.replace("{id}", "0192f5a1-7c3e-7d00-8000-3b9aca000000");
+        let path = path.replace("{file}", "swagger-ui.css");
         let called = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
         let answer = send(server.anonymous(called, &path)).await;
         match is_secured(operation) {
@@ -90,5 +99,85 @@ async fn what_the_document_lists_is_served_and_wants_the_keys_that_it_says() {
             false => assert_eq!(answer.status, 200, "{method} {path}: {answer:?}"),
         }
     }
+    server.end().await;
+}
+
+#[test]
+fn no_route_goes_past_the_document() {
+    // `routes!` alone enters a route in both; these would enter it in the server only.
+    let source = include_str!("../../src/http/mod.rs");
+    for past in [".route(", ".route_service(", ".nest_service(", ".nest("] {
+        assert!(!source.contains(past), "{past}");
+    }
+    assert!(source.contains(".routes(routes!("));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_query_parameters_is_what_the_routes_take() {
+    let (_sandbox, server) = server().await;
+    let document = server.get("/api/openapi.json").await.body;
+    let mut compared = 0;
+    for (method, path, operation) in operations(&document) {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let said: BTreeSet<&str> = parameters
+            .filter(|parameter| parameter["in"] == "query")
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        if said.is_empty() {
+            continue;
+        }
+        let path = path.replace("{id}", "0192f5a1-7c3e-7d00-8000-3b9aca000000");
+        let called = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let answer = send(server.request(called, &format!("{path}?zzz=1"))).await;
+        let detail = answer.problem(400, "invalid_parameter");
+        let (_, taken) = detail.split_once("allowed are ").unwrap();
+        // One parameter of the document stands for all that begin with `payload.`.
+        let taken = taken.split(", ").map(|name| name.trim_end_matches(".*"));
+        assert_eq!(said, taken.collect(), "{method} {path}");
+        compared += 1;
+    }
+    assert!(compared >= 5, "{compared}");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_can_be_browsed_with_nothing_from_elsewhere() {
+    let (_sandbox, server) = server().await;
+    let page = send(server.anonymous(Method::GET, "/api/docs")).await;
+    assert_eq!(page.status, 200, "{page:?}");
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let policy = page.header("content-security-policy");
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+    ] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+
+    let text = page.body.as_str().unwrap();
+    assert!(!text.contains("://"), "{text}");
+    let links = text
+        .split(['"', '\''])
+        .filter(|part| part.starts_with("docs/"));
+    let mut loaded = 0;
+    for link in links {
+        let file = send(server.anonymous(Method::GET, &format!("/api/{link}"))).await;
+        assert_eq!(file.status, 200, "{link}: {file:?}");
+        loaded += 1;
+    }
+    assert!(loaded >= 4, "{text}");
+    let inline = text
+        .split("<script")
+        .skip(1)
+        .filter(|tag| !tag.trim().starts_with("src="));
+    assert_eq!(inline.count(), 0, "{text}");
+    let start = send(server.anonymous(Method::GET, "/api/docs/swagger-initializer.js")).await;
+    let start = start.body.as_str().unwrap().to_owned();
+    assert!(start.contains("\"openapi.json\""), "{start}");
+
+    let answer = send(server.anonymous(Method::GET, "/api/docs/..%2Fsecret")).await;
+    answer.problem(404, "route_not_found");
     server.end().await;
 }
