@@ -12,6 +12,7 @@
 mod add;
 mod adopted;
 mod answers;
+mod api_examples;
 mod clocks;
 mod dashboard;
 mod dedup;
