@@ -295,7 +295,7 @@ pub(super) async fn find(view: &mut View, id: Uuid, caller: Caller) -> Result<Jo
     job.ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: Uuid) -> Problem {
+pub(super) fn unknown(id: Uuid) -> Problem {
     Problem::new(Code::JobNotFound, format!("there is no job {id}"))
 }
 

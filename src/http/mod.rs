@@ -19,6 +19,7 @@ mod connection;
 mod control;
 mod docs;
 mod enqueue;
+mod events;
 mod exposition;
 mod figures;
 mod flows;
@@ -102,6 +103,11 @@ pub struct HttpOptions {
     pub upload_pause_max: Duration,
     /// The largest upload.
     pub upload_max_bytes: u64,
+    /// Event streams of this server, and of one workspace on it. Each is an open connection.
+    pub streams_max: usize,
+    pub workspace_streams_max: usize,
+    /// How often a stream on which nothing happens says that it is there.
+    pub heartbeat_every: Duration,
     /// How long requests in flight may take to end at a stop.
     pub stop_limit: Duration,
     /// Whose tokens are taken, beside API keys.
@@ -117,6 +123,9 @@ impl Default for HttpOptions {
             upload_patience: Duration::from_secs(600),
             upload_pause_max: Duration::from_secs(30),
             upload_max_bytes: 2 * 1024 * 1024 * 1024,
+            streams_max: 500,
+            workspace_streams_max: 100,
+            heartbeat_every: Duration::from_secs(15),
             stop_limit: Duration::from_secs(10),
             tokens: TokenOptions::default(),
             metrics: None,
@@ -134,7 +143,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "http listens");
     let stop_limit = options.stop_limit;
-    let state = State::new(services, options);
+    let state = State::new(services, options, shutdown.clone());
     let duties = state.tasks.clone();
     start_duties(&state, &duties);
     connection::serve(routes(state), listener, shutdown, stop_limit).await;
@@ -143,9 +152,10 @@ pub async fn serve(
 }
 
 /// All routes with what goes around them, for a server of one's own. Connections, the look at
-/// the stores and the sweep of uploads belong to [`serve`].
+/// the stores, what feeds event streams and the sweep of uploads belong to [`serve`].
 pub fn router(services: Services) -> Router {
-    routes(State::new(services, HttpOptions::default()))
+    let stopping = CancellationToken::new();
+    routes(State::new(services, HttpOptions::default(), stopping))
 }
 
 fn routes(state: State) -> Router {
@@ -187,6 +197,9 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(control::retry))
         .routes(routes!(control::promote))
         .routes(routes!(reports::report))
+        // Patience is for the beginning of an answer: a stream may go on.
+        .routes(routes!(events::of_job))
+        .routes(routes!(events::of_workspace))
         .routes(routes!(auth::me))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))
@@ -255,6 +268,7 @@ fn start_duties(state: &State, duties: &Tasks) {
             }
         });
     }
+    events::start(state, duties);
     let uploads = state.uploads.clone();
     every(duties, "upload sweep", SWEEP_EVERY, move || {
         let uploads = uploads.clone();

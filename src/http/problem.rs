@@ -72,6 +72,7 @@ pub(super) enum Code {
     Overloaded,
     Stopping,
     StorageFull,
+    TooManyStreams,
 }
 
 impl Code {
@@ -134,6 +135,7 @@ impl Code {
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request"),
             Self::UnknownJobType => (S::UNPROCESSABLE_ENTITY, "unknown_job_type"),
             Self::RecordRefused => (S::UNPROCESSABLE_ENTITY, "record_refused"),
+            Self::TooManyStreams => (S::TOO_MANY_REQUESTS, "too_many_streams"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error"),
             Self::RecordUnavailable => (S::SERVICE_UNAVAILABLE, "record_unavailable"),
             Self::KeysUnavailable => (S::SERVICE_UNAVAILABLE, "keys_unavailable"),
@@ -219,6 +221,11 @@ impl Problem {
 
     pub(super) fn errors(&self) -> &[job::Problem] {
         &self.errors
+    }
+
+    /// Whether it is the request's fault, and not that of a store or of the server.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code.status().is_client_error()
     }
 
     /// The document; in a bulk answer it has no request id of its own.

@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::auth::{Caller, Callers};
+use super::events::Feed;
 use super::health::WELL;
 use super::problem::{Code, Problem};
 use super::{HttpOptions, Services};
 use crate::control;
-use crate::record::View;
+use crate::record::{View, Viewer};
 use crate::tasks::Tasks;
 use crate::uploads::Uploads;
 
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub(super) uploads: Uploads,
     /// What goes on beside the requests.
     pub(super) tasks: Tasks,
+    pub(super) events: Feed,
     /// The state of Redis when it was looked at last.
     redis: Mutex<&'static str>,
     bodies: Arc<Semaphore>,
@@ -59,8 +62,13 @@ impl std::ops::Deref for State {
 }
 
 impl State {
-    pub(super) fn new(services: Services, options: HttpOptions) -> Self {
+    pub(super) fn new(
+        services: Services,
+        options: HttpOptions,
+        stopping: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Shared {
+            events: Feed::new(stopping),
             uploads: Uploads::new(&services.data_dir),
             tasks: Tasks::new().with_failing(&services.failing),
             services,
@@ -105,8 +113,13 @@ impl Shared {
 
     /// The record as this caller may see it, and a turn to read it.
     pub(super) async fn view(&self, caller: Caller) -> Result<Reading, Problem> {
+        self.view_for(caller.viewer()).await
+    }
+
+    /// The same for whoever may see what this viewer sees.
+    pub(super) async fn view_for(&self, viewer: Viewer) -> Result<Reading, Problem> {
         let turn = self.read_turn().await?;
-        let view = self.services.record.view_for(caller.viewer()).await?;
+        let view = self.services.record.view_for(viewer).await?;
         Ok(Reading { view, _turn: turn })
     }
 

@@ -16,6 +16,7 @@ pub mod control;
 pub mod effects;
 pub mod enqueue;
 mod error;
+pub mod events;
 pub mod family;
 pub mod filter;
 pub mod flow;

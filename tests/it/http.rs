@@ -62,6 +62,8 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::GET, "/api/jobs/actions/x"),
         (Method::POST, "/api/jobs/actions/x/stop"),
         (Method::POST, "/api/jobs/actions/x/undo"),
+        (Method::GET, "/api/jobs/x/events"),
+        (Method::GET, "/api/events"),
         (Method::GET, "/api/job-types"),
         (Method::POST, "/api/job-types"),
         (Method::GET, "/api/me"),

@@ -13,6 +13,7 @@ mod http_actions;
 mod http_control;
 mod http_details;
 mod http_enqueue;
+mod http_events;
 mod http_flows;
 mod http_imports;
 mod http_keys;

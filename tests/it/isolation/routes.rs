@@ -25,6 +25,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/jobs/dashboard"),
         get("/api/jobs/ID"),
         get("/api/jobs/ID/logs"),
+        get("/api/jobs/ID/events"),
         get("/api/jobs/ID/report"),
         (
             Method::PATCH,

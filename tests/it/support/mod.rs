@@ -10,6 +10,7 @@
 pub(crate) mod answers;
 pub(crate) mod proxy;
 pub(crate) mod server;
+pub(crate) mod sse;
 
 use std::path::Path;
 use std::sync::Mutex;
