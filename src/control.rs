@@ -1,10 +1,12 @@
 //! Control: the door for what people do to jobs: cancel, retry by hand, delete, promote, to one or
-//! to all that match a filter; and to queues as a whole: pause, limits, schedules.
+//! to all that match a filter; and to queues as a whole: pause, limits, drain, schedules.
 //!
 //! Decided in the record, in one transaction with an outbox row; Redis is told right after, or by
 //! the relay when that fails. So a process that dies in between leaves nothing undone.
 
 pub mod actions;
+
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -16,6 +18,7 @@ use crate::job::{InvalidSchedule, QueueChange, QueueName, QueueSettings, Schedul
 use crate::reconcile::{self, ReconcileError};
 use crate::record::access::By;
 use crate::record::control::{self as jobs, CONTROL_MAX};
+use crate::record::drain::{Draining, drain_next};
 use crate::record::schedules::{self, KnownSchedule};
 use crate::record::{Record, RecordError, queues};
 
@@ -91,6 +94,45 @@ pub async fn promote(
     Ok(promoted)
 }
 
+/// Batches of one call of [`drain`]: 10,000 jobs.
+const DRAIN_BATCHES_MAX: usize = 20;
+/// After so long no further batch is begun.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What [`drain`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    pub cancelled: u64,
+    /// There may be more: call it again.
+    pub more: bool,
+}
+
+/// Cancels what waits in a queue, oldest first, a bounded number of jobs.
+///
+/// Each batch is committed before Redis is told of it: whoever dies in between leaves some
+/// cancelled and the others as they were. Done again it goes on. A job that was handed out a moment
+/// ago, which the record has not heard yet, is cancelled as one that runs: its attempt has no say.
+pub async fn drain(
+    record: &Record,
+    broker: &Broker,
+    draining: &Draining<'_>,
+    by: &By<'_>,
+) -> Result<Drained, RecordError> {
+    let began = Instant::now();
+    let (mut cancelled, mut after, mut more) = (0, Uuid::nil(), true);
+    for _ in 0..DRAIN_BATCHES_MAX {
+        let ids = drain_next(record, draining, after, by).await?;
+        tell(record, broker, &ids).await;
+        cancelled += ids.len() as u64;
+        after = ids.last().copied().unwrap_or(after);
+        more = !ids.is_empty();
+        if !more || began.elapsed() >= DRAIN_TIME_MAX {
+            break;
+        }
+    }
+    Ok(Drained { cancelled, more })
+}
+
 /// False: Redis was not told, and the relay will.
 async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> bool {
     fault::point(Point::AfterControlCommit);
@@ -102,7 +144,7 @@ async fn tell(record: &Record, broker: &Broker, ids: &[Uuid]) -> bool {
 }
 
 /// Changes settings of a queue: it is paused, resumed or limited, for all workers of any kind.
-/// Returns what holds now. Doing it again changes nothing.
+/// Returns what holds now. Doing it again changes nothing, but for the audit.
 ///
 /// It holds when the record has it: if Redis is away, it is told when it is back. What is not
 /// changed stays as clients have set it.
@@ -111,11 +153,13 @@ pub async fn change_queue(
     broker: &Broker,
     queue: &QueueName,
     change: &QueueChange,
+    (by, reason): (&By<'_>, Option<&str>),
 ) -> Result<QueueSettings, RecordError> {
     // Only for a queue that the record does not know yet.
     let base = broker.queue_meta(queue).await;
     let base = base.map(|meta| meta.settings()).unwrap_or_default();
-    let known = queues::change(record, broker.prefix(), queue, &base, change).await?;
+    let noted = (by, reason);
+    let known = queues::change(record, broker.prefix(), queue, &base, change, noted).await?;
     fault::point(Point::AfterSettingsCommit);
     if let Err(error) = reconcile::tell_settings(record, broker, &known).await {
         tracing::warn!(%error, %queue, "redis not told of a queue's settings; upkeep will");
@@ -133,11 +177,12 @@ pub async fn upsert_schedule(
     id: &str,
     schedule: &Schedule,
     template: &Template,
+    by: &By<'_>,
 ) -> Result<(), ScheduleError> {
     check_schedule_id(id)?;
     schedule.check()?;
     let stored = StoredSchedule::new(id, schedule, template);
-    let version = schedules::change(record, broker.prefix(), queue, &stored).await?;
+    let version = schedules::change(record, broker.prefix(), queue, &stored, by).await?;
     tell_schedule(record, broker, queue, stored, version, false).await;
     Ok(())
 }
@@ -148,9 +193,10 @@ pub async fn remove_schedule(
     broker: &Broker,
     queue: &QueueName,
     id: &str,
+    by: &By<'_>,
 ) -> Result<(), ScheduleError> {
     check_schedule_id(id)?;
-    let version = schedules::remove(record, broker.prefix(), queue, id).await?;
+    let version = schedules::remove(record, broker.prefix(), queue, id, by).await?;
     let stored = StoredSchedule {
         id: id.to_owned(),
         ..StoredSchedule::default()

@@ -276,13 +276,11 @@ fn watch_open(record: &Record, broker: &Broker, tasks: &Tasks) {
 
     // One page per run, round and round: a steady, small load however many jobs are open.
     let (r, b) = (record.clone(), broker.clone());
-    let swept = Arc::new(Mutex::new(Uuid::nil()));
+    let sweep = Arc::new(tokio::sync::Mutex::new(reconcile::Sweep::default()));
     every(tasks, "sweep", Duration::from_secs(2), move || {
-        let (record, broker, swept) = (r.clone(), b.clone(), swept.clone());
+        let (record, broker, sweep) = (r.clone(), b.clone(), sweep.clone());
         async move {
-            let after = *swept.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = reconcile::sweep_open(&record, &broker, after).await?;
-            *swept.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
+            sweep.lock().await.step(&record, &broker).await?;
             Ok::<_, ReconcileError>(Next::Rest)
         }
     });

@@ -21,6 +21,7 @@ use crate::enqueue::ENQUEUE_MAX;
 use crate::job::flow::FlowRequest;
 use crate::job::{JobRequest, QueueChange, QueueName, QueueSettings, Schedule, Template};
 use crate::reconcile::{self, ReconcileError};
+use crate::record::access::By;
 use crate::record::start::{RunningAttempt, mark_running};
 use crate::worker::Handlers;
 
@@ -118,15 +119,30 @@ pub async fn run_rebuild(
     };
     for n in 0..SCHEDULES {
         let id = format!("tick {n}");
-        control::upsert_schedule(&app.record, &app.broker, &ticks, &id, &schedule, &template)
-            .await?;
+        control::upsert_schedule(
+            &app.record,
+            &app.broker,
+            &ticks,
+            &id,
+            &schedule,
+            &template,
+            &By::OPERATOR,
+        )
+        .await?;
     }
     let change = QueueChange {
         is_paused: Some(true),
         concurrency: Some(Some(7)),
         rate_limit: Some(Some((100, 1000))),
     };
-    control::change_queue(&app.record, &app.broker, &flows, &change).await?;
+    control::change_queue(
+        &app.record,
+        &app.broker,
+        &flows,
+        &change,
+        (&By::OPERATOR, None),
+    )
+    .await?;
     // A rebuild leaves the youngest jobs to their own deliveries.
     let settled = Instant::now() + Duration::from_secs(3);
     while Instant::now() < settled || reconcile::deliver_recent(&app.record, &app.broker).await? {

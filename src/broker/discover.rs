@@ -99,7 +99,7 @@ impl QueueFinder {
 }
 
 /// The queue in the name of a connection, from its line in `CLIENT LIST`.
-fn queue_of_connection(prefix: &str, line: &str) -> Option<QueueName> {
+pub(super) fn queue_of_connection(prefix: &str, line: &str) -> Option<QueueName> {
     let name = line
         .split(' ')
         .find_map(|part| part.strip_prefix("name="))?;

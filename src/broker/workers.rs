@@ -1,10 +1,11 @@
 //! Who works on a queue, told by the names of connections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::discover::queue_of_connection;
 use super::{Broker, BrokerError};
 use crate::job::QueueName;
 
@@ -34,6 +35,24 @@ impl Broker {
         let own_name = connection_name(self.prefix(), queue);
         let workers = list.lines().filter_map(|line| worker(line, &own_name));
         Ok(workers.take(WORKERS_MAX).collect())
+    }
+
+    /// The workers of all queues of this prefix; at most [`WORKERS_MAX`]. One look at the server,
+    /// however many queues there are. A worker of several queues of ours is shown at the first.
+    pub async fn all_workers(&self) -> Result<BTreeMap<QueueName, Vec<QueueWorker>>, BrokerError> {
+        let mut cmd = redis::cmd("CLIENT");
+        cmd.arg("LIST");
+        let list: String = self.connections.command("all_workers", &cmd).await?;
+        let mut queues: BTreeMap<QueueName, Vec<QueueWorker>> = BTreeMap::new();
+        let workers = list.lines().filter_map(|line| {
+            let queue = queue_of_connection(self.prefix(), line)?;
+            let worker = worker(line, &connection_name(self.prefix(), &queue))?;
+            Some((queue, worker))
+        });
+        for (queue, worker) in workers.take(WORKERS_MAX) {
+            queues.entry(queue).or_default().push(worker);
+        }
+        Ok(queues)
     }
 }
 

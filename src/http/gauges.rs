@@ -8,6 +8,7 @@ use super::state::State;
 use crate::broker::{Broker, BrokerError, QueueFinder};
 use crate::job::QueueName;
 use crate::reconcile::ReconcileError;
+use crate::record::passes::{self, OPEN_MAX};
 use crate::record::{Record, RecordError, stats};
 
 /// Queues that are shown one by one: the first ones that were seen with jobs.
@@ -30,7 +31,12 @@ pub(super) struct Gauges {
     finder: QueueFinder,
     /// Those that have series.
     shown: BTreeSet<String>,
+    /// Jobs of all queues that waited or ran in Redis at the last look; none: not known.
+    live: Option<u64>,
 }
+
+/// So many of them are of jobs that wait or run.
+const LIVE: usize = 4;
 
 /// What is known of a queue.
 #[derive(Default)]
@@ -45,6 +51,7 @@ impl Gauges {
         Self {
             finder: broker.queue_finder(),
             shown: BTreeSet::new(),
+            live: None,
         }
     }
 
@@ -61,11 +68,12 @@ impl Gauges {
             }
         }
         let of_redis = self.look_at_redis(broker).await;
-        self.look_at_record(record).await?;
+        self.look_at_record(record, broker.prefix()).await?;
         Ok(of_redis?)
     }
 
     async fn look_at_redis(&mut self, broker: &Broker) -> Result<(), BrokerError> {
+        self.live = None;
         let queues: Vec<QueueName> = self.finder.look().await?.iter().cloned().collect();
         let (mut all, mut first_error) = (BTreeMap::<String, Seen>::new(), Ok(()));
         for queue in queues {
@@ -92,6 +100,10 @@ impl Gauges {
             }
             seen.is_paused |= counts.is_paused;
         }
+        self.live = first_error.is_ok().then(|| {
+            let live = |seen: &Seen| seen.jobs[..LIVE].iter().sum::<u64>();
+            all.values().map(live).sum()
+        });
         for name in &self.shown {
             let seen = all.remove(name).unwrap_or_default();
             for (state, jobs) in STATES.into_iter().zip(seen.jobs) {
@@ -104,8 +116,17 @@ impl Gauges {
         first_error
     }
 
-    async fn look_at_record(&mut self, record: &Record) -> Result<(), RecordError> {
+    async fn look_at_record(&mut self, record: &Record, prefix: &str) -> Result<(), RecordError> {
         let mut view = record.view().await?;
+        let agreement = passes::agreement(&mut view, prefix).await?;
+        metrics::gauge!("bullwark_untold_jobs").set(agreement.untold as f64);
+        // Too many to be counted, or Redis away: not known is not 0.
+        if let Some(live) = self.live.filter(|_| agreement.open < OPEN_MAX) {
+            let drift = agreement
+                .open
+                .abs_diff(i64::try_from(live).unwrap_or(i64::MAX));
+            metrics::gauge!("bullwark_drift_jobs").set(drift as f64);
+        }
         let dead = stats::count_all_dead(&mut view).await?;
         metrics::gauge!("bullwark_dead_letters").set(dead as f64);
         let ages = stats::oldest_ready(&mut view).await?;

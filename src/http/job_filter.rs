@@ -61,6 +61,8 @@ pub(super) struct Wanted {
     #[serde(alias = "created_to")]
     #[schema(value_type = Option<DateTime<Utc>>)]
     created_to: Option<String>,
+    /// Only dead letters of this cause.
+    fingerprint: Option<Uuid>,
     #[serde(alias = "attempts_min")]
     #[schema(minimum = 1, maximum = 2_147_483_647)]
     attempts_min: Option<i64>,
@@ -129,6 +131,7 @@ impl Wanted {
                 .map_err(|error| wrong("queue", error.to_string()))?
                 .map(String::from),
             ids: self.ids.clone(),
+            fingerprint: self.fingerprint,
             created_from: moment(&self.created_from).map_err(|must| wrong("createdFrom", must))?,
             created_to: moment(&self.created_to).map_err(|must| wrong("createdTo", must))?,
             search: Search {

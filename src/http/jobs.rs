@@ -33,7 +33,7 @@ const LIMIT_MAX: i64 = 200;
 const LIMIT_WITH_PAYLOAD_MAX: i64 = 25;
 /// How far `page` goes: pages are counted through, so later ones cost more. `before` has no end.
 const PAGES_MAX: i64 = 100;
-const PARAMETERS: [&str; 14] = [
+const PARAMETERS: [&str; 15] = [
     "status",
     "jobType",
     "job_type",
@@ -41,6 +41,7 @@ const PARAMETERS: [&str; 14] = [
     "created_from",
     "created_to",
     "attempts_min",
+    "fingerprint",
     "error",
     "q",
     "payload.*",
@@ -110,7 +111,8 @@ pub(super) async fn list(
     if page.is_some() && before.is_some() {
         return Err(invalid("give `page` or `before`, not both"));
     }
-    if page.is_some_and(|page| page > 1) && search(&given)? != Search::default() {
+    let is_search = search(&given)? != Search::default() || given.text("fingerprint").is_some();
+    if page.is_some_and(|page| page > 1) && is_search {
         return Err(invalid("a search goes on with `before`, not with `page`"));
     }
     let filter = JobFilter {
@@ -123,6 +125,7 @@ pub(super) async fn list(
         queue: given.parsed::<QueueName>("queue")?.map(String::from),
         ids: None,
         before,
+        fingerprint: given.parsed::<Uuid>("fingerprint")?,
         created_from: given.time("created_from")?,
         created_to: given.time("created_to")?,
         search: search(&given)?,

@@ -11,12 +11,15 @@
 //! pages: no CORS headers are sent.
 
 mod actions;
+mod alerts;
 mod api_keys;
 mod audit;
 mod auth;
 mod body;
 mod connection;
+mod consistency;
 mod control;
+mod dead_letters;
 mod docs;
 mod enqueue;
 mod events;
@@ -34,13 +37,20 @@ mod openapi;
 mod own_origin;
 mod problem;
 mod query;
+mod queue_control;
+mod queue_figures;
+mod queues;
+mod rate_limits;
 mod reports;
+mod schedule_control;
+mod schedules;
 mod standing;
 mod state;
 mod stats;
 mod steering;
 mod types;
 mod uploads;
+mod workers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,6 +210,21 @@ fn fast() -> OpenApiRouter<State> {
         // Patience is for the beginning of an answer: a stream may go on.
         .routes(routes!(events::of_job))
         .routes(routes!(events::of_workspace))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::show, queue_control::patch))
+        .routes(routes!(queue_control::drain))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(schedules::list))
+        .routes(routes!(
+            schedules::show,
+            schedule_control::put,
+            schedule_control::delete
+        ))
+        .routes(routes!(workers::list))
+        .routes(routes!(rate_limits::list))
+        .routes(routes!(alerts::list))
+        .routes(routes!(alerts::resolve))
+        .routes(routes!(consistency::show))
         .routes(routes!(auth::me))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))

@@ -4,6 +4,8 @@
 //! place of each mistake. It never carries SQL, stack traces or the words of a store: those go to
 //! the log, under the same request id.
 
+mod refusals;
+
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
@@ -14,9 +16,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::openapi::PROBLEM;
-use crate::enqueue::EnqueueError;
-use crate::job::{self, Refused};
-use crate::record::RecordError;
+use crate::job;
 
 /// When to come back after 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
@@ -48,6 +48,9 @@ pub(super) enum Code {
     UploadNotFound,
     ApiKeyNotFound,
     ActionNotFound,
+    QueueNotFound,
+    ScheduleNotFound,
+    AlertNotFound,
     MethodNotAllowed,
     IdempotencyKeyReused,
     JobState,
@@ -56,6 +59,8 @@ pub(super) enum Code {
     TooManyKeys,
     ActionState,
     TooManyActions,
+    TooManySchedules,
+    ScheduleBusy,
     JobGone,
     BodyTooLarge,
     PayloadTooLarge,
@@ -119,6 +124,9 @@ impl Code {
             Self::UploadNotFound => (S::NOT_FOUND, "upload_not_found"),
             Self::ApiKeyNotFound => (S::NOT_FOUND, "api_key_not_found"),
             Self::ActionNotFound => (S::NOT_FOUND, "action_not_found"),
+            Self::QueueNotFound => (S::NOT_FOUND, "queue_not_found"),
+            Self::ScheduleNotFound => (S::NOT_FOUND, "schedule_not_found"),
+            Self::AlertNotFound => (S::NOT_FOUND, "alert_not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::IdempotencyKeyReused => (S::CONFLICT, "idempotency_key_reused"),
             Self::JobState => (S::CONFLICT, "job_state"),
@@ -127,6 +135,8 @@ impl Code {
             Self::TooManyKeys => (S::CONFLICT, "too_many_keys"),
             Self::ActionState => (S::CONFLICT, "action_state"),
             Self::TooManyActions => (S::CONFLICT, "too_many_actions"),
+            Self::TooManySchedules => (S::CONFLICT, "too_many_schedules"),
+            Self::ScheduleBusy => (S::CONFLICT, "schedule_busy"),
             Self::JobGone => (S::GONE, "job_gone"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large"),
@@ -193,6 +203,21 @@ impl Problem {
             members: Map::new(),
             headers: Vec::new(),
         }
+    }
+
+    /// A field of the request that is wrong, by its JSON pointer.
+    pub(super) fn of_field(pointer: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let detail = format!("`{}` {message}", &pointer[1..]);
+        Self::new(Code::InvalidRequest, detail).with_error(pointer, message)
+    }
+
+    /// The same problem of a part of the request.
+    pub(super) fn within(mut self, part: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer.insert_str(0, part);
+        }
+        self
     }
 
     pub(super) fn with_errors(mut self, errors: Vec<job::Problem>) -> Self {
@@ -271,33 +296,6 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<RecordError> for Problem {
-    fn from(error: RecordError) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&RecordError> for Problem {
-    fn from(error: &RecordError) -> Self {
-        match error {
-            RecordError::Unavailable(..) => {
-                // Not louder: an outage refuses every request, and the probe reports it once.
-                tracing::debug!(%error, "request refused");
-                let detail = "the record (PostgreSQL) does not answer right now; try again shortly";
-                Self::new(Code::RecordUnavailable, detail)
-            }
-            RecordError::Refused { .. } => {
-                tracing::warn!(%error, "request refused");
-                let detail = "the record can not store these values; the server's log says why";
-                Self::new(Code::RecordRefused, detail)
-            }
-            RecordError::Address(_) | RecordError::Schema(_) | RecordError::Corrupt(_) => {
-                Self::internal(error)
-            }
-        }
-    }
-}
-
 impl Problem {
     /// A mistake of ours, or damage: the log has the words, the client gets the request id.
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
@@ -307,54 +305,14 @@ impl Problem {
     }
 }
 
-impl From<EnqueueError> for Problem {
-    fn from(error: EnqueueError) -> Self {
-        let text = error.to_string();
-        match error {
-            EnqueueError::Refused(refused) => refused.into(),
-            EnqueueError::KeyReused { id } => {
-                Self::new(Code::IdempotencyKeyReused, text).with_member("job_id", id.to_string())
-            }
-            EnqueueError::TooMany { .. } => Self::new(Code::TooManyJobs, text),
-            EnqueueError::Record(error) => {
-                let mut problem = Self::from(error.as_ref());
-                if problem.code == Code::RecordUnavailable {
-                    // Not "it was not stored": when the answer to a commit is lost, nobody knows.
-                    problem.detail = "the record (PostgreSQL) does not answer, so the job is not \
-                        confirmed; send it again, with an Idempotency-Key so that it can not be \
-                        enqueued twice"
-                        .to_owned();
-                }
-                problem
-            }
-            EnqueueError::Stopping => Self::new(Code::Stopping, "this server is stopping"),
-        }
-    }
-}
-
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        let text = refused.to_string();
-        match refused {
-            Refused::UnknownType { known, .. } => Self::new(Code::UnknownJobType, text)
-                .with_error("/jobType", "is no known job type")
-                .with_member("known_types", known),
-            Refused::PayloadTooLarge { .. } => {
-                Self::new(Code::PayloadTooLarge, text).with_error("/payload", "is too large")
-            }
-            Refused::Invalid { problems } => {
-                Self::new(Code::InvalidRequest, text).with_errors(problems)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::record::Trouble;
+    use crate::enqueue::EnqueueError;
+    use crate::job::Refused;
+    use crate::record::{RecordError, Trouble};
 
     #[test]
     fn what_a_store_said_stays_inside() {

@@ -123,6 +123,13 @@ impl Shared {
         Ok(Reading { view, _turn: turn })
     }
 
+    /// A view of everything, for callers who may see all.
+    pub(super) async fn view_of_all(&self) -> Result<Reading, Problem> {
+        let turn = self.read_turn().await?;
+        let view = self.services.record.view().await?;
+        Ok(Reading { view, _turn: turn })
+    }
+
     /// A turn to read the record.
     pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
         turn(&self.reads, 1).await

@@ -10,7 +10,9 @@
 mod iteration;
 mod kept;
 mod legacy;
+mod name;
 mod occurrence;
+mod outlook;
 mod pattern;
 mod stored;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use super::{NewJob, wire};
 pub use iteration::{Iteration, When};
 pub use kept::Kept;
 pub use legacy::{Repeatable, may_be_repeatable};
+pub use name::{OWN_SCHEDULE_ID_MAX, ScheduleName};
 pub use pattern::{InvalidPattern, Pattern};
 pub use stored::StoredSchedule;
 pub use zone::{UnknownZone, Zone};

@@ -32,15 +32,16 @@ mod relay;
 mod silence;
 mod verify;
 
-use crate::broker::{BrokerError, Refusal};
+use crate::broker::{Broker, BrokerError, Refusal};
 use crate::job::QueueName;
-use crate::record::RecordError;
+use crate::record::{Record, RecordError};
 
+use crate::record::passes::{self as noted, NotedPass};
 pub use all::{Reconciled, reconcile_all};
 pub use job_logs::copy_logs;
 pub use mirror::{Mirror, catch_up, put_back_by_clients, start as start_mirror};
 pub use over::Lingering;
-pub use passes::{deliver_recent, seal, sweep_open};
+pub use passes::{Sweep, deliver_recent, seal, sweep_open};
 pub use queues::{keep_queues, keep_these};
 pub(crate) use queues::{tell_schedule, tell_settings};
 pub use rebuild::readmit;
@@ -48,6 +49,16 @@ pub use recover::beat;
 pub use relay::{relay, relay_outbox};
 pub use silence::reset_silent;
 pub use verify::{Difference, Verdict, verify};
+
+/// Notes passes for people. It is worth no pass: what is not noted is noted after the next one.
+async fn tell_of_passes(record: &Record, broker: &Broker, passes: &[NotedPass]) {
+    if passes.is_empty() {
+        return;
+    }
+    if let Err(error) = noted::note(record, broker.prefix(), passes).await {
+        tracing::debug!(%error, "passes are not noted");
+    }
+}
 
 /// One of the stores did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The passes over the open jobs of the record.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use crate::record::adopt;
 use crate::record::logs::{self, LogLevel, NewLog};
 use crate::record::open::{self, LOAD_MAX, OpenJob, SEAL_LAG, StoredJob};
 use crate::record::owed_logs;
+use crate::record::passes::{NotedPass, PassKind, Repaired};
 
 /// How old a job must be before it may be delivered here. Longer than its own delivery may take
 /// from the beginning of its commit (1.9 s), so that the original add and this one never race.
@@ -46,6 +47,38 @@ pub async fn seal(record: &Record) -> Result<bool, ReconcileError> {
     };
     open::seal(record, &step).await?;
     Ok(step.more)
+}
+
+/// A round over all open jobs of the record, page by page.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    after: Uuid,
+    began: Option<Instant>,
+    added: u64,
+}
+
+impl Sweep {
+    /// Looks at the next page; after the last one, notes what the round repaired, and the next
+    /// round begins. A page that failed is looked at again.
+    pub async fn step(&mut self, record: &Record, broker: &Broker) -> Result<(), ReconcileError> {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        if let Some(next) = sweep_page(record, broker, self.after, &mut self.added).await? {
+            self.after = next;
+            return Ok(());
+        }
+        let pass = NotedPass {
+            kind: PassKind::Sweep,
+            queue: String::new(),
+            took: began.elapsed(),
+            repaired: Repaired {
+                added: self.added,
+                ..Repaired::default()
+            },
+        };
+        *self = Self::default();
+        super::tell_of_passes(record, broker, &[pass]).await;
+        Ok(())
+    }
 }
 
 /// Looks at one page of all open jobs after `after` and adds those that Redis has forgotten.

@@ -8,12 +8,14 @@
 //! after: what one that lost its memory does not show was not removed by anybody.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use super::{ReconcileError, spoiled};
+use super::{ReconcileError, spoiled, tell_of_passes};
 use crate::broker::{Broker, BrokerError, LIST_MAX};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::Record;
+use crate::record::passes::{NotedPass, PassKind, Repaired};
 use crate::record::queues::{self, KnownQueue};
 use crate::record::schedules::{self, KnownSchedule};
 
@@ -32,6 +34,7 @@ pub async fn keep_these(
     if !is_compared(broker).await? {
         return Ok(0);
     }
+    let began = Instant::now();
     let mut changed = tell_or_forget_schedules(record, broker).await?;
     let mut known = known_queues(record, broker.prefix()).await?;
     for queue in queues {
@@ -40,6 +43,16 @@ pub async fn keep_these(
         let copied = copy_schedules(record, broker, &queue).await;
         changed += copied.or_else(|error| spoiled(&queue, error).map(|()| 0))?;
     }
+    let pass = NotedPass {
+        kind: PassKind::Queues,
+        queue: String::new(),
+        took: began.elapsed(),
+        repaired: Repaired {
+            settings: changed,
+            ..Repaired::default()
+        },
+    };
+    tell_of_passes(record, broker, &[pass]).await;
     Ok(changed)
 }
 

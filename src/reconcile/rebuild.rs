@@ -21,11 +21,14 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{ReconcileError, flows, mirror, over, passes, queues, recover, spoiled};
+use super::{
+    ReconcileError, flows, mirror, over, passes, queues, recover, spoiled, tell_of_passes,
+};
 use crate::broker::{Broker, Readmit, rebuilt_token};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
 use crate::record::open::{LOAD_MAX, StoredJob};
+use crate::record::passes::{NotedPass, PassKind, Repaired};
 use crate::record::rebuild::{self, OpenInOrder};
 use crate::record::{Record, adopt, owed_logs};
 
@@ -100,7 +103,7 @@ async fn compare(
     queues::restore(record, broker).await?;
     fault::point(Point::RebuildSettings);
     let queues = broker.queues().await?;
-    mirror::scan_all(record, broker, &queues).await?;
+    let copied = mirror::scan_all(record, broker, &queues).await?;
     fault::point(Point::RebuildAdopted);
     tokio::time::sleep_until(started + marks).await;
     // In an empty memory there is nothing to end, now or later.
@@ -121,6 +124,18 @@ async fn compare(
         ended += over::end_all(record, broker, queue).await?;
     }
     queues::repair_schedules(broker, &broker.queues().await?).await?;
+    let pass = NotedPass {
+        kind: PassKind::Rebuild,
+        queue: String::new(),
+        took: started.elapsed(),
+        repaired: Repaired {
+            added,
+            copied,
+            ended,
+            settings: 0,
+        },
+    };
+    tell_of_passes(record, broker, &[pass]).await;
     let seconds = started.elapsed().as_secs_f64();
     metrics::counter!("bullwark_rebuilds_total").increment(1);
     metrics::histogram!("bullwark_rebuild_seconds").record(seconds);

@@ -33,16 +33,19 @@ pub(super) async fn adopt_on(
            SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[],
              $6::int[], $7::int[], $8::int[], $9::int[], $10::bigint[], $11::text[], $12::text[],
              $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[],
-             $19::bigint[], $20::bigint[], $21::bool[])
+             $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[])
              AS u (id, redis_id, job_type, job_queue, payload, priority, attempts, max_attempts,
                attempt, timestamp_ms, wire, epoch, status, result, error, stack, worker_id,
-               started_ms, due_ms, ended_ms, is_trace)
+               started_ms, due_ms, ended_ms, is_trace, workspace_id)
          ), adopted AS (
            -- Its failures were starts, too: without them the next one would look like a lost lease.
-           INSERT INTO jobs (id, redis_id, job_type, job_queue, payload, priority, attempts,
-             max_attempts, attempt, created_at, wire, status, result, error_message, error_stack,
-             worker_id, started_at, scheduled_for, next_retry_at, completed_at, failed_at)
-           SELECT u.id, u.redis_id, u.job_type, u.job_queue, u.payload::jsonb, u.priority,
+           INSERT INTO jobs (id, workspace_id, redis_id, job_type, job_queue, payload, priority,
+             attempts, max_attempts, attempt, created_at, wire, status, result, error_message,
+             error_stack, worker_id, started_at, scheduled_for, next_retry_at, completed_at,
+             failed_at)
+           SELECT u.id,
+             (SELECT w.id FROM workspaces w WHERE w.id = u.workspace_id), u.redis_id,
+             u.job_type, u.job_queue, u.payload::jsonb, u.priority,
              u.attempts, u.max_attempts, u.attempt, bullwark.at_ms(u.timestamp_ms), u.wire::json,
              u.status, u.result::jsonb, u.error, u.stack, u.worker_id, bullwark.at_ms(u.started_ms),
              CASE u.status WHEN 'pending' THEN bullwark.at_ms(u.due_ms) END,
@@ -56,7 +59,7 @@ pub(super) async fn adopt_on(
              WHERE f.job_queue = u.job_queue AND f.redis_id = u.redis_id)
            ORDER BY u.id
            ON CONFLICT (id) DO NOTHING
-           RETURNING id, redis_id, job_queue, job_type, status
+           RETURNING id, workspace_id, redis_id, job_queue, job_type, status, error_message
          ), named AS (
            INSERT INTO bullwark.foreign_jobs (job_queue, redis_id, job_id, epoch)
            SELECT DISTINCT ON (a.job_queue, a.redis_id) a.job_queue, a.redis_id, a.id, u.epoch
@@ -71,8 +74,11 @@ pub(super) async fn adopt_on(
            WHERE octet_length(u.wire::json ->> 'parentKey') <= 2000
            ON CONFLICT DO NOTHING
          ), dead AS (
-           INSERT INTO bullwark.dead_letters (job_id, job_type, job_queue)
-           SELECT id, job_type, job_queue FROM adopted WHERE status = 'dead_letter'
+           INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue,
+             fingerprint)
+           SELECT id, workspace_id, job_type, job_queue,
+             bullwark.error_fingerprint(job_type, error_message)
+           FROM adopted WHERE status = 'dead_letter'
            ON CONFLICT DO NOTHING
          ), open AS (
            -- Their ids are not in the order of time: the passes over new rows may miss them.
@@ -103,6 +109,7 @@ pub(super) async fn adopt_on(
     .bind(rows.due_ms)
     .bind(rows.ended_ms)
     .bind(rows.is_trace)
+    .bind(rows.workspace_id)
     .fetch_one(connection)
     .await?;
     Ok(adopted.unsigned_abs())
@@ -132,6 +139,7 @@ struct Rows<'a> {
     due_ms: Vec<Option<i64>>,
     ended_ms: Vec<Option<i64>>,
     is_trace: Vec<bool>,
+    workspace_id: Vec<Option<Uuid>>,
 }
 
 impl<'a> Rows<'a> {
@@ -201,6 +209,7 @@ impl<'a> Rows<'a> {
         self.due_ms.push(row.5);
         self.ended_ms.push(row.6);
         self.is_trace.push(job.is_trace);
+        self.workspace_id.push(job.workspace_id);
     }
 }
 

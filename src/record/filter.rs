@@ -35,6 +35,9 @@ pub struct JobFilter {
     /// Only these, whatever else is asked of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<Uuid>>,
+    /// Only dead letters of this cause (see [`super::dead_letters`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Uuid>,
     /// Only jobs older than this one: the last id of the page before.
     #[serde(skip)]
     pub before: Option<Uuid>,
@@ -60,6 +63,11 @@ impl JobFilter {
             ..Self::default()
         };
         *self == whole
+    }
+
+    /// Whether matches are looked for in windows.
+    pub fn is_search(&self) -> bool {
+        self.search != Search::default() || self.fingerprint.is_some()
     }
 }
 
@@ -230,11 +238,14 @@ pub(super) fn push_window(query: &mut Query, filter: &JobFilter, window: i64) {
     if filter.ids.is_some() {
         query.push("SELECT id FROM jobs WHERE true");
         push_range(query, filter);
-    } else if filter.status == Some(Status::DeadLetter) {
-        // By `dead_letters_workspace`.
+    } else if filter.status == Some(Status::DeadLetter) || filter.fingerprint.is_some() {
+        // By `dead_letters_workspace`, or `dead_letters_fingerprint`.
         query.push("SELECT job_id AS id FROM bullwark.dead_letters WHERE true");
         if let Some(workspace_id) = filter.workspace_id {
             query.push(" AND workspace_id = ").push_bind(workspace_id);
+        }
+        if let Some(fingerprint) = filter.fingerprint {
+            query.push(" AND fingerprint = ").push_bind(fingerprint);
         }
         push_id_range(query, filter, "job_id");
     } else if is_open {
@@ -322,6 +333,10 @@ pub(super) fn push_filter(query: &mut Query, filter: &JobFilter) {
             query.push(" AND status = ").push_bind(status.as_str());
         }
         None => {}
+    }
+    if let Some(fingerprint) = filter.fingerprint {
+        query.push(" AND id IN (SELECT job_id FROM bullwark.dead_letters WHERE fingerprint = ");
+        query.push_bind(fingerprint).push(")");
     }
     if let Some(job_type) = filter.job_type.clone() {
         query.push(" AND job_type = ").push_bind(job_type);

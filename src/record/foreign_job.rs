@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::job::schedule::ScheduleName;
 use crate::job::{Priority, QueueName, Status, WireForm};
 
 /// The name space of ids that are made from a foreign job's key.
@@ -54,6 +55,8 @@ pub struct ForeignJob {
     pub(super) epoch: Option<String>,
     pub(super) standing: Standing,
     pub(super) is_trace: bool,
+    /// Whose schedule it is an iteration of.
+    pub(super) workspace_id: Option<Uuid>,
 }
 
 /// Where a foreign job is in its life when it is adopted.
@@ -105,6 +108,7 @@ impl ForeignJob {
             epoch: None,
             standing: Standing::Waiting,
             is_trace: false,
+            workspace_id: None,
         }
     }
 
@@ -148,6 +152,8 @@ impl ForeignJob {
     /// every statement that looks into this column.
     pub fn with_wire(mut self, wire: WireForm) -> Self {
         let plain = |text: Option<String>| text.map(|text| storable_text(&text));
+        let schedule = wire.rjk.as_deref().and_then(ScheduleName::read);
+        self.workspace_id = schedule.map(|name| name.workspace_id);
         self.wire = Some(WireForm {
             opts: storable_text(&wire.opts),
             priority: wire.priority,

@@ -83,7 +83,7 @@ where
 /// Where the search goes on of which a page was found too short: the oldest job that was looked at.
 /// None: there are no more. A filter that indexes serve leaves out nothing.
 pub async fn search_end(view: &mut View, filter: &JobFilter) -> Result<Option<Uuid>, RecordError> {
-    if filter.search == Search::default() {
+    if !filter.is_search() {
         return Ok(None);
     }
     let mut query = Query::new("SELECT min(id::text)::uuid, count(*) FROM (");
@@ -134,7 +134,7 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> Query {
     let limit = filter.limit.clamp(1, PAGE_MAX);
     let is_open = filter.status.is_some_and(|status| !status.is_final());
     let mut query;
-    if filter.search != Search::default() {
+    if filter.is_search() {
         query = Query::new(columns);
         // An array leaves one plan: by the primary key.
         query.push(" WHERE id = ANY(ARRAY(");

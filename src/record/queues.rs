@@ -1,5 +1,8 @@
 //! The settings of queues, as the record keeps them for the day when Redis forgets.
 
+use sqlx::PgConnection;
+
+use super::access::{self, Audit, By};
 use super::{Record, RecordError};
 use crate::job::{QueueChange, QueueName, QueueSettings};
 
@@ -91,7 +94,8 @@ pub async fn page(
     Ok((rows.into_iter().filter_map(Row::known).collect(), next))
 }
 
-/// Writes what Bullwark wants of a queue; Redis is to be told of that, and of nothing else.
+/// Writes what Bullwark wants of a queue, and who wanted it; Redis is to be told of that, and of
+/// nothing else.
 ///
 /// `base` is what holds for a queue that the record does not know yet. Two that change different
 /// things at once both have their way. Returns what holds now.
@@ -101,7 +105,11 @@ pub async fn change(
     queue: &QueueName,
     base: &QueueSettings,
     change: &QueueChange,
+    (by, reason): (&By<'_>, Option<&str>),
 ) -> Result<KnownQueue, RecordError> {
+    let mut tx = record.begin().await?;
+    let before = get_on(tx.connection(), prefix, queue, " FOR NO KEY UPDATE").await?;
+    let before = before.map_or_else(|| base.clone(), |known| known.settings);
     let settings = change.apply(base.clone());
     let row: Row = bind(
         sqlx::query_as(
@@ -128,10 +136,75 @@ pub async fn change(
     .bind(change.concurrency.is_some())
     .bind(change.rate_limit.is_some())
     .bind(names(change))
-    .fetch_one(&record.pool)
+    .fetch_one(tx.connection())
     .await?;
-    row.known()
-        .ok_or_else(|| RecordError::Corrupt(format!("queue {queue}: its name was not kept")))
+    let known = row
+        .known()
+        .ok_or_else(|| RecordError::Corrupt(format!("queue {queue}: its name was not kept")))?;
+    let audit = Audit {
+        workspace_id: by.workspace_id,
+        actor: by.actor,
+        action: "queue.change",
+        target: ("queue", queue.to_string()),
+        reason,
+        before: Some(shown(&before)),
+        after: Some(shown(&known.settings)),
+        request_id: by.request_id,
+    };
+    access::note(tx.connection(), &audit).await?;
+    tx.commit().await?;
+    Ok(known)
+}
+
+fn shown(settings: &QueueSettings) -> serde_json::Value {
+    let limit = settings.rate_max.zip(settings.rate_duration_ms);
+    serde_json::json!({
+        "paused": settings.is_paused,
+        "concurrency": settings.concurrency,
+        "rate_limit": limit.map(|(max, ms)| serde_json::json!({ "max": max, "duration_ms": ms })),
+    })
+}
+
+/// A queue that the record knows.
+pub async fn get(
+    record: &Record,
+    prefix: &str,
+    queue: &QueueName,
+) -> Result<Option<KnownQueue>, RecordError> {
+    let mut connection = record.pool.acquire().await?;
+    get_on(&mut connection, prefix, queue, "").await
+}
+
+/// Of these queues, those that the record knows.
+pub async fn known(
+    record: &Record,
+    prefix: &str,
+    names: &[String],
+) -> Result<Vec<KnownQueue>, RecordError> {
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue = ANY($2)"
+    )))
+    .bind(prefix)
+    .bind(names)
+    .fetch_all(&record.pool)
+    .await?;
+    Ok(rows.into_iter().filter_map(Row::known).collect())
+}
+
+async fn get_on(
+    connection: &mut PgConnection,
+    prefix: &str,
+    queue: &QueueName,
+    lock: &str,
+) -> Result<Option<KnownQueue>, RecordError> {
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2{lock}"
+    )))
+    .bind(prefix)
+    .bind(queue.as_str())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.and_then(Row::known))
 }
 
 /// Redis has been told of this version; false: there is a newer one.

@@ -86,10 +86,15 @@ pub async fn take_turn(record: &Record, prefix: &str) -> Result<Option<Tx>, Reco
         .await?;
     let is_ours: bool =
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))")
-            .bind(format!("bullwark rebuild {prefix}"))
+            .bind(turn_of(prefix))
             .fetch_one(tx.connection())
             .await?;
     Ok(is_ours.then_some(tx))
+}
+
+/// What the lock of a turn is named by.
+pub(super) fn turn_of(prefix: &str) -> String {
+    format!("bullwark rebuild {prefix}")
 }
 
 /// All open jobs in the order in which they came, parents before their children.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::PgConnection;
 use sqlx::types::Json;
+use uuid::Uuid;
 
-use super::{Record, RecordError};
+use super::access::{self, Audit, By};
+use super::{Record, RecordError, View};
 use crate::job::QueueName;
 use crate::job::schedule::StoredSchedule;
 
@@ -95,14 +98,76 @@ pub async fn known(
     Ok(rows.into_iter().filter_map(Row::known).collect())
 }
 
-/// Writes what Bullwark wants of a schedule; Redis is to be told. Returns the new version.
+/// A schedule of a queue that is not to be removed; none: the record knows none.
+pub async fn get(
+    view: &mut View,
+    prefix: &str,
+    queue: &QueueName,
+    id: &str,
+) -> Result<Option<KnownSchedule>, RecordError> {
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2 AND schedule_id = $3 AND NOT is_removed"
+    )))
+    .bind(prefix)
+    .bind(queue.as_str())
+    .bind(id)
+    .fetch_optional(view.connection())
+    .await?;
+    Ok(row.and_then(Row::known))
+}
+
+/// A page of a workspace's schedules, or of those that no workspace owns, after this queue and id,
+/// by both. The index `schedules_workspace` serves it.
+pub async fn page_of(
+    view: &mut View,
+    prefix: &str,
+    owner: Option<Uuid>,
+    after: (&str, &str),
+    limit: i64,
+) -> Result<Vec<KnownSchedule>, RecordError> {
+    let owned = match owner {
+        Some(_) => "workspace_id = $2",
+        None => "workspace_id IS NULL AND $2::uuid IS NULL",
+    };
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND {owned} AND NOT is_removed
+           AND (job_queue, schedule_id) > ($3, $4)
+         ORDER BY job_queue, schedule_id LIMIT $5"
+    )))
+    .bind(prefix)
+    .bind(owner)
+    .bind(after.0)
+    .bind(after.1)
+    .bind(limit)
+    .fetch_all(view.connection())
+    .await?;
+    Ok(rows.into_iter().filter_map(Row::known).collect())
+}
+
+/// How many schedules a workspace has.
+pub async fn count_of(record: &Record, prefix: &str, owner: Uuid) -> Result<i64, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT count(*) FROM bullwark.schedules
+         WHERE prefix = $1 AND workspace_id = $2 AND NOT is_removed",
+    )
+    .bind(prefix)
+    .bind(owner)
+    .fetch_one(&record.pool)
+    .await?)
+}
+
+/// Writes what Bullwark wants of a schedule, and who wanted it; Redis is to be told. Returns the
+/// new version.
 pub async fn change(
     record: &Record,
     prefix: &str,
     queue: &QueueName,
     schedule: &StoredSchedule,
+    by: &By<'_>,
 ) -> Result<i64, RecordError> {
-    Ok(sqlx::query_scalar(
+    let mut tx = record.begin().await?;
+    let before = lock(tx.connection(), prefix, queue, &schedule.id).await?;
+    let version = sqlx::query_scalar(
         "INSERT INTO bullwark.schedules AS s (prefix, job_queue, schedule_id, fields, version,
            is_told)
          VALUES ($1, $2, $3, $4, 1, false)
@@ -115,19 +180,27 @@ pub async fn change(
     .bind(queue.as_str())
     .bind(&schedule.id)
     .bind(Json(&schedule.fields))
-    .fetch_one(&record.pool)
-    .await?)
+    .fetch_one(tx.connection())
+    .await?;
+    let change = (before.as_ref(), Some(&schedule.fields));
+    note(tx.connection(), (queue, &schedule.id), change, by).await?;
+    tx.commit().await?;
+    Ok(version)
 }
 
-/// Notes that Bullwark wants a schedule gone; Redis is to be told. Returns the new version.
+/// Notes that Bullwark wants a schedule gone, and who wants it; Redis is to be told. Returns the
+/// new version.
 pub async fn remove(
     record: &Record,
     prefix: &str,
     queue: &QueueName,
     id: &str,
+    by: &By<'_>,
 ) -> Result<i64, RecordError> {
+    let mut tx = record.begin().await?;
+    let before = lock(tx.connection(), prefix, queue, id).await?;
     // Also one that the record does not know yet: a client may have made it a moment ago.
-    Ok(sqlx::query_scalar(
+    let version = sqlx::query_scalar(
         "INSERT INTO bullwark.schedules AS s (prefix, job_queue, schedule_id, fields, version,
            is_told, is_removed)
          VALUES ($1, $2, $3, '{}', 1, false, true)
@@ -138,8 +211,64 @@ pub async fn remove(
     .bind(prefix)
     .bind(queue.as_str())
     .bind(id)
-    .fetch_one(&record.pool)
-    .await?)
+    .fetch_one(tx.connection())
+    .await?;
+    if before.is_some() {
+        note(tx.connection(), (queue, id), (before.as_ref(), None), by).await?;
+    }
+    tx.commit().await?;
+    Ok(version)
+}
+
+/// The texts of a schedule.
+type Fields = BTreeMap<String, String>;
+
+/// What a schedule is now, kept so until the transaction ends; none: it is to be removed, or
+/// unknown.
+async fn lock(
+    connection: &mut PgConnection,
+    prefix: &str,
+    queue: &QueueName,
+    id: &str,
+) -> Result<Option<Fields>, RecordError> {
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2 AND schedule_id = $3 FOR NO KEY UPDATE"
+    )))
+    .bind(prefix)
+    .bind(queue.as_str())
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    let row = row.filter(|row| !row.is_removed);
+    Ok(row.map(|row| row.fields.0))
+}
+
+async fn note(
+    connection: &mut PgConnection,
+    (queue, id): (&QueueName, &str),
+    (before, after): (Option<&Fields>, Option<&Fields>),
+    by: &By<'_>,
+) -> Result<(), RecordError> {
+    // When it runs and what. Payloads may be large, and options are those of each job.
+    let shown = |fields: &Fields| {
+        let mut fields = fields.clone();
+        fields.retain(|name, _| name != "data" && name != "opts");
+        serde_json::json!(fields)
+    };
+    let audit = Audit {
+        workspace_id: by.workspace_id,
+        actor: by.actor,
+        action: match after {
+            Some(_) => "schedule.put",
+            None => "schedule.delete",
+        },
+        target: ("schedule", format!("{queue}/{id}")),
+        reason: None,
+        before: before.map(shown),
+        after: after.map(shown),
+        request_id: by.request_id,
+    };
+    access::note(connection, &audit).await
 }
 
 /// Redis has been told of this version, and shows the schedule so; none: it is gone there, and

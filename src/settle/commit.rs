@@ -71,6 +71,7 @@ impl Lane {
             .filter(|(_, verdict)| *verdict == Verdict::Accepted)
             .map(|(ended, _)| ended)
             .collect();
+        count(&accepted);
         if let Err(error) = tell(&self.broker, &accepted).await {
             tracing::warn!(%error, jobs = accepted.len(), "redis not told; rescue will");
         }
@@ -235,4 +236,20 @@ fn unstorable(outcome: &Outcome, why: &RecordError) -> Outcome {
 /// Any text as a JSON string that PostgreSQL takes.
 fn as_text(json: &str) -> String {
     serde_json::Value::from(json.replace('\0', "\u{fffd}")).to_string()
+}
+
+/// Counts attempts by how they ended: one step of a counter per batch and kind.
+fn count(accepted: &[&Ended]) {
+    let mut counts = [("completed", 0), ("retried", 0), ("dead_letter", 0)];
+    for ended in accepted {
+        match ended.outcome.event {
+            Event::Succeeded => counts[0].1 += 1,
+            Event::Errored { retries_left: true } => counts[1].1 += 1,
+            Event::Errored { .. } | Event::Discarded => counts[2].1 += 1,
+            _ => {} // not counted as attempts
+        }
+    }
+    for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        metrics::counter!("bullwark_attempts_total", "outcome" => outcome).increment(count);
+    }
 }

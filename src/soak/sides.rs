@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::control;
 use crate::job::QueueChange;
 use crate::job::schedule::{Schedule, Template};
+use crate::record::access::By;
 use crate::record::workspaces::DEFAULT_WORKSPACE;
 use crate::record::{Record, api_keys, schedules, soak, stats};
 
@@ -65,7 +66,14 @@ pub(super) async fn prepare(record: &Record, broker: &Broker, key: &str) -> anyh
             },
         ),
     ] {
-        control::change_queue(record, broker, &space.queue().parse()?, &change).await?;
+        control::change_queue(
+            record,
+            broker,
+            &space.queue().parse()?,
+            &change,
+            (&By::OPERATOR, None),
+        )
+        .await?;
     }
     let queue = Space::Ticks.queue().parse()?;
     let ids = [SCHEDULE.to_owned()];
@@ -85,14 +93,23 @@ pub(super) async fn prepare(record: &Record, broker: &Broker, key: &str) -> anyh
         opts: json!({ "removeOnComplete": { "count": TICKS_KEPT } }).to_string(),
     };
     let schedule = Schedule::every(TICK_MS);
-    control::upsert_schedule(record, broker, &queue, SCHEDULE, &schedule, &template).await?;
+    control::upsert_schedule(
+        record,
+        broker,
+        &queue,
+        SCHEDULE,
+        &schedule,
+        &template,
+        &By::OPERATOR,
+    )
+    .await?;
     Ok(())
 }
 
 /// No more iterations.
 pub(super) async fn end_schedule(record: &Record, broker: &Broker) -> anyhow::Result<()> {
     let queue = Space::Ticks.queue().parse()?;
-    Ok(control::remove_schedule(record, broker, &queue, SCHEDULE).await?)
+    Ok(control::remove_schedule(record, broker, &queue, SCHEDULE, &By::OPERATOR).await?)
 }
 
 /// The number of the iteration with this id: `repeat:tick:MILLISECONDS`.

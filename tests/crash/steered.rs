@@ -42,6 +42,12 @@ async fn a_worker_shows_its_figures_and_ends_well_when_it_is_told_to_close() {
     let text = figures().await;
     let ran = "bullwark_run_seconds_count{job_type=\"sleep\"} 3";
     assert!(text.contains(ran), "{text}");
+    // Counted right after the commit.
+    eventually("attempts that were counted", async || {
+        let counted = "bullwark_attempts_total{outcome=\"completed\"} 3";
+        figures().await.contains(counted)
+    })
+    .await;
     assert!(text.contains("bullwark_run_seconds_bucket{job_type=\"sleep\",le=\"60\"} 3"));
 
     let running = stage.sleeps(1, 1_500).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bullwark::control;
 use bullwark::job::schedule::{Schedule, Template};
+use bullwark::record::access::By;
 use serde_json::{Value, json};
 
 use crate::node::{NodeEvents, NodeQueue};
@@ -43,8 +44,15 @@ async fn ticks(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
         let schedule = Schedule::every(EVERY_MS as u64);
         let queue = queue.parse().unwrap();
         let record = &stage.app.record;
-        let made =
-            control::upsert_schedule(record, stage.broker(), &queue, "tick", &schedule, &template);
+        let made = control::upsert_schedule(
+            record,
+            stage.broker(),
+            &queue,
+            "tick",
+            &schedule,
+            &template,
+            &By::OPERATOR,
+        );
         made.await.unwrap();
     } else {
         let template = json!({ "name": ACT, "data": data });
@@ -62,7 +70,8 @@ async fn ticks(stage: Arc<Stage>, (adds, works): Pair, queue: String) {
     assert_eq!(schedulers[0]["every"], EVERY_MS, "{queue} {schedulers}");
     if adds == Client::Bullwark {
         let (record, queue) = (&stage.app.record, queue.parse().unwrap());
-        let removed = control::remove_schedule(record, stage.broker(), &queue, "tick");
+        let removed =
+            control::remove_schedule(record, stage.broker(), &queue, "tick", &By::OPERATOR);
         removed.await.unwrap();
         let left = seen.call("getJobSchedulers", json!([])).await;
         assert_eq!(left, json!([]), "{queue}");

@@ -11,6 +11,7 @@ use bullwark::control;
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
 use bullwark::job::QueueChange;
+use bullwark::record::access::By;
 use bullwark::record::{Record, RecordOptions};
 use bullwark::stores::{Stores, StoresOptions};
 use bullwark::tasks::Tasks;
@@ -142,7 +143,9 @@ impl Stage {
     /// Changes settings of a queue through the door that people use.
     pub(crate) async fn change_queue(&self, queue: &str, change: &QueueChange) {
         let (record, queue) = (&self.app.record, queue.parse().unwrap());
-        let changed = control::change_queue(record, self.broker(), &queue, change).await;
+        let changed =
+            control::change_queue(record, self.broker(), &queue, change, (&By::OPERATOR, None))
+                .await;
         changed.unwrap();
     }
 

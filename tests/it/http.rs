@@ -66,6 +66,20 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::GET, "/api/events"),
         (Method::GET, "/api/job-types"),
         (Method::POST, "/api/job-types"),
+        (Method::GET, "/api/queues"),
+        (Method::GET, "/api/queues/x"),
+        (Method::PATCH, "/api/queues/x"),
+        (Method::POST, "/api/queues/x/drain"),
+        (Method::GET, "/api/dead-letters"),
+        (Method::GET, "/api/schedules"),
+        (Method::GET, "/api/schedules/x/y"),
+        (Method::PUT, "/api/schedules/x/y"),
+        (Method::DELETE, "/api/schedules/x/y"),
+        (Method::GET, "/api/workers"),
+        (Method::GET, "/api/rate-limits"),
+        (Method::GET, "/api/alerts"),
+        (Method::POST, "/api/alerts/x/resolve"),
+        (Method::GET, "/api/consistency"),
         (Method::GET, "/api/me"),
         (Method::GET, "/api/api-keys"),
         (Method::POST, "/api/api-keys"),
@@ -239,7 +253,8 @@ async fn a_wrong_parameter_is_named_with_what_is_allowed() {
         (
             "type=noop",
             "unknown parameter `type`; allowed are status, jobType, job_type, queue, created_from, \
-             created_to, attempts_min, error, q, payload.*, page, limit, before, include",
+             created_to, attempts_min, fingerprint, error, q, payload.*, page, limit, before, \
+             include",
         ),
     ] {
         let answer = server.get(&format!("/api/jobs?{query}")).await;

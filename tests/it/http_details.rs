@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bullwark::control;
 use bullwark::job::{QueueChange, QueueName};
+use bullwark::record::access::By;
 use bullwark::record::settle::settle_many;
 use bullwark::record::start::mark_running;
 use reqwest::Method;
@@ -138,7 +139,7 @@ async fn a_waiting_job_tells_what_it_waits_for() {
         concurrency: Some(Some(0)),
         ..QueueChange::default()
     };
-    control::change_queue(record, broker, &queue, &change)
+    control::change_queue(record, broker, &queue, &change, (&By::OPERATOR, None))
         .await
         .unwrap();
     broker

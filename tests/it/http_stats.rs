@@ -194,6 +194,8 @@ async fn metrics_are_for_callers_of_the_default_workspace() {
     for name in [
         "bullwark_http_request_seconds_bucket{route=\"/api/jobs\",le=\"0.005\"}",
         "bullwark_http_requests_total{status=\"201\"}",
+        "bullwark_drift_jobs ",
+        "bullwark_untold_jobs ",
         "bullwark_enqueue_batch_jobs_bucket{le=\"10\"}",
         "bullwark_record_connections{pool=\"shared\",state=\"idle\"}",
         "bullwark_store_state{store=\"redis\",state=\"ok\"}",

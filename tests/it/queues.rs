@@ -7,9 +7,12 @@ use bullwark::control;
 use bullwark::job::schedule::StoredSchedule;
 use bullwark::job::{QueueChange, QueueName, QueueSettings, Schedule, Template};
 use bullwark::reconcile;
+use bullwark::record::access::By;
 use bullwark::record::{queues, schedules};
 
 use crate::stage::{Stage, claim_options};
+
+const BY: &By<'static> = &By::OPERATOR;
 
 fn queue() -> QueueName {
     QueueName::default()
@@ -55,7 +58,7 @@ async fn recorded(stage: &Stage) -> queues::KnownQueue {
 }
 
 async fn change(stage: &Stage, change: QueueChange) -> QueueSettings {
-    control::change_queue(&stage.record, &stage.broker, &queue(), &change)
+    control::change_queue(&stage.record, &stage.broker, &queue(), &change, (BY, None))
         .await
         .unwrap()
 }
@@ -187,14 +190,21 @@ async fn a_change_that_redis_was_not_told_of_is_told_later() {
     let base = shown(&stage).await;
     let paused = QueueChange::pause(true);
     // The process died after its commit.
-    queues::change(&stage.record, &stage.prefix, &queue(), &base, &paused)
-        .await
-        .unwrap();
+    queues::change(
+        &stage.record,
+        &stage.prefix,
+        &queue(),
+        &base,
+        &paused,
+        (BY, None),
+    )
+    .await
+    .unwrap();
     let schedule = StoredSchedule::new("s", &Schedule::every(3_600_000), &template());
-    schedules::change(&stage.record, &stage.prefix, &queue(), &schedule)
+    schedules::change(&stage.record, &stage.prefix, &queue(), &schedule, BY)
         .await
         .unwrap();
-    schedules::remove(&stage.record, &stage.prefix, &queue(), "gone")
+    schedules::remove(&stage.record, &stage.prefix, &queue(), "gone", BY)
         .await
         .unwrap();
     assert!(keep(&stage).await >= 2);
@@ -225,6 +235,7 @@ async fn schedules_are_recorded_copied_and_given_back_without_doubling_a_tick() 
         "ours",
         &every,
         &template(),
+        BY,
     )
     .await
     .unwrap();
@@ -297,7 +308,7 @@ async fn schedules_are_recorded_copied_and_given_back_without_doubling_a_tick() 
         "one iteration each, none that ran"
     );
 
-    control::remove_schedule(&stage.record, &stage.broker, &queue(), "ours")
+    control::remove_schedule(&stage.record, &stage.broker, &queue(), "ours", BY)
         .await
         .unwrap();
     stage
@@ -318,7 +329,7 @@ async fn an_iteration_that_waits_comes_back_as_it_was() {
     let stage = stage().await;
     let every = Schedule::every(3_600_000);
     let (record, broker) = (&stage.record, &stage.broker);
-    control::upsert_schedule(record, broker, &queue(), "ours", &every, &template())
+    control::upsert_schedule(record, broker, &queue(), "ours", &every, &template(), BY)
         .await
         .unwrap();
     let waiting = async || {
@@ -356,6 +367,7 @@ async fn a_schedule_that_can_not_be_is_refused_before_anything_is_written() {
             id,
             &schedule,
             &template(),
+            BY,
         )
         .await;
         assert!(matches!(refused, Err(control::ScheduleError::Invalid(_))));

@@ -130,26 +130,32 @@ impl Pattern {
     }
 }
 
+/// The six fields of a pattern, those that it leaves out included.
+pub(super) fn fields(text: &str) -> Result<[&str; 6], InvalidPattern> {
+    if text.len() > PATTERN_MAX {
+        return Err(InvalidPattern::TooLong(text.len()));
+    }
+    let named = NAMED.iter().find(|(name, _)| *name == text);
+    let given: Vec<&str> = named
+        .map_or(text, |(_, pattern)| *pattern)
+        .split_whitespace()
+        .collect();
+    if given.is_empty() {
+        return Err(InvalidPattern::Empty);
+    }
+    let mut fields = ["0", "*", "*", "*", "*", "*"];
+    let Some(left_out) = fields.len().checked_sub(given.len()) else {
+        return Err(InvalidPattern::TooManyFields(given.len()));
+    };
+    fields[left_out..].copy_from_slice(&given);
+    Ok(fields)
+}
+
 impl FromStr for Pattern {
     type Err = InvalidPattern;
 
     fn from_str(text: &str) -> Result<Self, InvalidPattern> {
-        if text.len() > PATTERN_MAX {
-            return Err(InvalidPattern::TooLong(text.len()));
-        }
-        let named = NAMED.iter().find(|(name, _)| *name == text);
-        let given: Vec<&str> = named
-            .map_or(text, |(_, pattern)| *pattern)
-            .split_whitespace()
-            .collect();
-        if given.is_empty() {
-            return Err(InvalidPattern::Empty);
-        }
-        let mut fields = ["0", "*", "*", "*", "*", "*"];
-        let Some(left_out) = fields.len().checked_sub(given.len()) else {
-            return Err(InvalidPattern::TooManyFields(given.len()));
-        };
-        fields[left_out..].copy_from_slice(&given);
+        let fields = fields(text)?;
         let [second, minute, hour, day, month, weekday] = fields;
 
         let (weekday_list, nth_weekday) = split_nth(weekday)?;

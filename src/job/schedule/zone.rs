@@ -28,6 +28,14 @@ impl Default for Zone {
 }
 
 impl Zone {
+    /// A moment, in ms since 1970, on the local clock.
+    pub(super) fn local(self, moment_ms: i64) -> Option<DateTime<FixedOffset>> {
+        let utc = DateTime::<Utc>::from_timestamp_millis(moment_ms)?;
+        let seconds = self.offset(moment_ms.div_euclid(1000));
+        let offset = FixedOffset::east_opt(i32::try_from(seconds).ok()?)?;
+        Some(utc.with_timezone(&offset))
+    }
+
     /// Seconds that the local clock is ahead of UTC at a moment, given in seconds since 1970.
     pub(super) fn offset(self, moment: i64) -> i64 {
         let utc = naive(moment);

@@ -16,7 +16,8 @@ use crate::broker::{Broker, BrokerState, LIST_MAX};
 use crate::job::QueueName;
 use crate::reconcile::halves::{Halves, passed_over};
 use crate::reconcile::over::{Lingering, is_waiting};
-use crate::reconcile::{ReconcileError, copy_logs, spoiled};
+use crate::reconcile::{ReconcileError, copy_logs, spoiled, tell_of_passes};
+use crate::record::passes::{NotedPass, PassKind, Repaired};
 use crate::record::{Record, jobs, mirror};
 
 /// Where jobs are looked for. One that slips through is found in the next round.
@@ -27,6 +28,8 @@ const ROUND_EVERY: Duration = Duration::from_secs(60);
 const RECENT: Duration = Duration::from_secs(3600);
 /// Pages of one step.
 const PAGES_MAX: usize = 4;
+/// Walks that are noted in one statement.
+const NOTED_AT_ONCE: usize = 100;
 
 /// What is to be walked through, and how far the walk is.
 #[derive(Debug, Default)]
@@ -42,6 +45,10 @@ pub(super) struct Scan {
     lingering: Lingering,
     /// Jobs that the record had missed.
     pub(super) repaired: u64,
+    /// When the walk through the queue under way began, and what it repaired.
+    under_way: Option<(Instant, Repaired)>,
+    /// Walks that are over and to be noted.
+    over: Vec<NotedPass>,
 }
 
 impl Scan {
@@ -102,20 +109,49 @@ impl Scan {
                 self.at = self.requested.pop_first().map(|queue| (queue, 0, 0));
             }
             let Some((queue, nth, offset)) = self.at.clone() else {
+                self.note(record, broker).await;
                 return Ok(false);
             };
+            let walk = self
+                .under_way
+                .get_or_insert_with(|| (Instant::now(), Repaired::default()));
             let at = (&queue, STATES[nth], offset);
             let page = page(record, broker, &mut self.lingering, at).await;
             let (next, repaired) =
-                page.or_else(|error| spoiled(&queue, error).map(|()| (None, 0)))?;
-            self.repaired += repaired;
+                page.or_else(|error| spoiled(&queue, error).map(|()| (None, Repaired::default())))?;
+            self.repaired += repaired.copied + repaired.ended;
+            walk.1.copied += repaired.copied;
+            walk.1.ended += repaired.ended;
             self.at = match next {
                 Some(offset) => Some((queue, nth, offset)),
                 None if nth + 1 < STATES.len() => Some((queue, nth + 1, 0)),
-                None => None,
+                None => {
+                    self.end_walk(&queue);
+                    None
+                }
             };
         }
+        if self.over.len() >= NOTED_AT_ONCE {
+            self.note(record, broker).await;
+        }
         Ok(self.at.is_some() || !self.requested.is_empty())
+    }
+
+    fn end_walk(&mut self, queue: &QueueName) {
+        if let Some((began, repaired)) = self.under_way.take() {
+            // Another one of the same queue since takes the place of the first.
+            self.over.retain(|pass| pass.queue != queue.as_str());
+            self.over.push(NotedPass {
+                kind: PassKind::Scan,
+                queue: queue.to_string(),
+                took: began.elapsed(),
+                repaired,
+            });
+        }
+    }
+
+    async fn note(&mut self, record: &Record, broker: &Broker) {
+        tell_of_passes(record, broker, &std::mem::take(&mut self.over)).await;
     }
 }
 
@@ -126,7 +162,7 @@ async fn page(
     broker: &Broker,
     lingering: &mut Lingering,
     (queue, state, offset): (&QueueName, BrokerState, usize),
-) -> Result<(Option<usize>, u64), ReconcileError> {
+) -> Result<(Option<usize>, Repaired), ReconcileError> {
     let is_over = matches!(state, BrokerState::Completed | BrokerState::Failed);
     let (ids, next) = match is_over {
         true => (broker.newest_finished(queue, state).await?, None),
@@ -135,16 +171,16 @@ async fn page(
             (page.ids, page.next)
         }
     };
-    let (mut repaired, mut halves) = (0, Halves::of(&ids));
+    let (mut repaired, mut halves) = (Repaired::default(), Halves::of(&ids));
     while let Some(part) = halves.next() {
         let done = look_at(record, broker, queue, part, is_over).await;
         let done = halves.judge(part, done, |id, error| {
             passed_over(queue.as_str(), id, error)
         })?;
-        repaired += done.unwrap_or_default();
+        repaired.copied += done.unwrap_or_default();
     }
     if is_waiting(state) {
-        repaired += lingering
+        repaired.ended += lingering
             .look(record, broker, queue, &ids, Instant::now())
             .await?;
     }

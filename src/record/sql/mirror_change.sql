@@ -66,8 +66,10 @@ WITH input AS (
   FROM changed WHERE status IN ('failed', 'dead_letter')
   ON CONFLICT (job_id, attempt) DO NOTHING
 ), dead AS (
-  INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
-  SELECT id, workspace_id, job_type, job_queue FROM changed WHERE status = 'dead_letter'
+  INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue, fingerprint)
+  SELECT id, workspace_id, job_type, job_queue,
+    bullwark.error_fingerprint(job_type, error_message)
+  FROM changed WHERE status = 'dead_letter'
   ON CONFLICT (job_id) DO NOTHING
 ), buried AS (
   DELETE FROM bullwark.dead_letters d USING changed

@@ -33,8 +33,9 @@ WITH settled AS (
   FROM settled WHERE status IN ('failed', 'dead_letter')
   ON CONFLICT (job_id, attempt) DO NOTHING
 ), dead AS (
-  INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
-  SELECT id, workspace_id, job_type, job_queue
+  INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue, fingerprint)
+  SELECT id, workspace_id, job_type, job_queue,
+    bullwark.error_fingerprint(job_type, error_message)
   FROM settled WHERE status = 'dead_letter'
   ON CONFLICT (job_id) DO NOTHING
 ), counted AS (

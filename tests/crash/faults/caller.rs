@@ -100,7 +100,7 @@ impl Caller {
                 concurrency: Some(Some(nth + 1)),
                 ..QueueChange::default()
             };
-            control::change_queue(record, broker, &queue, &change)
+            control::change_queue(record, broker, &queue, &change, (&By::OPERATOR, None))
                 .await
                 .unwrap();
             return;
@@ -111,9 +111,17 @@ impl Caller {
             opts: "{}".to_owned(),
         };
         let schedule = Schedule::every(HOUR_MS + nth);
-        control::upsert_schedule(record, broker, &queue, "tick", &schedule, &template)
-            .await
-            .unwrap();
+        control::upsert_schedule(
+            record,
+            broker,
+            &queue,
+            "tick",
+            &schedule,
+            &template,
+            &By::OPERATOR,
+        )
+        .await
+        .unwrap();
     }
 }
 

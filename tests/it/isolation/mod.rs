@@ -75,6 +75,8 @@ impl Tenant {
                VALUES ('{job}', '{job}', 'failed', '{word}');
              INSERT INTO bullwark.idempotency_keys (workspace_id, key, job_id, fingerprint)
                VALUES ('{workspace}', '{word}', '{job}', '');
+             INSERT INTO bullwark.schedules (prefix, job_queue, schedule_id, fields)
+               VALUES ('{word}', '{word}', '{word}@{workspace}', '{{\"name\": \"{word}\"}}');
              INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,

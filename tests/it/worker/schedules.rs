@@ -20,9 +20,17 @@ async fn a_schedule_goes_on_though_its_next_iteration_was_cancelled() {
         opts: "{}".to_owned(),
     };
     let every = Schedule::every(1000);
-    control::upsert_schedule(record, broker, &queue, "tick", &every, &template)
-        .await
-        .unwrap();
+    control::upsert_schedule(
+        record,
+        broker,
+        &queue,
+        "tick",
+        &every,
+        &template,
+        &By::OPERATOR,
+    )
+    .await
+    .unwrap();
     let current = "SELECT id, redis_id FROM jobs WHERE redis_id LIKE 'repeat:tick:%'";
     let (id, wire_id): (Uuid, String) = eventually("the iteration in the record", async || {
         let mut tx = record.begin().await.unwrap();
@@ -45,7 +53,7 @@ async fn a_schedule_goes_on_though_its_next_iteration_was_cancelled() {
     .await;
     assert_eq!(rig.job(id).await.status, "cancelled");
     assert!(rig.failures(id).await.is_empty(), "it was not run");
-    control::remove_schedule(record, broker, &queue, "tick")
+    control::remove_schedule(record, broker, &queue, "tick", &By::OPERATOR)
         .await
         .unwrap();
     worker.stop().await;
