@@ -9,7 +9,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const PAGE_BYTES: u64 = 4096;
 
 /// Seconds of processor time so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     pub(super) bullwark: f64,
     pub(super) redis: f64,
@@ -23,6 +23,12 @@ impl Cost {
             redis: pids.redis.map_or(0.0, own_seconds),
             postgres: pids.postgres.map_or(0.0, family_seconds),
         }
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.bullwark += more.bullwark;
+        self.redis += more.redis;
+        self.postgres += more.postgres;
     }
 
     pub(super) fn since(self, before: &Self) -> Self {

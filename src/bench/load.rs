@@ -23,7 +23,7 @@ use crate::tasks::Tasks;
 use crate::worker::{Handler, Handlers, JobContext, WorkerOptions};
 
 /// Longest time the histograms tell apart, in microseconds.
-const LONGEST_US: u64 = 600_000_000;
+pub(super) const LONGEST_US: u64 = 600_000_000;
 
 /// What happened to each job, by its number.
 struct Clock {
@@ -87,13 +87,18 @@ impl Clock {
             let (sent, end) = (sent.load(Ordering::Relaxed), end.load(Ordering::Relaxed));
             times.saturating_record(u64::from(end.saturating_sub(sent)));
         }
-        let ms = |us: u64| (us as f64 / 10.0).round() / 100.0;
-        Percentiles {
-            p50: ms(times.value_at_quantile(0.5)),
-            p95: ms(times.value_at_quantile(0.95)),
-            p99: ms(times.value_at_quantile(0.99)),
-            max: ms(times.max()),
-        }
+        percentiles(&times)
+    }
+}
+
+/// Of times in microseconds.
+pub(super) fn percentiles(times: &Histogram<u64>) -> Percentiles {
+    let ms = |us: u64| (us as f64 / 10.0).round() / 100.0;
+    Percentiles {
+        p50: ms(times.value_at_quantile(0.5)),
+        p95: ms(times.value_at_quantile(0.95)),
+        p99: ms(times.value_at_quantile(0.99)),
+        max: ms(times.max()),
     }
 }
 

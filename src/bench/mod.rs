@@ -6,6 +6,8 @@
 //! record, and by the agreement of both stores.
 
 mod cost;
+mod http;
+mod http_client;
 mod load;
 mod rebuild;
 
@@ -16,6 +18,7 @@ use serde::Serialize;
 use crate::reconcile;
 use crate::record::server;
 
+pub use http::{HttpBenchOptions, HttpReport, Round, run_http};
 pub use load::Load;
 pub use rebuild::{RebuildReport, run_rebuild};
 
@@ -98,6 +101,10 @@ pub enum BenchError {
     Schedule(#[from] crate::control::ScheduleError),
     #[error("enqueue: {0}")]
     Enqueue(#[from] crate::enqueue::EnqueueError),
+    #[error("connection: {0}")]
+    Connection(#[from] std::io::Error),
+    #[error("server: {0}")]
+    Server(String),
     #[error("only {done} of {jobs} jobs were done within {limit:?}")]
     Late {
         done: usize,

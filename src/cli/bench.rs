@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Done, Failure, Global, output, whole};
-use crate::bench::{self, BenchOptions, Load, StorePids};
+use crate::bench::{self, BenchOptions, HttpBenchOptions, Load, Percentiles, StorePids};
 use crate::config::Config;
 use crate::record::{Record, RecordOptions};
 use crate::stores::{Stores, StoresOptions};
@@ -39,6 +39,15 @@ pub(crate) struct Bench {
     /// Measure instead how long an emptied Redis takes to hold all of these jobs again
     #[arg(long, conflicts_with_all = ["producers", "batch", "slots", "rate", "limit"])]
     rebuild: bool,
+    /// Measure instead how much of the library's rate `POST /api/jobs` keeps
+    #[arg(long, conflicts_with_all = ["producers", "batch", "slots", "rate", "limit", "rebuild"])]
+    http: bool,
+    /// Connections that are kept alive, and callers of the library beside them
+    #[arg(long, default_value_t = 64, value_parser = whole(1..=1000), requires = "http")]
+    connections: u32,
+    /// How often both are measured in turn
+    #[arg(long, default_value_t = 5, value_parser = whole(1..=100), requires = "http")]
+    rounds: u32,
 }
 
 pub(crate) async fn run(global: &Global, bench: Bench) -> Done {
@@ -69,6 +78,14 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
     if bench.rebuild {
         return measure_rebuild(global, config, bench.jobs as usize, pids).await;
     }
+    if bench.http {
+        let options = HttpBenchOptions {
+            jobs: bench.jobs as usize,
+            connections: bench.connections as usize,
+            rounds: bench.rounds as usize,
+        };
+        return measure_http(global, config, &options, pids).await;
+    }
     let options = BenchOptions {
         jobs: bench.jobs as usize,
         producers: bench.producers as usize,
@@ -82,12 +99,6 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
     if global.json {
         output::json(&report);
     } else {
-        let ms = |p: &bench::Percentiles| {
-            format!(
-                "p50 {} · p95 {} · p99 {} · max {} ms",
-                p.p50, p.p95, p.p99, p.max
-            )
-        };
         let cpu = &report.cpu_us_per_job;
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         output::table(
@@ -106,13 +117,7 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
                 row("sent to durably done", ms(&report.done_ms)),
                 row("WAL bytes per job", report.wal_bytes_per_job.to_string()),
                 row("commits per job", report.commits_per_job.to_string()),
-                row(
-                    "CPU per job",
-                    format!(
-                        "{} µs Bullwark · {} µs Redis · {} µs PostgreSQL",
-                        cpu.bullwark, cpu.redis, cpu.postgres
-                    ),
-                ),
+                row("CPU per job", us(cpu)),
                 row(
                     "memory",
                     format!("{} MiB", report.rss_bytes / (1024 * 1024)),
@@ -162,6 +167,73 @@ async fn measure_rebuild(global: &Global, config: Config, jobs: usize, pids: Sto
         true => Ok(()),
         false => Err(Failure::Failed(anyhow::anyhow!(
             "Redis did not get every job back"
+        ))),
+    }
+}
+
+fn ms(p: &Percentiles) -> String {
+    let (p50, p95, p99, max) = (p.p50, p.p95, p.p99, p.max);
+    format!("p50 {p50} · p95 {p95} · p99 {p99} · max {max} ms")
+}
+
+fn us(cpu: &bench::CpuPerJob) -> String {
+    format!(
+        "{} µs Bullwark · {} µs Redis · {} µs PostgreSQL",
+        cpu.bullwark, cpu.redis, cpu.postgres
+    )
+}
+
+async fn measure_http(
+    global: &Global,
+    config: Config,
+    options: &HttpBenchOptions,
+    pids: StorePids,
+) -> Done {
+    let report = bench::run_http(config, options, pids).await?;
+    if global.json {
+        output::json(&report);
+    } else {
+        let rates: Vec<String> = report
+            .rounds
+            .iter()
+            .map(|round| {
+                format!(
+                    "{} of {}",
+                    round.requests_per_second, round.calls_per_second
+                )
+            })
+            .collect();
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        output::table(
+            &["measured", "value"],
+            vec![
+                row("jobs of each way", report.jobs.to_string()),
+                row(
+                    "connections, and callers of the library",
+                    report.connections.to_string(),
+                ),
+                row("requests/s", report.requests_per_second.to_string()),
+                row("calls/s", report.calls_per_second.to_string()),
+                row(
+                    "requests of calls",
+                    format!("{:.1} %", report.ratio * 100.0),
+                ),
+                row("a request takes", ms(&report.request_ms)),
+                row("a call takes", ms(&report.call_ms)),
+                row("CPU per request", us(&report.cpu_us_per_request)),
+                row("CPU per call", us(&report.cpu_us_per_call)),
+                row("requests/s of calls/s, each round", rates.join(" · ")),
+                row(
+                    "the record has them all",
+                    report.accepted_exactly.to_string(),
+                ),
+            ],
+        );
+    }
+    match report.accepted_exactly {
+        true => Ok(()),
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "the record has more or fewer jobs than were answered"
         ))),
     }
 }
