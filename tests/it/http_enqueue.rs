@@ -155,6 +155,78 @@ async fn a_hundred_callers_with_one_key_make_one_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_requests_with_one_key_at_the_same_moment_one_is_told_of_the_other() {
+    let (_sandbox, server) = server().await;
+    for round in 0..10 {
+        let call = |nth: usize| {
+            let request = server.request(Method::POST, "/api/jobs");
+            let body = json!({"jobType": "noop", "payload": {"which": nth % 2}});
+            send(
+                request
+                    .header("idempotency-key", format!("order-{round}"))
+                    .json(&body),
+            )
+        };
+        let answers: Vec<Answer> = futures_util::future::join_all((0..20).map(call)).await;
+        let first = answers
+            .iter()
+            .position(|answer| answer.status == 201)
+            .unwrap();
+        let id = &answers[first].body["job"]["id"];
+        for (nth, answer) in answers.iter().enumerate() {
+            // None waits in vain, and none is told to come back: the key is taken or it is not.
+            match (nth == first, nth % 2 == first % 2) {
+                (true, _) => {}
+                (false, true) => {
+                    assert_eq!((answer.status, &answer.body["job"]["id"]), (200, id));
+                }
+                (false, false) => {
+                    answer.problem(409, "idempotency_key_reused");
+                    assert_eq!(&answer.body["job_id"], id);
+                }
+            }
+        }
+    }
+    assert_eq!(count(&server).await, 10);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bulk_and_the_same_flow_at_the_same_moment_make_their_jobs_once() {
+    let (_sandbox, server) = server().await;
+    let keyed = |key: usize| json!({"jobType": "noop", "idempotencyKey": format!("job-{key}")});
+    let bulk = |nth: usize| {
+        // In another order each time: none waits for one that waits for it.
+        let mut jobs: Vec<Value> = (0..20).map(keyed).collect();
+        jobs.rotate_left(nth);
+        server.post("/api/jobs/bulk", json!({ "jobs": jobs }))
+    };
+    let answers: Vec<Answer> = futures_util::future::join_all((0..10).map(bulk)).await;
+    let results = answers.iter().flat_map(|answer| {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["results"].as_array().unwrap()
+    });
+    let (new, old): (Vec<&Value>, Vec<&Value>) = results.partition(|one| one["created"] == true);
+    assert_eq!((new.len(), old.len()), (20, 180));
+    let ids: HashSet<&Value> = new.iter().chain(&old).map(|one| &one["id"]).collect();
+    assert_eq!(ids.len(), 20);
+
+    let flow = json!({ "job": {"jobType": "noop"}, "children": [{ "job": {"jobType": "noop"} }] });
+    let call = |_| {
+        let request = server.request(Method::POST, "/api/flows");
+        send(request.header("idempotency-key", "tree").json(&flow))
+    };
+    let answers: Vec<Answer> = futures_util::future::join_all((0..20).map(call)).await;
+    let roots: HashSet<&Value> = answers.iter().map(|a| &a.body["flow"]["root"]).collect();
+    assert_eq!(roots.len(), 1, "{answers:?}");
+    let made = answers.iter().filter(|answer| answer.status == 201).count();
+    let found = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((made, found), (1, 19));
+    assert_eq!(count(&server).await, 22);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_request_answers_each_job_in_order() {
     let (_sandbox, server) = server().await;
     let noop = json!({"jobType": "noop", "idempotencyKey": "a"});
