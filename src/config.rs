@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::secret::Secret;
+
 /// Every variable that Bullwark reads.
 pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_DATABASE_URL",
@@ -26,6 +28,9 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_FORWARD_SECRET",
     "BULLWARK_BULLMQ_V5_PEERS",
     "BULLWARK_MAX_STALLED_COUNT",
+    "BULLWARK_JOBS_PER_HOUR",
+    "BULLWARK_CORS_ORIGINS",
+    "BULLWARK_REDACT",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -42,17 +47,17 @@ pub const MAX_STALLED_COUNT: u32 = 1;
 /// Settings of a process, settled.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub database_url: String,
+    pub database_url: Secret,
     /// One server, a cluster or sentinels: the forms are those of `BrokerOptions::url`.
-    pub redis_url: String,
+    pub redis_url: Secret,
     /// Start of all keys in Redis; with a hash tag, as `{bull}`, if that is a cluster.
     pub prefix: String,
     pub http_addr: SocketAddr,
     pub data_dir: PathBuf,
     /// A key that is made valid for the default workspace at the start of the server.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// Signs the tokens of users that the API takes (HS256), as Supabase's does.
-    pub jwt_secret: Option<String>,
+    pub jwt_secret: Option<Secret>,
     /// Where the public keys are that sign tokens of users.
     pub jwks_url: Option<String>,
     /// What tokens must name as their audience; `authenticated` if nothing is said.
@@ -71,10 +76,16 @@ pub struct Config {
     pub bullmq_v5_peers: bool,
     /// How often a job that a client added may lose its worker before it fails; `BullMQ`'s option.
     pub max_stalled_count: u32,
+    /// Jobs that a workspace may create in an hour over HTTP, unless its plan says otherwise.
+    pub jobs_per_hour: Option<u32>,
+    /// Whose pages may use the API from a browser: `https://app.example`, or `*`.
+    pub cors_origins: Vec<String>,
+    /// Ends of the names of members of payloads that only admins are shown; none: the usual ones.
+    pub redacted: Option<Vec<String>>,
 }
 
 /// Settings as they were given on the command line.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Given {
     pub database_url: Option<String>,
     pub redis_url: Option<String>,
@@ -82,6 +93,15 @@ pub struct Given {
     pub http_addr: Option<String>,
     pub data_dir: Option<PathBuf>,
     pub has_diagnostics: bool,
+    pub jobs_per_hour: Option<u32>,
+    pub cors_origins: Option<String>,
+}
+
+impl std::fmt::Debug for Given {
+    /// Not what was given: the addresses may hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").finish_non_exhaustive()
+    }
 }
 
 /// A setting that is missing or can not be used.
@@ -176,6 +196,26 @@ impl Config {
                 why: "it must be a whole number, such as 1".to_owned(),
             })?,
         };
+        let jobs_per_hour = match (given.jobs_per_hour, read("BULLWARK_JOBS_PER_HOUR")) {
+            (Some(jobs), _) => Some(jobs),
+            (None, None) => None,
+            (None, Some(value)) => Some(value.parse().map_err(|_| ConfigError::Invalid {
+                name: "BULLWARK_JOBS_PER_HOUR",
+                value: value.clone(),
+                why: "it must be a whole number, such as 100".to_owned(),
+            })?),
+        };
+        let cors_origins = given.cors_origins.or_else(|| read("BULLWARK_CORS_ORIGINS"));
+        let cors_origins = listed(&cors_origins.unwrap_or_default());
+        if let Some(value) = cors_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigError::Invalid {
+                name: "BULLWARK_CORS_ORIGINS",
+                value: value.clone(),
+                why: "origins have a scheme, a host and maybe a port, and nothing after it, such \
+                    as https://app.example; `*` alone stands for all"
+                    .to_owned(),
+            });
+        }
         let jwt_secret = read("BULLWARK_JWT_SECRET");
         if jwt_secret
             .as_ref()
@@ -197,13 +237,13 @@ impl Config {
             });
         }
         Ok(Self {
-            database_url,
-            redis_url,
+            database_url: Secret(database_url),
+            redis_url: Secret(redis_url),
             prefix,
             http_addr,
             data_dir,
-            api_key: read("BULLWARK_API_KEY"),
-            jwt_secret,
+            api_key: read("BULLWARK_API_KEY").map(Secret),
+            jwt_secret: jwt_secret.map(Secret),
             jwks_url,
             jwt_audience: read("BULLWARK_JWT_AUDIENCE"),
             jwt_issuer: read("BULLWARK_JWT_ISSUER"),
@@ -213,6 +253,12 @@ impl Config {
             allows_eviction: is_on(read("BULLWARK_ALLOW_EVICTION")),
             bullmq_v5_peers: is_on(read("BULLWARK_BULLMQ_V5_PEERS")),
             max_stalled_count,
+            jobs_per_hour,
+            cors_origins,
+            redacted: read("BULLWARK_REDACT").map(|names| match names.as_str() {
+                "none" => Vec::new(),
+                names => listed(names),
+            }),
         })
     }
 }
@@ -221,6 +267,24 @@ impl Config {
 fn is_protected(url: &str) -> bool {
     let here = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
     url.starts_with("https://") || here.iter().any(|start| url.starts_with(start))
+}
+
+/// The parts of a list with commas, without blanks.
+fn listed(text: &str) -> Vec<String> {
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// As browsers write origins: they compare them as texts.
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let is_plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.' | ':' | '[' | ']');
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(is_plain))
 }
 
 fn is_on(value: Option<String>) -> bool {
@@ -234,77 +298,4 @@ pub fn environment(name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settle(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let read = |name: &str| {
-            let found = variables.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        Config::settle(Given::default(), read, |_| None)
-    }
-
-    #[test]
-    fn secrets_that_protect_nothing_are_refused() {
-        let stores = [("DATABASE_URL", "postgres://d"), ("REDIS_URL", "redis://r")];
-        let with = |name, value| settle(&[stores[0], stores[1], (name, value)]);
-        let long = "a secret of thirty-two bytes, at least";
-        assert!(with("BULLWARK_JWT_SECRET", long).is_ok());
-        let short = with("BULLWARK_JWT_SECRET", "short")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            short.contains("32 bytes") && !short.contains("`short`"),
-            "{short}"
-        );
-        for url in ["https://id.example/keys", "http://127.0.0.1:9/keys"] {
-            assert!(with("BULLWARK_JWKS_URL", url).is_ok(), "{url}");
-        }
-        for url in [
-            "http://id.example/keys",
-            "http://127.0.0.1.example/",
-            "keys",
-        ] {
-            assert!(with("BULLWARK_JWKS_URL", url).is_err(), "{url}");
-        }
-    }
-
-    #[test]
-    fn our_own_variables_go_before_the_common_ones() {
-        let config = settle(&[
-            ("DATABASE_URL", "postgres://common"),
-            ("BULLWARK_DATABASE_URL", "postgres://ours"),
-            ("REDIS_URL", "redis://common"),
-        ])
-        .unwrap();
-        assert_eq!(config.database_url, "postgres://ours");
-        assert_eq!(config.redis_url, "redis://common");
-        assert_eq!(
-            (config.prefix.as_str(), config.http_addr.port()),
-            ("bull", 8080)
-        );
-    }
-
-    #[test]
-    fn one_store_alone_is_not_mixed_with_a_discovered_one() {
-        let read = |name: &str| (name == "DATABASE_URL").then(|| "postgres://x".to_owned());
-        let found = |_: &std::path::Path| Some(("redis://y".to_owned(), "postgres://y".to_owned()));
-        let error = Config::settle(Given::default(), read, found).unwrap_err();
-        assert!(error.to_string().contains("BULLWARK_REDIS_URL"), "{error}");
-    }
-
-    #[test]
-    fn a_wrong_setting_is_named() {
-        let stores = [("DATABASE_URL", "postgres://x"), ("REDIS_URL", "redis://x")];
-        let mut wrong = stores.to_vec();
-        wrong.push(("BULLWARK_HTTP_ADDR", "8080"));
-        let error = settle(&wrong).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("BULLWARK_HTTP_ADDR is `8080`"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ pub mod job;
 pub mod periodic;
 pub mod reconcile;
 pub mod record;
+pub mod secret;
 pub mod settle;
 #[cfg(feature = "cli")]
 pub mod soak;

@@ -72,7 +72,7 @@ impl App {
             return Err(AppError::NotMigrated);
         }
         let broker_options = BrokerOptions {
-            url: config.redis_url.clone(),
+            url: String::from(&config.redis_url),
             prefix: config.prefix.clone(),
             allow_eviction: config.allows_eviction,
             bullmq_v5_peers: config.bullmq_v5_peers,
@@ -158,11 +158,14 @@ impl App {
         let config = &self.config;
         crate::http::HttpOptions {
             tokens: crate::http::TokenOptions {
-                secret: config.jwt_secret.clone().map(crate::http::Secret),
+                secret: config.jwt_secret.clone(),
                 jwks_url: config.jwks_url.clone(),
                 audience: config.jwt_audience.clone(),
                 issuer: config.jwt_issuer.clone(),
             },
+            jobs_per_hour: config.jobs_per_hour,
+            cors_origins: config.cors_origins.clone(),
+            redacted: config.redacted.clone(),
             ..crate::http::HttpOptions::default()
         }
     }

@@ -1,8 +1,8 @@
 //! How much of the library's rate `POST /api/jobs` keeps.
 //!
-//! The same jobs go in both ways, in turn, in one run: by calls of the library, and by requests over
-//! connections of real TCP that are kept alive. Client, server, library and both stores share the
-//! machine. Each call and each request is one job, answered after its commit. No worker runs.
+//! The same jobs go in both ways, in turn, in one run: by calls of the library, and by requests
+//! over connections of real TCP that are kept alive. Client, server, library and both stores share
+//! the machine. Each call and each request is one job, answered after its commit. No worker runs.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,6 +126,7 @@ pub async fn run_http(
     let (tasks, stop) = (Tasks::new(), CancellationToken::new());
     let served = HttpOptions {
         metrics: Some(metrics),
+        requests_per_caller: options.connections,
         ..app.http_options()
     };
     let serving = serve(app.services(), served, listener, stop.clone());

@@ -189,8 +189,8 @@ fn announce(global: &Global, app: &App, http_url: &str, key: &str) {
         output::json(&serde_json::json!({
             "http_url": http_url,
             "api_key": key,
-            "redis_url": app.config.redis_url,
-            "database_url": app.config.database_url,
+            "redis_url": &*app.config.redis_url,
+            "database_url": &*app.config.database_url,
         }));
         return;
     }

@@ -227,6 +227,8 @@ impl Global {
             http_addr: None,
             data_dir: self.data_dir.clone(),
             has_diagnostics: self.diagnostics,
+            jobs_per_hour: None,
+            cors_origins: None,
         }
     }
 

@@ -21,6 +21,14 @@ pub(crate) struct Serve {
     /// Where to listen [env: BULLWARK_HTTP_ADDR] [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     http_addr: Option<String>,
+    /// Jobs that a workspace may create in an hour, unless its plan says otherwise
+    /// [env: BULLWARK_JOBS_PER_HOUR] [default: any number]
+    #[arg(long, value_name = "JOBS")]
+    jobs_per_hour: Option<u32>,
+    /// Whose pages may use the API from a browser, with commas [env: BULLWARK_CORS_ORIGINS]
+    /// [default: nobody's]
+    #[arg(long, value_name = "ORIGINS")]
+    cors_origins: Option<String>,
 }
 
 pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
@@ -29,6 +37,8 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
     let metrics = Exposition::install().context("metrics")?;
     let mut given = global.given();
     given.http_addr = serve.http_addr;
+    given.jobs_per_hour = serve.jobs_per_hour;
+    given.cors_origins = serve.cors_origins;
     let config = global.config_with(given)?;
     let app = connect::app_with_patience(config).await?;
     let tasks = Tasks::new();
@@ -58,7 +68,7 @@ pub(crate) async fn run(global: &Global, serve: Serve) -> Done {
 /// Makes the key of the settings valid, or one that is kept in the data directory.
 async fn ensure_api_key(app: &App) -> anyhow::Result<()> {
     let (key, place) = match &app.config.api_key {
-        Some(key) => (key.clone(), "BULLWARK_API_KEY".to_owned()),
+        Some(key) => (String::from(key), "BULLWARK_API_KEY".to_owned()),
         None => {
             let data_dir = &app.config.data_dir;
             let key = endpoints::api_key(data_dir)

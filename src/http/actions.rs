@@ -132,6 +132,7 @@ pub(super) async fn start(
     let wish: Wish = body::object(&whole.bytes, &json!({ "action": "retry" }))?;
     let caller = caller.who_may(needed(wish.action.as_str()))?;
     let mut filter = wish.filter.read("/filter")?;
+    state.redaction.permit(caller, &filter.search)?;
     if filter.is_empty() && !wish.all {
         let message = "is empty: say which jobs, or that you mean every one with \"all\": true";
         let detail = format!("`filter` {message}");

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, HeaderValue};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Error, Map, Value};
@@ -18,6 +18,8 @@ use crate::job;
 /// connection.
 const DRAIN_MAX: usize = 64 * 1024 * 1024;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Room that a body has before any of it has come.
+const FIRST_ROOM_BYTES: usize = 16 * 1024;
 
 /// A whole body; its room in memory is given back when it is dropped.
 #[derive(Debug)]
@@ -38,14 +40,34 @@ pub(super) async fn read(
         return Err(refuse(headers, body, too_large(max as u64)).await);
     }
     let expected = announced.map_or(max, |bytes| bytes as usize);
-    let room = state.room(expected).await?;
-    let mut bytes = Vec::with_capacity(expected.min(64 * 1024));
+    // Room is taken for what has come, not for what was announced: who announces much and sends
+    // nothing keeps nobody out.
+    let mut held = expected.min(FIRST_ROOM_BYTES);
+    let mut room = state.bounds.room(held).await?;
+    let mut bytes = Vec::with_capacity(held);
     let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| broken())?;
-        if bytes.len() + chunk.len() > max {
+    let pause_max = state.options.body_pause_max;
+    loop {
+        let chunk = match tokio::time::timeout(pause_max, chunks.next()).await {
+            Ok(None) => break,
+            Ok(Some(chunk)) => chunk.map_err(|_| broken())?,
+            Err(_) => {
+                let detail = format!("nothing of the body came for {pause_max:?}");
+                let problem = Problem::new(Code::BodyTimeout, detail);
+                // What may still come would be taken for the next request.
+                return Err(problem.with_header(CONNECTION, HeaderValue::from_static("close")));
+            }
+        };
+        let length = bytes.len() + chunk.len();
+        if length > max {
             drain(chunks).await;
             return Err(too_large(max as u64));
+        }
+        if length > held {
+            // As the buffer grows, by doubling.
+            let more = length.max(2 * held).min(max.max(length)) - held;
+            room.merge(state.bounds.room(more).await?);
+            held += more;
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -1,29 +1,34 @@
 //! Connections: accepting them, bounding them and ending them.
 //!
-//! At most [`CONNECTIONS_MAX`] are open at once; further clients wait in the kernel's queue. A
-//! client that is slow to send its headers, idle for long, or does not read its answer is cut off,
-//! so that nobody holds a place by doing nothing.
+//! So many are open at once; further clients wait in the kernel's queue, and those that do nothing
+//! make room for them (`places`). A client that is slow to send its headers, idle for long, or does
+//! not read its answer is cut off in any case, so that nobody holds a place by doing nothing. Nor
+//! does anybody hold much memory: the head of a request and what is read ahead of its body have
+//! [`BUFFER_MAX`] bytes together, and a head has 100 lines at most; more is answered with 431.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::places::{Places, Seat};
 use crate::tasks::Tasks;
 
-/// Connections that are open at once.
-const CONNECTIONS_MAX: usize = 2048;
+/// Connections that are open at once, if nothing else is said.
+pub(super) const CONNECTIONS_MAX: usize = 2048;
+/// What is read of a connection and not yet used, and what is written and not yet sent. A single
+/// read may go past it, to twice as much.
+const BUFFER_MAX: usize = 64 * 1024;
 /// How long headers may take to arrive, and how long an idle connection is kept.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may leave an answer unread.
@@ -37,14 +42,12 @@ pub(super) async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
     stop_limit: Duration,
+    connections_max: usize,
 ) {
     let tasks = Tasks::new();
     let cut = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(connections_max);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
@@ -60,11 +63,16 @@ pub(super) async fn serve(
         // An answer is written in few pieces; holding one back for the client's acknowledgement
         // would cost 40 ms.
         stream.set_nodelay(true).ok();
+        let seat = tokio::select! {
+            seat = places.seat() => seat,
+            () = shutdown.cancelled() => break,
+        };
         let (router, stopping, cut) = (router.clone(), tasks.stopping().clone(), cut.clone());
         tasks.spawn("http connection", async move {
-            let _place = place;
+            let needed = seat.cut().clone();
             tokio::select! {
-                () = converse(stream, router, stopping) => {}
+                () = converse(stream, router, stopping, seat) => {}
+                () = needed.cancelled() => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -77,12 +85,22 @@ pub(super) async fn serve(
 }
 
 /// All requests of one connection.
-async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken) {
-    let io = TokioIo::new(Patient::new(stream, WRITE_PATIENCE));
+async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken, seat: Seat) {
+    let io = TokioIo::new(Patient::new(stream, WRITE_PATIENCE, Some(seat.clone())));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let (answering, answer) = (seat.answering(), router.call(request));
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_PATIENCE)
-        .serve_connection(io, TowerToHyperService::new(router));
+        .max_buf_size(BUFFER_MAX)
+        .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut is_stopping = false;
     let ended = loop {
@@ -106,15 +124,24 @@ struct Patient {
     patience: Duration,
     deadline: Pin<Box<Sleep>>,
     is_waiting: bool,
+    /// Is told of what was sent.
+    seat: Option<Seat>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
+    fn new(stream: TcpStream, patience: Duration, seat: Option<Seat>) -> Self {
         Self {
             stream,
+            seat,
             patience,
             deadline: Box::pin(sleep(patience)),
             is_waiting: false,
+        }
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(1..)), Some(seat)) = (written, &self.seat) {
+            seat.sent();
         }
     }
 
@@ -153,6 +180,7 @@ impl AsyncWrite for Patient {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&written);
         self.judge(cx, written)
     }
 
@@ -162,6 +190,7 @@ impl AsyncWrite for Patient {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(&written);
         self.judge(cx, written)
     }
 
@@ -191,7 +220,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let (mut client, (stream, _)) = (client.unwrap(), accepted.unwrap());
-        let mut patient = Patient::new(stream, Duration::from_millis(100));
+        let mut patient = Patient::new(stream, Duration::from_millis(100), None);
 
         // What is read is written, however long it takes in all.
         let mut read = vec![0; 3];

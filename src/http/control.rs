@@ -86,7 +86,7 @@ pub(super) async fn patch(
 
 /// The job as the caller sees it. What the database does not show is not changed either.
 async fn look(state: &State, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
-    find(&mut *state.view(caller).await?, id, caller).await
+    find(&mut state.view(caller).await?, id, caller).await
 }
 
 pub(super) fn reason(given: Option<String>) -> Result<String, Problem> {

@@ -1,5 +1,7 @@
 //! `POST /api/jobs` and `POST /api/jobs/bulk`: the way in.
 
+use std::sync::LazyLock;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::header::LOCATION;
@@ -7,11 +9,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::allowance::Grant;
 use super::auth::Caller;
 use super::body;
 use super::jobs::OneJob;
@@ -53,23 +56,50 @@ pub(super) async fn one(
     let whole = body::read(&state, &headers, body, JOB_BODY_MAX).await?;
     let mut request = job(&whole.bytes, caller)?;
     take_key(&headers, &mut request)?;
+    let record = &state.services.record;
+    let key = request.idempotency_key.as_deref();
+    let allowances = &state.allowances;
+    let mut grant = allowances
+        .whole(record, caller.workspace_id, 1, key)
+        .await?;
     let asked = request.clone();
-    let accepted = state.services.enqueue.enqueue(request).await?;
+    let accepted = state.services.enqueue.enqueue(request).await;
+    grant.used(created(&accepted)).await;
+    let accepted = accepted?;
     drop(whole);
 
     let location = (LOCATION, format!("/api/jobs/{}", accepted.id));
     if !accepted.is_new {
         let mut view = state.view(caller).await?;
         let row = jobs::get(&mut view, accepted.id, Some(caller.workspace_id)).await?;
-        let row = row.ok_or_else(|| gone(&accepted))?;
-        return Ok((StatusCode::OK, [location], Json(OneJob { job: row })).into_response());
+        let mut row = row.ok_or_else(|| gone(&accepted))?;
+        state.redaction.show(caller, &mut row);
+        let answer = (StatusCode::OK, [location], Json(OneJob { job: row }));
+        return Ok(with_standing(answer, &grant));
     }
     let status = match state.is_redis_well() {
         true => StatusCode::CREATED,
         false => StatusCode::ACCEPTED,
     };
-    let row = row(&state, asked, &accepted);
-    Ok((status, [location], Json(OneJob { job: row })).into_response())
+    let mut row = row(&state, asked, &accepted);
+    state.redaction.show(caller, &mut row);
+    let answer = (status, [location], Json(OneJob { job: row }));
+    Ok(with_standing(answer, &grant))
+}
+
+/// How many jobs this call created, as far as it is known: one of which nobody knows counts.
+fn created(accepted: &Result<Enqueued, EnqueueError>) -> u64 {
+    match accepted {
+        Ok(job) => u64::from(job.is_new),
+        Err(error) => u64::from(error.is_unavailable()),
+    }
+}
+
+/// Adds what is left of the hour's allowance, if there is a limit.
+pub(super) fn with_standing(answer: impl IntoResponse, grant: &Grant) -> Response {
+    let mut response = answer.into_response();
+    grant.show(response.headers_mut());
+    response
 }
 
 fn gone(accepted: &Enqueued) -> Problem {
@@ -134,32 +164,35 @@ pub(super) async fn many(
 
     // Only what can be read goes to enqueue; the places of the others are kept.
     let mut requests = Vec::with_capacity(entries.len());
-    let mut unread = Vec::new();
+    let mut kept_out = Vec::new();
     for (place, entry) in entries.iter().enumerate() {
         match job(entry, caller) {
-            Ok(request) => requests.push(request),
-            Err(problem) => unread.push((place, problem)),
+            Ok(request) => requests.push((place, request)),
+            Err(problem) => kept_out.push((place, problem)),
         }
     }
     let count = entries.len();
     drop(entries);
-    let mut answers = state
-        .services
-        .enqueue
-        .enqueue_many(requests)
-        .await?
-        .into_iter();
-    if unread.is_empty() && answers.as_slice().iter().all(is_away) {
+    let (mut grant, requests) = allowed(&state, caller, requests, &mut kept_out).await?;
+    let answers = state.services.enqueue.enqueue_many(requests).await;
+    let created_now = match &answers {
+        Ok(answers) => answers.iter().map(created).sum(),
+        Err(_) => 0,
+    };
+    grant.used(created_now).await;
+    let mut answers = answers?.into_iter();
+    if kept_out.is_empty() && answers.as_slice().iter().all(is_away) {
         // Nothing was accepted: the whole request may be sent again as it is.
         if let Some(Err(error)) = answers.next() {
             return Err(error.into());
         }
     }
-    let mut unread = unread.into_iter().peekable();
+    kept_out.sort_by_key(|(place, _)| *place);
+    let mut kept_out = kept_out.into_iter().peekable();
     let mut accepted = 0;
     let results: Vec<Answer> = (0..count)
         .map(|place| {
-            let answer = match unread.next_if(|(unread, _)| *unread == place) {
+            let answer = match kept_out.next_if(|(kept_out, _)| *kept_out == place) {
                 Some((_, problem)) => Err(problem),
                 None => match answers.next() {
                     Some(answer) => answer.map_err(Problem::from),
@@ -188,7 +221,35 @@ pub(super) async fn many(
         refused,
         results,
     };
-    Ok((status, Json(answers)).into_response())
+    Ok(with_standing((status, Json(answers)), &grant))
+}
+
+/// As many of these as the workspace may create, in their order. If that is none of a whole bulk,
+/// the bulk is refused.
+async fn allowed(
+    state: &State,
+    caller: Caller,
+    requests: Vec<(usize, JobRequest)>,
+    kept_out: &mut Vec<(usize, Problem)>,
+) -> Result<(Grant, Vec<JobRequest>), Problem> {
+    let record = &state.services.record;
+    let keys: Vec<Option<&str>> = requests
+        .iter()
+        .map(|(_, request)| request.idempotency_key.as_deref())
+        .collect();
+    let allowances = &state.allowances;
+    let (grant, through) = allowances.each(record, caller.workspace_id, &keys).await?;
+    if !through.is_empty() && kept_out.is_empty() && !through.contains(&true) {
+        return Err(grant.refusal(1));
+    }
+    let mut allowed = Vec::with_capacity(requests.len());
+    for ((place, request), is_through) in requests.into_iter().zip(through) {
+        match is_through {
+            true => allowed.push(request),
+            false => kept_out.push((place, grant.refusal(1))),
+        }
+    }
+    Ok((grant, allowed))
 }
 
 fn is_away(answer: &Result<Enqueued, EnqueueError>) -> bool {
@@ -211,7 +272,8 @@ pub(super) async fn open(
 }
 
 fn job(bytes: &[u8], caller: Caller) -> Result<JobRequest, Problem> {
-    let mut request: JobRequest = body::object(bytes, &json!({ "jobType": "" }))?;
+    static MINIMAL: LazyLock<Value> = LazyLock::new(|| json!({ "jobType": "" }));
+    let mut request: JobRequest = body::object(bytes, &MINIMAL)?;
     request.workspace_id = Some(caller.workspace_id);
     request.created_by = caller.user_id();
     Ok(request)

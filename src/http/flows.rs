@@ -3,7 +3,7 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Json, extract};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,10 +12,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body;
-use super::enqueue::{open, take_key};
+use super::enqueue::{open, take_key, with_standing};
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::broker::FLOW_NODES_MAX;
+use crate::enqueue::{EnqueueError, EnqueuedFlow};
 use crate::job::flow::FlowRequest;
 use crate::job::{self, JobRequest};
 
@@ -71,13 +72,22 @@ pub(super) async fn one(
     let mut flow = read(&whole.bytes)?;
     drop(whole);
     take_key(&headers, &mut flow.job)?;
+    let mut jobs = 0;
     let mut waiting = vec![&mut flow];
     while let Some(node) = waiting.pop() {
+        jobs += 1;
         node.job.workspace_id = Some(caller.workspace_id);
         node.job.created_by = caller.user_id();
         waiting.extend(node.children.iter_mut());
     }
-    let accepted = state.services.enqueue.enqueue_flow(flow).await?;
+    let record = &state.services.record;
+    let key = flow.job.idempotency_key.clone();
+    let allowances = &state.allowances;
+    let taken = allowances.whole(record, caller.workspace_id, jobs, key.as_deref());
+    let mut grant = taken.await?;
+    let accepted = state.services.enqueue.enqueue_flow(flow).await;
+    grant.used(created(&accepted)).await;
+    let accepted = accepted?;
     let status = match (accepted.root.is_new, state.is_redis_well()) {
         (false, _) => StatusCode::OK,
         (true, true) => StatusCode::CREATED,
@@ -90,7 +100,17 @@ pub(super) async fn one(
         ids: accepted.ids,
         created: accepted.root.is_new,
     };
-    Ok((status, [location], Json(OneFlow { flow })).into_response())
+    let answer = (status, [location], Json(OneFlow { flow }));
+    Ok(with_standing(answer, &grant))
+}
+
+/// How many jobs this call created, as far as it is known: those of which nobody knows count.
+fn created(accepted: &Result<EnqueuedFlow, EnqueueError>) -> u64 {
+    match accepted {
+        Ok(flow) if flow.root.is_new => flow.ids.len() as u64,
+        Err(error) if error.is_unavailable() => u64::MAX,
+        Ok(_) | Err(_) => 0,
+    }
 }
 
 fn read(bytes: &[u8]) -> Result<FlowRequest, Problem> {

@@ -128,7 +128,7 @@ pub(super) async fn look(
         .map_err(|e| Problem::internal(&e))?
         .ok_or_else(unknown)?;
 
-    let _turn = state.look_turn().await?;
+    let _turn = state.bounds.look_turn().await?;
     let preview = preview(path, payload, &state.services.data_dir).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Content(_) | PreviewError::Format(_) => wrong("/file_url", error.to_string()),

@@ -16,9 +16,8 @@ use super::openapi::uuid_parameter;
 use super::problem::{Code, Problem};
 use super::query::{Parameters, invalid};
 use super::standing::{self, Family, Reason, Stores};
-use super::state::State;
+use super::state::{Reading, State};
 use crate::job::{QueueName, Status};
-use crate::record::View;
 use crate::record::access::Permission;
 use crate::record::jobs::{self, FailureRow, JobRow};
 use crate::record::list::{self, JobFilter, Search};
@@ -111,7 +110,9 @@ pub(super) async fn list(
     if page.is_some() && before.is_some() {
         return Err(invalid("give `page` or `before`, not both"));
     }
-    let is_search = search(&given)? != Search::default() || given.text("fingerprint").is_some();
+    let search = search(&given)?;
+    state.redaction.permit(caller, &search)?;
+    let is_search = search != Search::default() || given.text("fingerprint").is_some();
     if page.is_some_and(|page| page > 1) && is_search {
         return Err(invalid("a search goes on with `before`, not with `page`"));
     }
@@ -128,18 +129,22 @@ pub(super) async fn list(
         fingerprint: given.parsed::<Uuid>("fingerprint")?,
         created_from: given.time("created_from")?,
         created_to: given.time("created_to")?,
-        search: search(&given)?,
+        search,
         // One more tells whether there is a next page.
         limit: limit + 1,
     };
     let offset = (page.unwrap_or(1) - 1) * limit;
     let mut view = state.view(caller).await?;
     let (jobs, last, has_more) = if with_payload {
-        let rows = list::list_page_at(&mut view, &filter, offset).await?;
+        let mut rows = list::list_page_at(&mut view, &filter, offset).await?;
+        rows.iter_mut()
+            .for_each(|row| state.redaction.show(caller, row));
         let (rows, last, has_more) = cut(rows, limit, |row| row.id);
         (Jobs::Whole(rows), last, has_more)
     } else {
-        let rows = list::list_heads(&mut view, &filter, offset).await?;
+        let mut rows = list::list_heads(&mut view, &filter, offset).await?;
+        let progress = rows.iter_mut().filter_map(|row| row.progress.as_mut());
+        progress.for_each(|progress| state.redaction.show_part(caller, progress));
         let (rows, last, has_more) = cut(rows, limit, |row| row.id);
         (Jobs::Heads(rows), last, has_more)
     };
@@ -293,9 +298,11 @@ pub(super) struct OneJob {
 }
 
 /// A job of the caller. One of another workspace is as unknown as one that never was.
-pub(super) async fn find(view: &mut View, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
+pub(super) async fn find(view: &mut Reading, id: Uuid, caller: Caller) -> Result<JobRow, Problem> {
     let job = jobs::get(view, id, Some(caller.workspace_id)).await?;
-    job.ok_or_else(|| unknown(id))
+    let mut job = job.ok_or_else(|| unknown(id))?;
+    view.redaction.show(caller, &mut job);
+    Ok(job)
 }
 
 pub(super) fn unknown(id: Uuid) -> Problem {

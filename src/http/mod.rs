@@ -8,17 +8,20 @@
 //! code; every body, page, wait and number of requests has a limit; a caller sees its own workspace
 //! only; a handler that is dropped because its client left loses nothing that was acknowledged.
 //! Refuses: requests without an API key or a token (but for health), and requests from other sites'
-//! pages: no CORS headers are sent.
+//! pages, but for those of the settings (`cors`).
 
 mod actions;
 mod alerts;
+mod allowance;
 mod api_keys;
 mod audit;
 mod auth;
 mod body;
+mod bounds;
 mod connection;
 mod consistency;
 mod control;
+mod cors;
 mod dead_letters;
 mod docs;
 mod enqueue;
@@ -32,15 +35,18 @@ mod imports;
 mod job_filter;
 mod job_page;
 mod jobs;
+mod limits;
 mod observe;
 mod openapi;
 mod own_origin;
+mod places;
 mod problem;
 mod query;
 mod queue_control;
 mod queue_figures;
 mod queues;
 mod rate_limits;
+mod redact;
 mod reports;
 mod schedule_control;
 mod schedules;
@@ -70,9 +76,10 @@ use crate::enqueue::Enqueue;
 use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
 use crate::reconcile::ReconcileError;
-use crate::record::Record;
+use crate::record::{Record, RecordError};
+pub use crate::secret::Secret;
 use crate::tasks::{Names, Tasks};
-pub use auth::{AUDIENCE, Secret, TokenOptions};
+pub use auth::{AUDIENCE, TokenOptions};
 pub use exposition::Exposition;
 use gauges::Gauges;
 use problem::{Code, Problem};
@@ -83,6 +90,8 @@ pub use steering::{WorkerAdmin, serve_worker};
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// How often queues are looked at, for gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
+/// How often allowance that nobody used is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 /// How often the remains of unfinished uploads are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How long a duty may take to end.
@@ -118,6 +127,18 @@ pub struct HttpOptions {
     pub workspace_streams_max: usize,
     /// How often a stream on which nothing happens says that it is there.
     pub heartbeat_every: Duration,
+    /// How long a body may stand still, but for uploads.
+    pub body_pause_max: Duration,
+    /// Connections that are open at once.
+    pub connections_max: usize,
+    /// Requests that one caller may have under way at once.
+    pub requests_per_caller: usize,
+    /// Jobs that a workspace may create in an hour, unless its plan says otherwise.
+    pub jobs_per_hour: Option<u32>,
+    /// Whose pages may use the API from a browser.
+    pub cors_origins: Vec<String>,
+    /// Ends of the names of members of payloads that only admins are shown; none: the usual ones.
+    pub redacted: Option<Vec<String>>,
     /// How long requests in flight may take to end at a stop.
     pub stop_limit: Duration,
     /// Whose tokens are taken, beside API keys.
@@ -136,6 +157,12 @@ impl Default for HttpOptions {
             streams_max: 500,
             workspace_streams_max: 100,
             heartbeat_every: Duration::from_secs(15),
+            body_pause_max: Duration::from_secs(10),
+            connections_max: connection::CONNECTIONS_MAX,
+            requests_per_caller: 512,
+            jobs_per_hour: None,
+            cors_origins: Vec::new(),
+            redacted: None,
             stop_limit: Duration::from_secs(10),
             tokens: TokenOptions::default(),
             metrics: None,
@@ -156,8 +183,15 @@ pub async fn serve(
     let state = State::new(services, options, shutdown.clone());
     let duties = state.tasks.clone();
     start_duties(&state, &duties);
-    connection::serve(routes(state), listener, shutdown, stop_limit).await;
+    let connections_max = state.options.connections_max;
+    let router = routes(state.clone());
+    connection::serve(router, listener, shutdown, stop_limit, connections_max).await;
     duties.stop(DUTY_STOP_LIMIT).await;
+    let unused = state.allowances.give_back(&state.services.record, true);
+    match tokio::time::timeout(DUTY_STOP_LIMIT, unused).await {
+        Ok(Ok(())) => {}
+        failed => tracing::debug!(?failed, "unused allowance is not given back"),
+    }
     Ok(())
 }
 
@@ -171,7 +205,11 @@ pub fn router(services: Services) -> Router {
 fn routes(state: State) -> Router {
     let options = state.options.clone();
     let observed = |patience| {
-        from_fn(move |request: Request, next: Next| observe::observe(patience, request, next))
+        let state = state.clone();
+        from_fn(move |request: Request, next: Next| {
+            let state = state.clone();
+            async move { observe::observe(&state.bounds, patience, request, next).await }
+        })
     };
     // Its own clock, which sees whether the upload goes on, ends before this one.
     let upload_patience = options.upload_patience + Duration::from_secs(10);
@@ -184,7 +222,13 @@ fn routes(state: State) -> Router {
     let slow = slow
         .method_not_allowed_fallback(method_not_allowed)
         .layer(observed(upload_patience));
-    fast.merge(slow).with_state(state)
+    let routes = fast.merge(slow);
+    // Outside of everything: a browser reads an error only if it may, too.
+    let routes = match cors::layer(&options.cors_origins) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.with_state(state)
 }
 
 /// The routes that answer soon.
@@ -226,6 +270,8 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(alerts::resolve))
         .routes(routes!(consistency::show))
         .routes(routes!(auth::me))
+        .routes(routes!(limits::show))
+        .routes(routes!(limits::change))
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(audit::list))
@@ -294,6 +340,15 @@ fn start_duties(state: &State, duties: &Tasks) {
         });
     }
     events::start(state, duties);
+    let keeping = state.clone();
+    every(duties, "unused allowance", GIVE_BACK_EVERY, move || {
+        let state = keeping.clone();
+        async move {
+            let record = &state.services.record;
+            state.allowances.give_back(record, false).await?;
+            Ok::<_, RecordError>(Rest::Rest)
+        }
+    });
     let uploads = state.uploads.clone();
     every(duties, "upload sweep", SWEEP_EVERY, move || {
         let uploads = uploads.clone();

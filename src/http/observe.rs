@@ -5,17 +5,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tracing::Instrument;
-use uuid::Uuid;
 
+use super::bounds::{Bounds, Place};
 use super::problem::{Code, Problem};
 use crate::tasks::panic_text;
 
@@ -23,26 +25,55 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is taken over.
 const REQUEST_ID_MAX: usize = 128;
 /// Set unless a route says otherwise.
-const HEADERS: [(HeaderName, &str); 4] = [
+const HEADERS: [(HeaderName, &str); 9] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (CACHE_CONTROL, "no-store"),
     (REFERRER_POLICY, "no-referrer"),
     (
         CONTENT_SECURITY_POLICY,
-        "default-src 'none'; frame-ancestors 'none'",
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    // For browsers that do not know `frame-ancestors`.
+    (X_FRAME_OPTIONS, "DENY"),
+    (PERMISSIONS_POLICY, PERMISSIONS),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-embedder-policy"),
+        "require-corp",
     ),
 ];
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+/// What no page of ours has any use for.
+const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), midi=(), \
+     payment=(), publickey-credentials-get=(), serial=(), usb=()";
 
 /// The id of a request, for whoever writes down who did what.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) Arc<str>);
 
+/// An answer that is larger needs room until it is read.
+const ANSWER_FREE_BYTES: u64 = 64 * 1024;
+
 /// Runs a request of at most `patience`.
-pub(super) async fn observe(patience: Duration, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    bounds: &Bounds,
+    patience: Duration,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let request_id = request_id(&request);
     let id = RequestId(request_id.as_str().into());
+    let place = Place::default();
     request.extensions_mut().insert(id);
+    request.extensions_mut().insert(place.clone());
     let method = request.method().clone();
     // The pattern, not the path: labels are a small closed set.
     let route = request
@@ -54,6 +85,8 @@ pub(super) async fn observe(patience: Duration, mut request: Request, next: Next
     let mut response = run(patience, &method, request, next)
         .instrument(span.clone())
         .await;
+    drop(place);
+    response = held(bounds, response).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let document = problem.render(&request_id);
         let allow = response.headers_mut().remove(axum::http::header::ALLOW);
@@ -113,8 +146,34 @@ fn request_id(request: &Request) -> String {
         Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.chars().all(is_plain) => {
             id.to_owned()
         }
-        _ => Uuid::now_v7().to_string(),
+        _ => {
+            // From the generator of this thread: the system's costs a call into the kernel.
+            let now = crate::clock::now().timestamp_millis().unsigned_abs();
+            let id = uuid::Builder::from_unix_timestamp_millis(now, &rand::random());
+            id.into_uuid().to_string()
+        }
     }
+}
+
+/// A large answer with the room that it takes until the client has read it, or has been cut off. So
+/// clients that ask for much and read nothing do not fill the memory.
+async fn held(bounds: &Bounds, response: Response) -> Response {
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    if bytes <= ANSWER_FREE_BYTES {
+        return response;
+    }
+    let room = match bounds.answer_room(bytes).await {
+        Ok(room) => room,
+        Err(problem) => return problem.into_response(),
+    };
+    let (mut parts, body) = response.into_parts();
+    // A stream does not know its length any more.
+    parts.headers.insert(CONTENT_LENGTH, bytes.into());
+    let chunks = body.into_data_stream().map(move |chunk| {
+        let _held = &room;
+        chunk
+    });
+    Response::from_parts(parts, Body::from_stream(chunks))
 }
 
 #[cfg(test)]
@@ -141,8 +200,8 @@ mod tests {
         let router = Router::new()
             .route("/panic", get(broken))
             .route("/slow", get(pending::<()>).merge(post(pending::<()>)))
-            .layer(from_fn(|request: Request, next: Next| {
-                observe(Duration::from_millis(50), request, next)
+            .layer(from_fn(async |request: Request, next: Next| {
+                observe(&Bounds::default(), Duration::from_millis(50), request, next).await
             }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -150,7 +209,7 @@ mod tests {
         let limit = Duration::from_secs(10);
         tasks.spawn(
             "server",
-            connection::serve(router, listener, stop.clone(), limit),
+            connection::serve(router, listener, stop.clone(), limit, 100),
         );
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -169,6 +228,31 @@ mod tests {
         assert!(text.contains("\"code\":\"internal_error\""), "{text}");
         assert!(text.contains("\"request_id\":"), "{text}");
         assert!(!text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn large_answers_that_nobody_reads_leave_no_room_for_more_of_them() {
+        let bounds = Bounds::with_patience(Duration::from_millis(50));
+        let large = || Body::from(vec![b'x'; 100 * 1024]).into_response();
+        let first = held(&bounds, large()).await;
+        assert_eq!(first.headers()[CONTENT_LENGTH], "102400");
+        let most = bounds.answer_room(u64::MAX);
+        assert!(most.await.is_err(), "the first one holds its part");
+        let read = axum::body::to_bytes(first.into_body(), usize::MAX)
+            .await
+            .unwrap();
+        assert_eq!(read.len(), 100 * 1024);
+        let all = bounds.answer_room(u64::MAX).await.unwrap();
+        let refused = held(&bounds, large()).await;
+        assert_eq!(refused.status(), 503);
+        assert_eq!(
+            held(&bounds, Body::from("small").into_response())
+                .await
+                .status(),
+            200
+        );
+        drop(all);
+        assert_eq!(held(&bounds, large()).await.status(), 200);
     }
 
     #[tokio::test]

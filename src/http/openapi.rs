@@ -46,7 +46,7 @@ answer has an `X-Request-Id`: that of the request, or a new one. Every error is 
 (RFC 9457) with a stable `code`.";
 
 /// The answers that routes share: when to name them, and their names among the components.
-const SHARED: [(&str, &str, &str); 8] = [
+const SHARED: [(&str, &str, &str); 10] = [
     ("400", "BadRequest", "What was sent can not be read."),
     (
         "401",
@@ -59,6 +59,7 @@ const SHARED: [(&str, &str, &str); 8] = [
         "NotFound",
         "There is no such thing in this workspace.",
     ),
+    ("408", "BodyTimeout", "The body stood still for too long."),
     (
         "413",
         "TooLarge",
@@ -73,6 +74,11 @@ const SHARED: [(&str, &str, &str); 8] = [
         "422",
         "Invalid",
         "The body can be read, but something in it is wrong.",
+    ),
+    (
+        "429",
+        "TooMany",
+        "The caller has too much under way, or has created its jobs of this hour.",
     ),
     ("503", "Unavailable", "Not now: try again after a moment."),
 ];
@@ -153,7 +159,7 @@ fn shared(status: &str, about: &str) -> Response {
         false => format!("{about} Codes: {}.", codes.join(", ")),
     };
     let mut answer = ResponseBuilder::new().description(about);
-    if status == "503" {
+    if status == "503" || status == "429" {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
         answer = answer.header("Retry-After", Header::new(seconds));
     }
@@ -293,7 +299,7 @@ fn complete_operation(path: &str, operation: &mut Operation) {
     let mut may_end_in = vec!["503"];
     // Health says so itself: it needs no key.
     if operation.security.is_none() {
-        may_end_in.extend(["400", "401", "403"]);
+        may_end_in.extend(["400", "401", "403", "429"]);
         let parameters = operation.parameters.get_or_insert_default();
         parameters.push(workspace().into());
     }
@@ -301,7 +307,7 @@ fn complete_operation(path: &str, operation: &mut Operation) {
         may_end_in.push("404");
     }
     if let Some(RefOr::T(body)) = &operation.request_body {
-        may_end_in.push("413");
+        may_end_in.extend(["408", "413"]);
         if body.content.contains_key("application/json") {
             may_end_in.extend(["415", "422"]);
         }

@@ -51,6 +51,7 @@ pub(super) enum Code {
     QueueNotFound,
     ScheduleNotFound,
     AlertNotFound,
+    WorkspaceNotFound,
     MethodNotAllowed,
     IdempotencyKeyReused,
     JobState,
@@ -62,11 +63,15 @@ pub(super) enum Code {
     TooManySchedules,
     ScheduleBusy,
     JobGone,
+    BodyTimeout,
     BodyTooLarge,
     PayloadTooLarge,
     TooManyJobs,
     UnsupportedMediaType,
+    CreationLimit,
+    TooManyRequests,
     InvalidRequest,
+    UnknownPlan,
     UnknownJobType,
     RecordRefused,
     #[serde(rename = "internal_error")]
@@ -127,6 +132,7 @@ impl Code {
             Self::QueueNotFound => (S::NOT_FOUND, "queue_not_found"),
             Self::ScheduleNotFound => (S::NOT_FOUND, "schedule_not_found"),
             Self::AlertNotFound => (S::NOT_FOUND, "alert_not_found"),
+            Self::WorkspaceNotFound => (S::NOT_FOUND, "workspace_not_found"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::IdempotencyKeyReused => (S::CONFLICT, "idempotency_key_reused"),
             Self::JobState => (S::CONFLICT, "job_state"),
@@ -138,11 +144,15 @@ impl Code {
             Self::TooManySchedules => (S::CONFLICT, "too_many_schedules"),
             Self::ScheduleBusy => (S::CONFLICT, "schedule_busy"),
             Self::JobGone => (S::GONE, "job_gone"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large"),
             Self::TooManyJobs => (S::PAYLOAD_TOO_LARGE, "too_many_jobs"),
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::CreationLimit => (S::TOO_MANY_REQUESTS, "creation_limit"),
+            Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request"),
+            Self::UnknownPlan => (S::UNPROCESSABLE_ENTITY, "unknown_plan"),
             Self::UnknownJobType => (S::UNPROCESSABLE_ENTITY, "unknown_job_type"),
             Self::RecordRefused => (S::UNPROCESSABLE_ENTITY, "record_refused"),
             Self::TooManyStreams => (S::TOO_MANY_REQUESTS, "too_many_streams"),
@@ -239,9 +249,15 @@ impl Problem {
         self
     }
 
-    pub(super) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.push((name, HeaderValue::from_static(value)));
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
+    }
+
+    /// Says when to come back, in the document, too: in a bulk answer it is all that there is.
+    pub(super) fn with_retry_after(self, seconds: u64) -> Self {
+        self.with_member("retry_after_seconds", seconds)
+            .with_header(RETRY_AFTER, seconds.into())
     }
 
     pub(super) fn errors(&self) -> &[job::Problem] {

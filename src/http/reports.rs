@@ -32,7 +32,7 @@ pub(super) async fn report(
     JobId(id): JobId,
 ) -> Result<Response, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let job = find(&mut *state.view(caller).await?, id, caller).await?;
+    let job = find(&mut state.view(caller).await?, id, caller).await?;
     let path = report_path(&state.services.data_dir, id);
     let file = match tokio::fs::File::open(&path).await {
         Ok(file) => file,

@@ -3,6 +3,7 @@
 //! `docs/forward.md` lists the routes. It is meant for loopback or a private network: whatever
 //! program reaches it may pause or close the worker. Pages of other sites may not.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::Bounds;
 use super::observe::observe;
 use super::own_origin::refuse_pages;
 use super::problem::{Code, Problem};
@@ -49,6 +51,7 @@ impl std::fmt::Debug for WorkerAdmin {
 /// Serves until `shutdown`; then requests in flight get their answers.
 pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: CancellationToken) {
     let bound = listener.local_addr().ok();
+    let bounds = Arc::new(Bounds::default());
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
@@ -62,11 +65,13 @@ pub async fn serve_worker(admin: WorkerAdmin, listener: TcpListener, shutdown: C
         .layer(from_fn(move |request: Request, next: Next| {
             refuse_pages(bound, request, next)
         }))
-        .layer(from_fn(|request: Request, next: Next| {
-            observe(PAUSE_PATIENCE, request, next)
+        .layer(from_fn(move |request: Request, next: Next| {
+            let bounds = bounds.clone();
+            async move { observe(&bounds, PAUSE_PATIENCE, request, next).await }
         }))
         .with_state(admin);
-    connection::serve(router, listener, shutdown, STOP_LIMIT).await;
+    let places = connection::CONNECTIONS_MAX;
+    connection::serve(router, listener, shutdown, STOP_LIMIT, places).await;
 }
 
 /// A JSON body; an empty one counts as `{}`.

@@ -92,7 +92,7 @@ async fn receive(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Upload, Problem> {
-    let _turn = match state.upload_turn().await {
+    let _turn = match state.bounds.upload_turn().await {
         Ok(turn) => turn,
         Err(problem) => return Err(body::refuse(headers, body, problem).await),
     };

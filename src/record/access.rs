@@ -110,7 +110,7 @@ pub async fn memberships(record: &Record, user_id: Uuid) -> Result<Vec<Membershi
 }
 
 /// Whoever does something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
     ApiKey(Uuid),
     User(Uuid),

@@ -13,6 +13,7 @@ mod answering;
 pub mod api_keys;
 pub mod contacts;
 pub mod control;
+pub mod creations;
 pub mod dead_letters;
 pub mod drain;
 pub mod effects;
@@ -77,13 +78,20 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Where the record is and how many connections it may have.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RecordOptions {
     pub url: String,
     /// Connections of the group commits: one per lane of enqueue and of settle, and one spare.
     pub writers: u32,
     /// Connections of everything else: handlers, pages, upkeep.
     pub connections: u32,
+}
+
+impl std::fmt::Debug for RecordOptions {
+    /// Not the url: it may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordOptions").finish_non_exhaustive()
+    }
 }
 
 impl RecordOptions {
@@ -97,7 +105,7 @@ impl RecordOptions {
 }
 
 /// The record. A cheap handle; clones share the connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Record {
     /// For the hot statements only, so that slow readers can not hold up a commit.
     writers: PgPool,
@@ -107,6 +115,13 @@ pub struct Record {
     fullness: probe::Fullness,
     /// Set while the server of this change is looked at.
     looked_at: Option<u64>,
+}
+
+impl std::fmt::Debug for Record {
+    /// Not how it connects: that has a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").finish_non_exhaustive()
+    }
 }
 
 impl Record {

@@ -85,6 +85,8 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/api-keys"),
         (Method::DELETE, "/api/api-keys/x"),
         (Method::GET, "/api/audit"),
+        (Method::GET, "/api/limits"),
+        (Method::PATCH, "/api/workspaces/x/limits"),
         (Method::POST, "/api/uploads"),
         (Method::GET, "/api/imports"),
         (Method::GET, "/api/imports/x"),

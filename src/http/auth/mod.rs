@@ -11,6 +11,7 @@ mod tokens;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::bounds::Place;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::clock;
@@ -27,8 +29,8 @@ use crate::record::api_keys::{self, KeyAccess};
 use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
 use crate::record::{Record, RecordError, Viewer};
 use crate::tasks::Tasks;
-use remembered::Remembered;
-pub use tokens::{AUDIENCE, Secret, TokenOptions};
+pub(super) use remembered::Remembered;
+pub use tokens::{AUDIENCE, TokenOptions};
 use tokens::{Bearer, Tokens};
 
 /// The longest key, in bytes.
@@ -131,14 +133,20 @@ impl FromRequestParts<State> for Caller {
         let record = &state.services.record;
         let given = given(parts)?;
         let workspace = named_workspace(parts)?;
-        match given {
+        let caller = match given {
             Given::Bearer(token) if tokens::is_token(token) => {
                 state.callers.of_token(record, token, workspace).await
             }
             Given::Bearer(key) | Given::Key(key) => {
                 state.callers.of_key(record, key, workspace).await
             }
+        }?;
+        if let Some(place) = parts.extensions.get::<Place>() {
+            let max = state.options.requests_per_caller;
+            let who = (caller.actor, caller.workspace_id);
+            state.bounds.enter(place, who, max)?;
         }
+        Ok(caller)
     }
 }
 
@@ -191,6 +199,7 @@ fn unauthorized(code: Code, detail: &str) -> Problem {
         }
         _ => "Bearer realm=\"bullwark\"",
     };
+    let challenge = HeaderValue::from_static(challenge);
     Problem::new(code, detail).with_header(WWW_AUTHENTICATE, challenge)
 }
 

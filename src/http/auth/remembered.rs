@@ -37,7 +37,7 @@ struct Ages {
 
 /// Answers by question.
 #[derive(Debug)]
-pub(super) struct Remembered<Q, A> {
+pub(in crate::http) struct Remembered<Q, A> {
     known: Mutex<Answers<Q, A>>,
     ages: Ages,
     of_known: Semaphore,
@@ -83,7 +83,7 @@ impl<Q, A> Remembered<Q, A> {
 
 impl<Q: Copy + Eq + Hash, A: Clone> Remembered<Q, A> {
     /// The answer; none: the record says that there is none.
-    pub(super) async fn answer(
+    pub(in crate::http) async fn answer(
         &self,
         question: Q,
         lookup: impl Future<Output = Result<Option<A>, RecordError>>,
@@ -135,10 +135,17 @@ impl<Q: Copy + Eq + Hash, A: Clone> Remembered<Q, A> {
     }
 
     /// Asks again for these from now on.
-    pub(super) fn forget(&self, is_one: impl Fn(&A) -> bool) {
+    pub(in crate::http) fn forget(&self, is_one: impl Fn(&A) -> bool) {
         let mut known = self.lock();
         known.forgotten += 1;
         known.of.retain(|_, known| !is_one(&known.answer));
+    }
+
+    /// Asks again about this one from now on.
+    pub(in crate::http) fn forget_one(&self, question: &Q) {
+        let mut known = self.lock();
+        known.forgotten += 1;
+        known.of.remove(question);
     }
 
     fn lock(&self) -> MutexGuard<'_, Answers<Q, A>> {

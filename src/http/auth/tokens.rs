@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::super::problem::{Code, Problem};
 use super::jwks::Jwks;
 use super::unauthorized;
+use crate::secret::Secret;
 use crate::tasks::Tasks;
 
 /// The longest token, in bytes.
@@ -33,16 +34,6 @@ pub struct TokenOptions {
     /// Who must have made them. Asked of users' tokens only: the service role's, which are signed
     /// with our own secret, come from elsewhere at Supabase.
     pub issuer: Option<String>,
-}
-
-/// A text that is never printed.
-#[derive(Clone)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// What a valid token says.

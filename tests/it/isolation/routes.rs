@@ -60,6 +60,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "/api/schedules/foxglove/ID", Value::Null),
         get("/api/job-types"),
         get("/api/me"),
+        get("/api/limits"),
         get("/api/api-keys"),
         get("/api/audit"),
         get("/api/audit?target_kind=job&target_id=ID"),

@@ -1,0 +1,207 @@
+//! Secrets: in payloads they are shown to admins only, and in the log to nobody.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use bullwark::http::HttpOptions;
+use bullwark::job::JobRequest;
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::http::{server, server_with};
+use crate::support::own_stores;
+use crate::support::server::{Answer, Server, send};
+use crate::worker::rig::eventually;
+
+/// A key that may do this only.
+async fn key(server: &Server, scopes: Value) -> String {
+    let wish = json!({ "name": "some", "scopes": scopes });
+    let made = server.post("/api/api-keys", wish).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    made.body["key"].as_str().unwrap().to_owned()
+}
+
+async fn get(server: &Server, key: &str, path: &str) -> Answer {
+    send(server.anonymous(Method::GET, path).bearer_auth(key)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_in_payloads_are_shown_to_admins_only() {
+    let (_sandbox, server) = server().await;
+    let member = key(&server, json!(["read", "write"])).await;
+    let payload = json!({ "to": "Ada", "smtp": { "user": "u", "password": "hush" } });
+    let shown = json!({ "to": "Ada", "smtp": { "user": "u", "password": "[redacted]" } });
+    let post = async || {
+        let request = server
+            .anonymous(Method::POST, "/api/jobs")
+            .bearer_auth(&member);
+        let request = request.header("idempotency-key", "once");
+        send(request.json(&json!({ "jobType": "noop", "payload": payload }))).await
+    };
+    let (made, again) = (post().await, post().await);
+    assert_eq!((made.status, again.status), (201, 200));
+    assert_eq!(made.body["job"]["payload"], shown);
+    assert_eq!(
+        again.body["job"]["payload"], shown,
+        "it may be somebody else's job"
+    );
+
+    let job = made.header("location");
+    let list = "/api/jobs?include=payload";
+    assert_eq!(
+        get(&server, &member, job).await.body["job"]["payload"],
+        shown
+    );
+    assert_eq!(
+        get(&server, &member, list).await.body["jobs"][0]["payload"],
+        shown
+    );
+    assert_eq!(server.get(job).await.body["job"]["payload"], payload);
+    assert_eq!(server.get(list).await.body["jobs"][0]["payload"], payload);
+
+    // Nor is it told by what is found.
+    let guess = "/api/jobs?payload.smtp.password=hush";
+    let refused = get(&server, &member, guess).await;
+    let detail = refused.problem(400, "invalid_parameter");
+    assert_eq!(detail, "`payload.smtp.password` is shown to admins only");
+    let action = json!({ "action": "retry", "dryRun": true,
+        "filter": { "payload": { "smtp.password": "hush" } } });
+    let request = server
+        .anonymous(Method::POST, "/api/jobs/actions")
+        .bearer_auth(&member);
+    send(request.json(&action))
+        .await
+        .problem(400, "invalid_parameter");
+    assert_eq!(
+        server.get(guess).await.body["jobs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let harmless = get(&server, &member, "/api/jobs?payload.smtp.user=u").await;
+    assert_eq!(harmless.body["jobs"].as_array().unwrap().len(), 1);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_says_what_is_a_secret() {
+    let (_sandbox, server) = server_with(HttpOptions {
+        redacted: Some(vec!["iban".to_owned()]),
+        ..HttpOptions::default()
+    })
+    .await;
+    let reader = key(&server, json!(["read"])).await;
+    let mut request = JobRequest::new("noop", json!({ "iban": "DE0", "password": "p" }));
+    request.workspace_id = Some(DEFAULT_WORKSPACE);
+    let job = server.app.enqueue.enqueue(request).await.unwrap();
+    let answer = get(&server, &reader, &format!("/api/jobs/{}", job.id)).await;
+    let shown = json!({ "iban": "[redacted]", "password": "p" });
+    assert_eq!(answer.body["job"]["payload"], shown);
+    server.end().await;
+}
+
+/// With a password before the host.
+fn with_password(url: &str, user: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}:{password}@{host}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_server_holds_no_secret() {
+    let stores = own_stores().await;
+    let client = redis::Client::open(stores.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut protect = redis::cmd("CONFIG");
+    protect.arg("SET").arg("requirepass").arg("hush-of-redis");
+    protect.query_async::<()>(&mut redis).await.unwrap();
+    let redis_url = with_password(&stores.redis_url, "default", "hush-of-redis");
+    let database_url = with_password(&stores.database_url, "bullwark", "hush-of-postgres");
+    let data_dir = TempDir::new().unwrap();
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bullwark"));
+        command
+            .args(args)
+            .env("BULLWARK_DATABASE_URL", &database_url)
+            .env("BULLWARK_REDIS_URL", &redis_url)
+            .env("BULLWARK_DATA_DIR", data_dir.path())
+            .env("BULLWARK_API_KEY", "hush-of-the-api-key")
+            .env(
+                "BULLWARK_JWT_SECRET",
+                "hush-of-tokens, of thirty-two bytes or more",
+            )
+            .env("BULLWARK_LOG", "debug")
+            .kill_on_drop(true)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    };
+    let migrated = command(&["migrate"]).output().await.unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let serving = command(&["serve", "--diagnostics", "--http-addr", &address]);
+    let serving = { serving }.spawn().unwrap();
+    let pid = Pid::from_raw(serving.id().unwrap().try_into().unwrap());
+    let client = reqwest::Client::new();
+    let url = |path: &str| format!("http://{address}{path}");
+    let client = &client;
+    eventually("the server answers", async || {
+        client.get(url("/healthz")).send().await.ok()
+    })
+    .await;
+    let call = async |key: &str, method: Method, path: &str, body: Value| {
+        let request = client.request(method, url(path)).bearer_auth(key);
+        let request = request.timeout(Duration::from_secs(30)).json(&body);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let good = "hush-of-the-api-key";
+    let payload = json!({ "password": "hush-of-the-payload" });
+    let job = json!({ "jobType": "noop", "payload": payload, "idempotencyKey": "hush-key" });
+    let made = call(good, Method::POST, "/api/jobs", job.clone()).await;
+    // 202 while it still looks at what Redis remembers.
+    assert!(matches!(made.status, 201 | 202), "{made:?}");
+    let wrong = json!({ "jobType": "sleep", "payload": { "ms": "hush-of-a-mistake" } });
+    assert_eq!(
+        call(good, Method::POST, "/api/jobs", wrong).await.status,
+        422
+    );
+    let wish = json!({ "name": "new", "scopes": ["read"] });
+    let new = call(good, Method::POST, "/api/api-keys", wish).await;
+    let new = new.body["key"].as_str().unwrap().to_owned();
+    assert_eq!(
+        call(&new, Method::GET, "/api/jobs", json!({})).await.status,
+        200
+    );
+    for bad in ["hush-wrong-key", "eyJhbGciOiJIUzI1NiJ9.e30.hush_signature"] {
+        let path = "/api/jobs?q=hush-of-a-search";
+        assert_eq!(call(bad, Method::GET, path, json!({})).await.status, 401);
+    }
+
+    kill(pid, Signal::SIGTERM).unwrap();
+    let ended = serving.wait_with_output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    for output in [&migrated.stderr, &ended.stdout, &ended.stderr] {
+        let text = String::from_utf8_lossy(output);
+        let line = |secret: &str| {
+            let found = text.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None, "{secret}");
+        };
+        line("hush");
+        line(&new[8..]);
+    }
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        log.contains("\"answered\""),
+        "it was a log of requests: {log}"
+    );
+    stores.stop().await.unwrap();
+}
