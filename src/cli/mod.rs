@@ -197,7 +197,7 @@ async fn run(cli: Cli) -> Done {
     match cli.command {
         Command::Dev(dev) => dev::run(&global, dev).await,
         Command::Serve(serve) => serve::run(&global, serve).await,
-        Command::Worker(worker) => worker::run(&global, worker).await,
+        Command::Worker(worker) => Box::pin(worker::run(&global, worker)).await,
         Command::Migrate => connect::migrate(&global).await,
         Command::Stores => stores::run(&global).await,
         Command::Enqueue(enqueue) => enqueue::run(&global, enqueue).await,

@@ -42,8 +42,10 @@ pub(super) struct OneAlert {
 /// Losses that a person must know of, newest first. For those who may see all workspaces.
 #[utoipa::path(get, path = "/api/alerts", operation_id = "listAlerts", tag = "operations",
     params(
-        ("status" = Option<String>, Query, description = "`open` or `resolved`; all without it."),
-        ("limit" = Option<i64>, Query, description = "From 1 to 200; 50 without it."),
+        ("status" = Option<String>, Query, pattern = "^(open|resolved)$",
+            description = "`open` or `resolved`; all without it."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
+            description = "50 without it."),
         ("before" = Option<Uuid>, Query, description = "The `next_before` of a page.")),
     responses((status = 200, description = "A page of alerts", body = Alerts)))]
 pub(super) async fn list(
@@ -109,7 +111,7 @@ pub(super) async fn resolve(
     let id: Option<Uuid> = path.ok().and_then(|Path(id)| id.parse().ok());
     let id = id.ok_or_else(unknown)?;
     let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
-    let seen = match whole.bytes.is_empty() {
+    let seen = match body::is_absent(&whole.bytes) {
         true => Seen::default(),
         false => {
             body::expect_json(&parts.headers)?;

@@ -143,6 +143,13 @@ pub(super) fn object<T: DeserializeOwned>(bytes: &[u8], minimal: &Value) -> Resu
         let detail = "the body is empty; a JSON object is expected";
         return Err(Problem::new(Code::MalformedJson, detail));
     }
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        // An array would pass for an object: its members as the fields in their order.
+        return Err(match serde_json::from_slice(bytes) {
+            Ok(value) => no_object(&value),
+            Err(error) => malformed(&error),
+        });
+    }
     match serde_json::from_slice(bytes) {
         Ok(object) => Ok(object),
         Err(error) if error.is_data() => Err(match serde_json::from_slice(bytes) {
@@ -160,12 +167,21 @@ fn malformed(error: &serde_json::Error) -> Problem {
         .with_member("column", error.column())
 }
 
+fn no_object(value: &Value) -> Problem {
+    let detail = format!("expected a JSON object, found {}", kind(value));
+    Problem::new(Code::InvalidRequest, detail.clone()).with_error("", detail)
+}
+
+/// Whether there is no body where none is needed: nothing, or `null`.
+pub(super) fn is_absent(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii(), b"" | b"null")
+}
+
 /// Tries each given field alone beside the minimal ones, which finds all wrong ones and not only
 /// the first.
 fn misfit<T: DeserializeOwned>(value: &Value, minimal: &Value, whole: &Error) -> Problem {
     let Value::Object(given) = value else {
-        let detail = format!("expected a JSON object, found {}", kind(value));
-        return Problem::new(Code::InvalidRequest, detail.clone()).with_error("", detail);
+        return no_object(value);
     };
     let alone = |key: &String, value: &Value| {
         let mut fields = minimal.as_object().cloned().unwrap_or_default();
@@ -225,6 +241,23 @@ mod tests {
         let minimal = json!({"jobType": ""});
         let problem = object::<JobRequest>(text.as_bytes(), &minimal).unwrap_err();
         problem.document()
+    }
+
+    #[test]
+    fn an_array_is_no_object_whatever_its_members_would_fit() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Free {
+            #[serde(default)]
+            _name: Option<String>,
+        }
+        for text in ["[null]", "[]", " [\"x\"]", "null", "7"] {
+            let problem = object::<Free>(text.as_bytes(), &json!({})).unwrap_err();
+            let document = problem.document();
+            assert_eq!(document["code"], "invalid_request", "{text}");
+        }
+        let broken = object::<Free>(b"[1,", &json!({})).unwrap_err();
+        assert_eq!(broken.document()["code"], "malformed_json");
+        assert!(is_absent(b" ") && is_absent(b"null\n") && !is_absent(b"{}"));
     }
 
     #[test]

@@ -55,9 +55,12 @@ pub(super) struct DeadLetters {
 /// identifiers, addresses and quoted texts in it. `GET /api/jobs?fingerprint=` has the jobs.
 #[utoipa::path(get, path = "/api/dead-letters", operation_id = "listDeadLetters", tag = "jobs",
     params(
-        ("limit" = Option<i64>, Query, description = "Groups, from 1 to 200; 50 without it."),
-        ("queue" = Option<String>, Query, description = "Only of this queue."),
-        ("jobType" = Option<String>, Query, description = "Only of this type.")),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
+            description = "Groups; 50 without it."),
+        ("queue" = Option<String>, Query, min_length = 1, max_length = 255,
+            pattern = r"^[^:\s\x00-\x1f\x7f-\x9f]+$", description = "Only of this queue."),
+        ("jobType" = Option<String>, Query, description = "Only of this type."),
+        ("job_type" = Option<String>, Query, description = "The same as `jobType`")),
     responses((status = 200, description = "The largest groups first", body = DeadLetters)))]
 pub(super) async fn list(
     extract::State(state): extract::State<State>,

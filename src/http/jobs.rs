@@ -68,6 +68,8 @@ const LOGS: i64 = 200;
         ("created_to" = Option<DateTime<Utc>>, Query, description = "Before this moment"),
         ("attempts_min" = Option<i32>, Query, minimum = 1, maximum = 2147483647,
             description = "At least so many attempts"),
+        ("fingerprint" = Option<Uuid>, Query,
+            description = "Dead letters of this cause, a group of `GET /api/dead-letters`"),
         ("error" = Option<String>, Query, max_length = 200,
             description = "In the error message, in whatever case"),
         ("q" = Option<String>, Query, max_length = 200,

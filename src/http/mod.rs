@@ -18,6 +18,7 @@ mod audit;
 mod auth;
 mod body;
 mod bounds;
+mod bulk;
 mod connection;
 mod consistency;
 mod control;
@@ -238,7 +239,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(health::ready))
         .routes(routes!(exposition::metrics))
         .routes(routes!(jobs::list, enqueue::one))
-        .routes(routes!(enqueue::many))
+        .routes(routes!(bulk::many))
         .routes(routes!(flows::one))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::dashboard))

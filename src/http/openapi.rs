@@ -90,15 +90,21 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 9] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
         "Look at a file before it is imported, and at what became of imports.",
     ),
+    ("queues", "Look at queues, pause, limit and drain them."),
+    ("schedules", "Jobs that are made again and again."),
     ("figures", "How much there is to do, and how it goes."),
     ("job types", "What kinds of jobs there are."),
     ("access", "Who may do what, and who did it."),
+    (
+        "operations",
+        "Workers, limits, alerts and consistency, for those who run it.",
+    ),
     ("server", "The server itself, and this document."),
 ];
 

@@ -175,7 +175,7 @@ pub(super) async fn drain(
     let caller = caller.who_may(Permission::Admin)?;
     let InPath(queue) = InPath::from_request_parts(&mut parts, &state).await?;
     let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
-    let wish = match whole.bytes.is_empty() {
+    let wish = match body::is_absent(&whole.bytes) {
         true => Wish::default(),
         false => {
             body::expect_json(&parts.headers)?;

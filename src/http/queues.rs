@@ -73,11 +73,9 @@ pub(super) struct Queue {
     /// False: Redis is still to be told of the last change.
     settings_are_told: bool,
     jobs: OwnJobs,
-    /// Jobs of whatever workspace, as Redis knows them; null: it does not tell right now. Not there
-    /// for those who may not see all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<QueueFigures>)]
-    redis: Option<Option<QueueFigures>>,
+    /// Jobs of whatever workspace, as Redis knows them; null: it does not tell right now, or the
+    /// caller may not see all.
+    redis: Option<QueueFigures>,
 }
 
 /// A page of queues, by name.
@@ -140,7 +138,8 @@ impl Own {
 /// known.
 #[utoipa::path(get, path = "/api/queues", operation_id = "listQueues", tag = "queues",
     params(
-        ("limit" = Option<i64>, Query, description = "From 1 to 200; 50 without it."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
+            description = "50 without it."),
         ("after" = Option<String>, Query, description = "The `next` of a page.")),
     responses((status = 200, description = "A page of queues, by name", body = Queues)))]
 pub(super) async fn list(
@@ -174,7 +173,7 @@ pub(super) async fn list(
     let next = names.last().filter(|_| has_more).cloned();
     let queues = names.into_iter().map(|name| {
         let jobs = own.queues.get(&name).copied().unwrap_or_default();
-        let redis = sees_all.then(|| sides.remove(&name));
+        let redis = sides.remove(&name);
         queue(settings.get(&name), name, jobs, redis)
     });
     Ok(Json(Queues {
@@ -244,7 +243,7 @@ fn queue(
     known: Option<&KnownQueue>,
     name: String,
     jobs: OwnJobs,
-    redis: Option<Option<QueueFigures>>,
+    redis: Option<QueueFigures>,
 ) -> Queue {
     let settings = known
         .map(|known| known.settings.clone())
@@ -295,7 +294,7 @@ pub(super) async fn find(
         true => {
             let name = name.to_string();
             let mut sides = redis_sides(state, std::slice::from_ref(&name)).await;
-            Some(sides.remove(&name))
+            sides.remove(&name)
         }
         false => None,
     };

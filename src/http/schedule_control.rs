@@ -60,7 +60,6 @@ struct Wish {
     #[serde(default)]
     immediately: bool,
     /// What each run is made of, as a job that is accepted; without queue, times and key.
-    #[schema(value_type = Object)]
     job: JobRequest,
 }
 
@@ -248,7 +247,8 @@ pub(super) struct Success {
     params(
         ("queue" = String, Path, description = "The queue of its jobs"),
         ("id" = String, Path, description = "The schedule"),
-        ("owner" = Option<String>, Query, description = "`none`: one that nobody owns.")),
+        ("owner" = Option<String>, Query, pattern = "^none$",
+            description = "`none`: one that nobody owns.")),
     responses((status = 200, description = "It is gone", body = Success)))]
 pub(super) async fn delete(
     extract::State(state): extract::State<State>,

@@ -35,15 +35,18 @@ struct ScheduledJob {
     job_type: String,
     /// Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     payload: Option<Value>,
     priority: i32,
     max_attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_delay_seconds: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Value>)]
+    #[schema(nullable = false)]
     backoff: Option<Backoff>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     timeout_seconds: Option<u32>,
 }
 
@@ -149,9 +152,11 @@ fn seen_by(caller: Caller, given: &Parameters) -> Result<Owner, Problem> {
 /// clients made. Without the payloads.
 #[utoipa::path(get, path = "/api/schedules", operation_id = "listSchedules", tag = "schedules",
     params(
-        ("limit" = Option<i64>, Query, description = "From 1 to 200; 50 without it."),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
+            description = "50 without it."),
         ("after" = Option<String>, Query, description = "The `next` of a page."),
-        ("owner" = Option<String>, Query, description = "`none`: those that nobody owns.")),
+        ("owner" = Option<String>, Query, pattern = "^none$",
+            description = "`none`: those that nobody owns.")),
     responses((status = 200, description = "A page, by queue and id", body = Schedules)))]
 pub(super) async fn list(
     extract::State(state): extract::State<State>,
@@ -198,7 +203,8 @@ fn cursor(text: &str) -> Result<(String, String), Problem> {
     params(
         ("queue" = String, Path, description = "The queue of its jobs"),
         ("id" = String, Path, description = "The schedule"),
-        ("owner" = Option<String>, Query, description = "`none`: one that nobody owns.")),
+        ("owner" = Option<String>, Query, pattern = "^none$",
+            description = "`none`: one that nobody owns.")),
     responses((status = 200, description = "The schedule", body = OneSchedule)))]
 pub(super) async fn show(
     extract::State(state): extract::State<State>,

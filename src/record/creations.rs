@@ -59,9 +59,10 @@ pub struct LimitChange {
     pub jobs_per_hour: Option<Option<u32>>,
 }
 
-/// Changes the limit of a workspace and notes who did; none: there is no such workspace. Doing it
-/// twice changes nothing more, but is noted twice. An unknown plan is refused by the constraint
-/// `workspaces_plan_fkey`.
+/// Changes the limit of a workspace and notes who did; none: there is no such workspace.
+///
+/// Doing it twice changes nothing more, but is noted twice. An unknown plan is refused by the
+/// constraint `workspaces_plan_fkey`.
 pub async fn change_limit(
     record: &Record,
     workspace_id: Uuid,

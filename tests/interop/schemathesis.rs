@@ -108,7 +108,16 @@ fn narrowed(jobs: &[String]) -> Value {
             .unwrap()
             .remove("unevaluatedProperties");
     }
-    for (path, item) in document["paths"].as_object_mut().unwrap() {
+    // A stream has no end to wait for; it has tests of its own.
+    let is_stream = |item: &Value| {
+        let content = &item["get"]["responses"]["200"]["content"];
+        !content["text/event-stream"].is_null()
+    };
+    let paths = document["paths"].as_object_mut().unwrap();
+    let before = paths.len();
+    paths.retain(|_, item| !is_stream(item));
+    assert_eq!(before - paths.len(), 2, "streams");
+    for (path, item) in paths {
         for operation in item.as_object_mut().unwrap().values_mut() {
             let answers = operation["responses"].as_object_mut().unwrap();
             answers.remove("default").unwrap();

@@ -129,7 +129,13 @@ async fn servers_count_as_one_and_a_restart_forgets_nothing() {
         Server::start_with(database, redis, &sandbox.prefix, limited(LIMIT as u32))
     };
     let other = start().await;
-    let call = |nth: usize| noop(if nth % 2 == 0 { &server } else { &other });
+    let call = |nth: usize| {
+        noop(if nth.is_multiple_of(2) {
+            &server
+        } else {
+            &other
+        })
+    };
     let answers = join_all((0..3 * LIMIT).map(call)).await;
     let of = |status| {
         answers

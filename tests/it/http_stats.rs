@@ -185,7 +185,10 @@ async fn metrics_are_for_callers_of_the_default_workspace() {
     let text = eventually("gauges of the queue", async || {
         let text = scrape().await;
         let oldest = format!("bullwark_oldest_ready_seconds{{queue=\"{queue}\"}}");
-        let is_there = value(&text, &jobs("waiting")) == Some(1.0) && text.contains(&oldest);
+        // One look sets them one after the other.
+        let is_there = value(&text, &jobs("waiting")) == Some(1.0)
+            && value(&text, "bullwark_dead_letters ") == Some(1.0)
+            && text.contains(&oldest);
         is_there.then_some(text)
     })
     .await;

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::header::RETRY_AFTER;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -209,7 +208,7 @@ impl Place {
         if *of_workspace >= options.workspace_streams_max {
             let max = options.workspace_streams_max;
             let detail = format!("this workspace has {max} event streams here, which is the most");
-            return Err(Problem::new(Code::TooManyStreams, detail).with_header(RETRY_AFTER, "5"));
+            return Err(Problem::new(Code::TooManyStreams, detail).with_retry_after(5));
         }
         *of_workspace += 1;
         topics.all += 1;

@@ -61,7 +61,7 @@ const LAST_EVENT_ID_PARAMETER: &str = "lastEventId";
 /// Server-Sent Events; the data of each is a `LiveEvent`. It begins with a `snapshot`, or after the
 /// event with the id in `Last-Event-ID`. What is too much to be told one by one is summed up in
 /// `changed`.
-#[utoipa::path(get, path = "/api/events", operation_id = "followJobs", tag = "events",
+#[utoipa::path(get, path = "/api/events", operation_id = "followJobs", tag = "jobs",
     params(
         ("Last-Event-ID" = Option<String>, Header, description = "The event that was seen last"),
         ("lastEventId" = Option<String>, Query,
@@ -87,7 +87,7 @@ pub(super) async fn of_workspace(
 ///
 /// As Server-Sent Events, with its log, up to its end, which the event `end` tells. Nothing that
 /// happens to it is left out.
-#[utoipa::path(get, path = "/api/jobs/{id}/events", operation_id = "followJob", tag = "events",
+#[utoipa::path(get, path = "/api/jobs/{id}/events", operation_id = "followJob", tag = "jobs",
     params(("id" = Uuid, Path, description = "The job"),
         ("Last-Event-ID" = Option<String>, Header, description = "The event that was seen last"),
         ("lastEventId" = Option<String>, Query,

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::Tenant;
 use crate::http::server_with;
+use crate::http_openapi::operations;
 use crate::http_tokens::{claims, signed, with_secret};
 use crate::support::server::{Answer, KEY, send};
 
 /// Every route that answers with something of a workspace, `ID` for the id of a job of another one.
-/// Whoever adds a route adds it here.
+/// A test below tells whoever forgets to add a route here.
 fn requests() -> Vec<(Method, &'static str, Value)> {
     let get = |path| (Method::GET, path, Value::Null);
     vec![
@@ -58,6 +59,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/schedules"),
         get("/api/schedules/foxglove/ID"),
         (Method::DELETE, "/api/schedules/foxglove/ID", Value::Null),
+        get("/api/workers"),
+        get("/api/rate-limits"),
         get("/api/job-types"),
         get("/api/me"),
         get("/api/limits"),
@@ -125,4 +128,82 @@ fn told(answer: &Answer, path: &str) -> String {
         text = text.replace(word, "");
     }
     text
+}
+
+/// Routes that are not asked above, each with the reason.
+const NOT_ASKED: [(&str, &str); 18] = [
+    ("post /api/jobs", "makes what is the caller's own"),
+    ("post /api/jobs/bulk", "makes what is the caller's own"),
+    ("post /api/flows", "makes what is the caller's own"),
+    ("post /api/uploads", "makes what is the caller's own"),
+    ("post /api/api-keys", "makes what is the caller's own"),
+    (
+        "put /api/schedules/{queue}/{id}",
+        "makes what is the caller's own",
+    ),
+    (
+        "post /api/imports/preview",
+        "tests/it/http_imports.rs has uploads of others",
+    ),
+    (
+        "delete /api/api-keys/{id}",
+        "tests/it/http_keys.rs has keys of others",
+    ),
+    (
+        "get /api/events",
+        "does not end; tests/it/http_events.rs listens to others",
+    ),
+    (
+        "patch /api/queues/{name}",
+        "is about all workspaces, for operators",
+    ),
+    (
+        "post /api/job-types",
+        "is about all workspaces, for operators",
+    ),
+    (
+        "patch /api/workspaces/{id}/limits",
+        "is about all workspaces, for operators",
+    ),
+    ("get /api/alerts", "is about all workspaces, for operators"),
+    (
+        "post /api/alerts/{id}/resolve",
+        "is about all workspaces, for operators",
+    ),
+    (
+        "get /api/consistency",
+        "is about all workspaces, for operators",
+    ),
+    ("get /metrics", "is about all workspaces, for operators"),
+    ("get /api/docs/{file}", "the same for everybody"),
+    ("get /api/openapi.json", "the same for everybody"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_is_forgotten_here() {
+    let document: Value = serde_json::from_str(&bullwark::http::openapi()).unwrap();
+    let asked: Vec<String> = requests()
+        .iter()
+        .map(|(method, path, _)| {
+            let path = path.split('?').next().unwrap();
+            format!("{} {path}", method.as_str().to_lowercase())
+        })
+        .collect();
+    let is_like = |template: &str, path: &str| {
+        let (template, path) = (template.split('/'), path.split('/'));
+        let mut parts = template.clone().zip(path.clone());
+        template.count() == path.count()
+            && parts.all(|(part, given)| part.starts_with('{') || part == given)
+    };
+    let mut forgotten = Vec::new();
+    for (method, template, operation) in operations(&document) {
+        let name = format!("{method} {template}");
+        let is_secured = operation["security"].is_null();
+        let is_asked = asked.iter().any(|asked| is_like(&name, asked));
+        let is_excused = NOT_ASKED.iter().any(|(excused, _)| *excused == name);
+        if is_secured && !is_asked && !is_excused {
+            forgotten.push(name);
+        }
+    }
+    assert_eq!(forgotten, Vec::<String>::new());
 }
