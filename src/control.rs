@@ -121,11 +121,11 @@ pub async fn drain(
     let began = Instant::now();
     let (mut cancelled, mut after, mut more) = (0, Uuid::nil(), true);
     for _ in 0..DRAIN_BATCHES_MAX {
-        let ids = drain_next(record, draining, after, by).await?;
-        tell(record, broker, &ids).await;
-        cancelled += ids.len() as u64;
-        after = ids.last().copied().unwrap_or(after);
-        more = !ids.is_empty();
+        let batch = drain_next(record, draining, after, by).await?;
+        tell(record, broker, &batch.ids).await;
+        cancelled += batch.ids.len() as u64;
+        more = batch.last.is_some();
+        after = batch.last.unwrap_or(after);
         if !more || began.elapsed() >= DRAIN_TIME_MAX {
             break;
         }

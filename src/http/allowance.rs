@@ -56,7 +56,8 @@ struct Pool {
 struct Kept {
     quota: u32,
     left: u64,
-    /// When some of it was taken last.
+    /// Since when there has been some left without a break. Not renewed by what comes to it: a
+    /// caller who takes much and creates nothing could else hoard one hour's allowance for another.
     taken: Option<Instant>,
     /// Of the quota, by all servers, when it was looked at last.
     used: u64,
@@ -260,12 +261,17 @@ impl Allowances {
 }
 
 impl Kept {
-    fn note(&mut self, taken: creations::Taken, now: Instant) {
-        self.left += taken.granted.unsigned_abs();
-        self.used = taken.used.unsigned_abs();
-        if taken.granted > 0 {
+    /// Has so much more.
+    fn keep(&mut self, jobs: u64, now: Instant) {
+        if self.left == 0 {
             self.taken = Some(now);
         }
+        self.left += jobs;
+    }
+
+    fn note(&mut self, taken: creations::Taken, now: Instant) {
+        self.keep(taken.granted.unsigned_abs(), now);
+        self.used = taken.used.unsigned_abs();
         let after = |seconds: i32| now + Duration::from_secs(u64::from(seconds.unsigned_abs()));
         self.restored_at = taken.restored_in.map(after);
         let is_spent = self.used >= u64::from(self.quota) && self.left == 0;

@@ -18,6 +18,8 @@ use crate::job;
 /// connection.
 const DRAIN_MAX: usize = 64 * 1024 * 1024;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Wrong fields that are named; a body may have a million of them.
+const MISTAKES_MAX: usize = 100;
 /// Room that a body has before any of it has come.
 const FIRST_ROOM_BYTES: usize = 16 * 1024;
 
@@ -197,6 +199,9 @@ fn misfit<T: DeserializeOwned>(value: &Value, minimal: &Value, whole: &Error) ->
     };
     let mut errors = Vec::new();
     for (key, value) in given {
+        if errors.len() == MISTAKES_MAX {
+            break;
+        }
         if let Some(message) = alone(key, value) {
             let pointer = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
             errors.push(job::Problem { pointer, message });
@@ -258,6 +263,14 @@ mod tests {
         let broken = object::<Free>(b"[1,", &json!({})).unwrap_err();
         assert_eq!(broken.document()["code"], "malformed_json");
         assert!(is_absent(b" ") && is_absent(b"null\n") && !is_absent(b"{}"));
+    }
+
+    #[test]
+    fn of_very_many_wrong_fields_the_first_are_named() {
+        let fields: Vec<String> = (0..100_000).map(|n| format!("\"f{n}\":0")).collect();
+        let document = refused(&format!("{{{}}}", fields.join(",")));
+        assert_eq!(document["errors"].as_array().unwrap().len(), MISTAKES_MAX);
+        assert!(document.to_string().len() < 200_000);
     }
 
     #[test]

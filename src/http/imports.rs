@@ -128,8 +128,8 @@ pub(super) async fn look(
         .map_err(|e| Problem::internal(&e))?
         .ok_or_else(unknown)?;
 
-    let _turn = state.bounds.look_turn().await?;
-    let preview = preview(path, payload, &state.services.data_dir).await;
+    let turn = state.bounds.look_turn().await?;
+    let preview = preview(path, payload, &state.services.data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Content(_) | PreviewError::Format(_) => wrong("/file_url", error.to_string()),
         PreviewError::Mapping(_) => wrong("/mapping", error.to_string()),

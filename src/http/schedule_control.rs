@@ -212,8 +212,7 @@ pub(super) async fn put(
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    let schedule = schedules::shown(&known, true);
-    Ok((status, Json(OneSchedule { schedule })))
+    Ok((status, Json(schedules::one(&state, caller, &known))))
 }
 
 async fn path(

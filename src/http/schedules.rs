@@ -215,9 +215,16 @@ pub(super) async fn show(
     let owner = seen_by(caller, &Parameters::parse(&uri, &["owner"])?)?;
     let queue = queue_name(&queue)?;
     let schedule = find(&state, caller, &queue, owner, &id).await?;
-    Ok(Json(OneSchedule {
-        schedule: shown(&schedule, true),
-    }))
+    Ok(Json(one(&state, caller, &schedule)))
+}
+
+/// The answer about one schedule, with the payload of its job as this caller may see it.
+pub(super) fn one(state: &State, caller: Caller, known: &KnownSchedule) -> OneSchedule {
+    let mut schedule = shown(known, true);
+    if let Some(payload) = &mut schedule.job.payload {
+        state.redaction.show_part(caller, payload);
+    }
+    OneSchedule { schedule }
 }
 
 /// A schedule of an owner. One of somebody else is as unknown as one that never was.

@@ -226,7 +226,9 @@ pub(super) async fn dashboard(
     let mut view = state.view(caller).await?;
     let open = count_open(&mut view, caller.workspace_id).await?;
     let lately = lately(&mut view, caller.workspace_id).await?;
-    let failures = list::recent_failures(&mut view, caller.workspace_id, FAILURES).await?;
+    let mut failures = list::recent_failures(&mut view, caller.workspace_id, FAILURES).await?;
+    let progress = failures.iter_mut().filter_map(|job| job.progress.as_mut());
+    progress.for_each(|progress| state.redaction.show_part(caller, progress));
     Ok(Json(Dashboard {
         queues: open.queues,
         by_status: open.by_status,

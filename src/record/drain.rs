@@ -18,6 +18,15 @@ pub struct Draining<'a> {
     pub reason: &'a str,
 }
 
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The last job that waited when it was looked for; none: none did. Those that began or ended
+    /// in that moment are not among `ids`, which may be empty though others wait behind them.
+    pub last: Option<Uuid>,
+    pub ids: Vec<Uuid>,
+}
+
 /// Cancels the next jobs after this one that wait, at most [`CONTROL_MAX`]; returns their ids.
 ///
 /// The audit gets a row for each of them and one for the queue. Whatever is running, as far as the
@@ -30,7 +39,7 @@ pub async fn drain_next(
     draining: &Draining<'_>,
     after: Uuid,
     by: &By<'_>,
-) -> Result<Vec<Uuid>, RecordError> {
+) -> Result<Batch, RecordError> {
     let waits = "j.workspace_id = $2 AND j.job_queue = $3 AND j.status IN ('pending', 'failed')
       AND ($4 OR (CASE j.status WHEN 'failed' THEN j.next_retry_at
                                 ELSE coalesce(j.scheduled_for, j.created_at) END <= now()
@@ -47,23 +56,26 @@ pub async fn drain_next(
             WHERE j.id > greatest($1, (SELECT job_id FROM sealed)) AND {waits}
             ORDER BY j.id LIMIT $5)
            ORDER BY id LIMIT $5
+         ), held AS (
+           SELECT j.id FROM jobs j
+           WHERE j.id IN (SELECT id FROM waiting) AND j.status IN ('pending', 'failed')
+           ORDER BY j.id FOR NO KEY UPDATE
          )
-         SELECT j.id FROM jobs j
-         WHERE j.id IN (SELECT id FROM waiting) AND j.status IN ('pending', 'failed')
-         ORDER BY j.id FOR NO KEY UPDATE"
+         SELECT (SELECT id FROM waiting ORDER BY id DESC LIMIT 1),
+           coalesce((SELECT array_agg(id) FROM held), '{{}}')"
     );
     let mut tx = record.begin().await?;
     // Held until the commit: what is cancelled then is what waits now.
-    let ids: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(wanted))
+    let (last, ids): (Option<Uuid>, Vec<Uuid>) = sqlx::query_as(sqlx::AssertSqlSafe(wanted))
         .bind(after)
         .bind(draining.workspace_id)
         .bind(draining.queue)
         .bind(draining.with_delayed)
         .bind(CONTROL_MAX as i64)
-        .fetch_all(tx.connection())
+        .fetch_one(tx.connection())
         .await?;
     if ids.is_empty() {
-        return Ok(ids);
+        return Ok(Batch { last, ids });
     }
     let reason = Some(draining.reason);
     let mut ids = change_in(tx.connection(), Change::Cancel, &ids, by, reason).await?;
@@ -80,5 +92,5 @@ pub async fn drain_next(
     access::note(tx.connection(), &audit).await?;
     tx.commit().await?;
     ids.sort();
-    Ok(ids)
+    Ok(Batch { last, ids })
 }

@@ -317,6 +317,11 @@ pub(super) fn push_search(query: &mut Query, search: &Search) {
     for (path, value) in &search.payload {
         query.push(" AND payload #>> ").push_bind(path.clone());
         query.push(" = ").push_bind(value.clone());
+        // Not a whole object: whoever may not see one of its members could guess at it.
+        query
+            .push(" AND jsonb_typeof(payload #> ")
+            .push_bind(path.clone());
+        query.push(") NOT IN ('object', 'array')");
     }
 }
 

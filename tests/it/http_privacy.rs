@@ -15,7 +15,8 @@ use tokio::process::Command;
 
 use crate::http::{server, server_with};
 use crate::support::own_stores;
-use crate::support::server::{Answer, Server, send};
+use crate::support::server::{Answer, KEY, Server, send};
+use crate::support::sse::EventStream;
 use crate::worker::rig::eventually;
 
 /// A key that may do this only.
@@ -86,6 +87,56 @@ async fn secrets_in_payloads_are_shown_to_admins_only() {
     );
     let harmless = get(&server, &member, "/api/jobs?payload.smtp.user=u").await;
     assert_eq!(harmless.body["jobs"].as_array().unwrap().len(), 1);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_hidden_wherever_a_payload_or_progress_is_shown() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    let member = key(&server, json!(["read"])).await;
+    let smtp = json!({ "user": "u", "password": "hush" });
+    let request = json!({ "jobType": "noop", "payload": { "smtp": smtp }, "delayMs": 3_600_000 });
+    let made = server.post("/api/jobs", request).await;
+    let job = made.header("location");
+    sqlx::query("UPDATE jobs SET progress = '{\"step\": 1, \"token\": \"hush\"}'")
+        .execute(&pool)
+        .await
+        .unwrap();
+
+    // A whole object that is guessed right is not found.
+    let path = format!("/api/jobs?payload.smtp={smtp}").replace('"', "%22");
+    let found = get(&server, &member, &path).await;
+    assert_eq!(found.body["jobs"], json!([]), "{found:?}");
+
+    let hidden = json!({ "step": 1, "token": "[redacted]" });
+    for path in [format!("{job}/events"), "/api/events".to_owned()] {
+        let request = server.anonymous(Method::GET, &path).bearer_auth(&member);
+        let snapshot = EventStream::open(request).await.until("snapshot").await;
+        let text = snapshot.data.to_string();
+        assert!(
+            text.contains("\"step\":1") && !text.contains("hush"),
+            "{path}: {text}"
+        );
+        assert!(
+            text.contains(&hidden["token"].to_string()),
+            "{path}: {text}"
+        );
+    }
+
+    let schedule = "/api/schedules/mails/nightly";
+    let wish =
+        json!({ "everyMs": 60_000, "job": { "jobType": "noop", "payload": { "smtp": smtp } } });
+    let put = server.request(Method::PUT, schedule).json(&wish);
+    assert_eq!(send(put).await.status, 201);
+    let payload = async |key: &str| {
+        let answer = get(&server, key, schedule).await;
+        answer.body["schedule"]["job"]["payload"].clone()
+    };
+    assert_eq!(payload(KEY).await["smtp"], smtp);
+    let shown = json!({ "user": "u", "password": "[redacted]" });
+    assert_eq!(payload(&member).await["smtp"], shown);
+    pool.close().await;
     server.end().await;
 }
 

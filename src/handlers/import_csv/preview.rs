@@ -100,13 +100,17 @@ pub struct PreviewRow {
 
 /// Looks at a file, beside other work. Files of the look are below `data_dir`, and go with it; what
 /// a crash leaves goes with a later look.
+///
+/// The look goes on when nobody waits for it any more; `turn` is given back at its end.
 pub async fn preview(
     path: PathBuf,
     payload: ImportCsv,
     data_dir: &Path,
+    turn: impl Send + 'static,
 ) -> Result<Preview, PreviewError> {
     let work = data_dir.join("work");
     let looking = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         remove_old(&work);
         let spool = work.join(format!("{SPOOL}{}", Uuid::now_v7()));
         let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;

@@ -42,8 +42,7 @@ impl Grant {
             return;
         };
         let mut kept = pool.kept.lock().await;
-        kept.left += unused;
-        kept.taken = Some(Instant::now());
+        kept.keep(unused, Instant::now());
         kept.spent_until = None;
         self.granted = used;
         self.standing = Some(kept.standing());

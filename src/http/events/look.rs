@@ -180,7 +180,9 @@ impl Looker {
         let ids: Vec<Uuid> = ids.into_iter().collect();
         let mut rows: HashMap<Uuid, JobState> = HashMap::new();
         for part in ids.chunks(LOOK_MAX) {
-            let found = events::look_up(&self.record, part).await?;
+            let mut found = events::look_up(&self.record, part).await?;
+            let progress = found.iter_mut().filter_map(|row| row.progress.as_mut());
+            progress.for_each(|progress| self.state.redaction.show_to_all(progress));
             rows.extend(found.into_iter().map(|row| (row.id, row)));
         }
         for (id, waiting) in asked {

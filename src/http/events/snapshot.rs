@@ -15,6 +15,7 @@ use super::feed::{Heard, Topic};
 use super::kinds::{Counts, Present};
 use crate::http::problem::Problem;
 use crate::http::state::State;
+use crate::record::events::JobState;
 use crate::record::rollups::{self, Ended};
 use crate::record::stats::{self, OPEN_MAX};
 use crate::record::{RecordError, View, Viewer, events};
@@ -47,7 +48,11 @@ pub(super) async fn take(state: &State, topic: Topic, heard: &Heard) -> Result<T
     let present = match topic {
         Topic::Workspace(workspace_id) => Present::Workspace {
             stats: counts(&mut view, workspace_id).await?,
-            jobs: events::recent(&mut view, workspace_id, JOBS).await?,
+            jobs: {
+                let mut jobs = events::recent(&mut view, workspace_id, JOBS).await?;
+                jobs.iter_mut().for_each(|job| hide(state, job));
+                jobs
+            },
         },
         Topic::Job { workspace_id, id } => {
             let job = events::job_of(&mut view, workspace_id, id).await?;
@@ -55,7 +60,10 @@ pub(super) async fn take(state: &State, topic: Topic, heard: &Heard) -> Result<T
                 Some(_) => events::newest_lines(&mut view, id).await?,
                 None => Vec::new(),
             };
-            let job = job.map(Box::new);
+            let mut job = job.map(Box::new);
+            if let Some(job) = &mut job {
+                hide(state, job);
+            }
             Present::Job { job, logs }
         }
     };
@@ -64,6 +72,13 @@ pub(super) async fn take(state: &State, topic: Topic, heard: &Heard) -> Result<T
     let taken = Taken { place, present, at };
     *last = Some(taken.clone());
     Ok(taken)
+}
+
+/// A snapshot, and a ring, is for all who listen: what only admins may see is in neither.
+fn hide(state: &State, job: &mut JobState) {
+    if let Some(progress) = &mut job.progress {
+        state.redaction.show_to_all(progress);
+    }
 }
 
 /// How much there is to do in a workspace.

@@ -15,10 +15,12 @@ use crate::job::Change;
 use crate::record::access::{Actor, By};
 use crate::record::control::{self, CONTROL_MAX};
 use crate::record::filter::{self, JobFilter};
-use crate::record::{Record, RecordError, Tx};
+use crate::record::{Record, RecordError, Trouble, Tx};
 
 /// Jobs that are looked at for a batch: more than it takes, for those that do not match.
 const WINDOW: i64 = 2_000;
+/// Jobs of a batch after a larger one took too long; of its window four times as many.
+const SLOW_SIZE: usize = 20;
 /// Actions that are carried out in turn by one look.
 const RUNNING_LOOK_MAX: i64 = 100;
 
@@ -123,6 +125,8 @@ pub async fn step(record: &Record, id: Uuid) -> Result<Step, RecordError> {
     loop {
         match carry_out(record, id, size, false).await {
             Err(RecordError::Refused { .. }) if size > 1 => size /= 2,
+            // Too much at once, or one of them is held by somebody who takes his time.
+            Err(error) if is_slow(&error) && size > SLOW_SIZE => size = SLOW_SIZE,
             Err(error @ RecordError::Refused { .. }) => {
                 tracing::warn!(%error, action = %id, "a job is passed over");
                 return carry_out(record, id, 1, true).await;
@@ -130,6 +134,10 @@ pub async fn step(record: &Record, id: Uuid) -> Result<Step, RecordError> {
             went => return went,
         }
     }
+}
+
+fn is_slow(error: &RecordError) -> bool {
+    error.trouble() == Some(Trouble::Away)
 }
 
 /// With `passes_over`, the jobs are left as they are, and count as failed.
@@ -141,7 +149,7 @@ async fn carry_out(
 ) -> Result<Step, RecordError> {
     let mut tx = record.begin().await?;
     // Whatever it is that takes so long must not keep its jobs from their workers.
-    sqlx::query("SET LOCAL statement_timeout = '10s'")
+    sqlx::raw_sql("SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '1s'")
         .execute(tx.connection())
         .await?;
     match batch(&mut tx, id, size, passes_over).await {
@@ -152,6 +160,12 @@ async fn carry_out(
         Err(error) => {
             // To its end: until then the action is held, and who tries again passes it over.
             tx.rollback().await.ok();
+            // Whoever looks next begins with another action.
+            sqlx::query("UPDATE bullwark.actions SET updated_at = clock_timestamp() WHERE id = $1")
+                .bind(id)
+                .execute(&record.pool)
+                .await
+                .ok();
             Err(error)
         }
     }
@@ -191,7 +205,8 @@ async fn part(
 ) -> Result<Part, RecordError> {
     let change = held.change()?;
     let filter = held.next(size as i64)?;
-    let found = filter::find_next(tx.connection(), &filter, WINDOW).await?;
+    let window = WINDOW.min(4 * size as i64);
+    let found = filter::find_next(tx.connection(), &filter, window).await?;
     let ids: Vec<Uuid> = found.matches.iter().map(|job| job.id).collect();
     let mut part = Part {
         next: found.next,
