@@ -29,6 +29,7 @@ mod enqueue;
 mod events;
 mod exposition;
 mod figures;
+mod flow_view;
 mod flows;
 mod gauges;
 mod health;
@@ -51,6 +52,7 @@ mod redact;
 mod reports;
 mod schedule_control;
 mod schedules;
+mod sessions;
 mod standing;
 mod state;
 mod stats;
@@ -241,6 +243,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(jobs::list, enqueue::one))
         .routes(routes!(bulk::many))
         .routes(routes!(flows::one))
+        .routes(routes!(flow_view::show))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::dashboard))
         .routes(routes!(actions::list, actions::start))
@@ -271,6 +274,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(alerts::resolve))
         .routes(routes!(consistency::show))
         .routes(routes!(auth::me))
+        .routes(routes!(sessions::show, sessions::open, sessions::end))
         .routes(routes!(limits::show))
         .routes(routes!(limits::change))
         .routes(routes!(api_keys::list, api_keys::create))

@@ -32,6 +32,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
+use super::auth::cookie::SECURE as SESSION_COOKIE;
 use super::problem::{Code, Document};
 
 /// What a problem calls itself.
@@ -144,6 +145,10 @@ fn components() -> Components {
     let mut components = Components::new();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    let about = "A browser's session, of `POST /api/session`, for pages of this server only.";
+    let session = ApiKeyValue::with_description(SESSION_COOKIE, about);
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(session));
+    components.add_security_scheme("session", session);
     let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
     Document::schemas(&mut schemas);
     components.schemas.extend(schemas);

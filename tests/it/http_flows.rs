@@ -83,3 +83,65 @@ async fn what_is_wrong_with_a_flow_is_said_with_its_place() {
     assert_eq!(count(&server).await, 0, "nothing was stored");
     server.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_is_shown_whole_whichever_of_its_jobs_is_asked_for() {
+    let (_sandbox, server) = server().await;
+    let leaf = |queue| json!({ "job": { "jobType": "noop", "queue": queue } });
+    let flow = json!({
+        "job": { "jobType": "noop" },
+        "children": [
+            { "job": { "jobType": "noop", "queue": "a" }, "children": [leaf("b"), leaf("c")] },
+            leaf("d"),
+        ],
+    });
+    let ids = server.post("/api/flows", flow).await.body["flow"]["ids"].clone();
+    let ids: Vec<&str> = ids
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_str().unwrap())
+        .collect();
+    for id in &ids {
+        let shown = server.get(&format!("/api/flows/{id}")).await;
+        assert_eq!(shown.status, 200, "{shown:?}");
+        let flow = &shown.body["flow"];
+        assert_eq!(
+            (&flow["root"], &flow["is_whole"]),
+            (&json!(ids[0]), &json!(true))
+        );
+        assert_eq!(flow["by_status"], json!({ "pending": 5 }));
+        let jobs = flow["jobs"].as_array().unwrap();
+        let of = |job: &serde_json::Value| (job["job_queue"].clone(), job["parent_id"].clone());
+        let parents: Vec<_> = jobs.iter().map(of).collect();
+        let (root, a) = (json!(ids[0]), json!(ids[1]));
+        let expected = [
+            (json!("default"), json!(null)),
+            (json!("a"), root.clone()),
+            (json!("d"), root),
+            (json!("b"), a.clone()),
+            (json!("c"), a),
+        ];
+        assert_eq!(parents, expected);
+    }
+    // Without its root the rest is a flow still.
+    send(server.request(Method::DELETE, &format!("/api/jobs/{}", ids[0]))).await;
+    let shown = server.get(&format!("/api/flows/{}", ids[3])).await;
+    assert_eq!(shown.body["flow"]["root"], ids[1], "{shown:?}");
+    assert_eq!(shown.body["flow"]["jobs"].as_array().unwrap().len(), 3);
+
+    let alone = crate::http::enqueue(&server).await;
+    for path in [
+        alone.as_str(),
+        "01890000-0000-7000-8000-000000000000",
+        ids[0],
+    ] {
+        let unknown = server.get(&format!("/api/flows/{path}")).await;
+        unknown.problem(404, "flow_not_found");
+    }
+    server.get("/api/flows/x").await.problem(400, "invalid_id");
+    let theirs = server.anonymous(Method::GET, &format!("/api/flows/{}", ids[1]));
+    let theirs = send(theirs.bearer_auth(crate::support::server::OTHER_KEY)).await;
+    theirs.problem(404, "flow_not_found");
+    server.end().await;
+}

@@ -49,7 +49,7 @@ pub(crate) fn signed(claims: &Value) -> String {
     encode(&Header::new(Algorithm::HS256), claims, &key).unwrap()
 }
 
-async fn user(pool: &PgPool, memberships: &[(Uuid, &str)]) -> Uuid {
+pub(crate) async fn user(pool: &PgPool, memberships: &[(Uuid, &str)]) -> Uuid {
     let id = Uuid::now_v7();
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("INSERT INTO auth.users (id) VALUES ($1)")

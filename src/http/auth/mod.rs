@@ -3,8 +3,9 @@
 //! An API key is of one workspace and may what its scopes say. A token names a user, whose
 //! memberships tell the workspaces and the role in each; or the database's service role, which may
 //! do everything in the workspace that the request names. Whoever has no business in a workspace is
-//! not told whether there is one.
+//! not told whether there is one. A browser's session stands for a key or a user (`cookie`).
 
+pub(super) mod cookie;
 mod jwks;
 mod remembered;
 mod tokens;
@@ -26,6 +27,7 @@ use super::state::State;
 use crate::clock;
 use crate::record::access::{self, Actor, By, Membership, Permission, Permissions};
 use crate::record::api_keys::{self, KeyAccess};
+use crate::record::sessions::{self, SessionAccess};
 use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
 use crate::record::{Record, RecordError, Viewer};
 use crate::tasks::Tasks;
@@ -46,6 +48,10 @@ pub(super) struct Caller {
     permissions: Permissions,
     /// When the key ends that is used.
     expires_at: Option<DateTime<Utc>>,
+    /// Until when it is believed: the end of its key, token or session.
+    pub(super) until: Option<DateTime<Utc>>,
+    /// It is known by a browser's session.
+    pub(super) has_session: bool,
 }
 
 impl Caller {
@@ -140,6 +146,10 @@ impl FromRequestParts<State> for Caller {
             Given::Bearer(key) | Given::Key(key) => {
                 state.callers.of_key(record, key, workspace).await
             }
+            Given::Session(session) => {
+                cookie::check(parts, session)?;
+                state.callers.of_session(record, session, workspace).await
+            }
         }?;
         if let Some(place) = parts.extensions.get::<Place>() {
             let max = state.options.requests_per_caller;
@@ -154,6 +164,8 @@ impl FromRequestParts<State> for Caller {
 enum Given<'a> {
     Bearer(&'a str),
     Key(&'a str),
+    /// By a browser, which sends its cookie by itself.
+    Session(&'a str),
 }
 
 fn given(parts: &Parts) -> Result<Given<'_>, Problem> {
@@ -171,7 +183,8 @@ fn given(parts: &Parts) -> Result<Given<'_>, Problem> {
         .and_then(|value| value.to_str().ok())
         .map(str::trim)
         .filter(|key| !key.is_empty());
-    key.map(Given::Key).ok_or_else(|| {
+    let session = || cookie::session(&parts.headers).map(Given::Session);
+    key.map(Given::Key).or_else(session).ok_or_else(|| {
         let detail = "this route needs an API key or a token: send the header \
             `Authorization: Bearer <API key or token>` or `X-API-Key: <API key>`";
         unauthorized(Code::MissingApiKey, detail)
@@ -194,7 +207,7 @@ fn named_workspace(parts: &Parts) -> Result<Option<Uuid>, Problem> {
 
 fn unauthorized(code: Code, detail: &str) -> Problem {
     let challenge = match code {
-        Code::InvalidApiKey | Code::InvalidToken => {
+        Code::InvalidApiKey | Code::InvalidToken | Code::InvalidSession => {
             "Bearer realm=\"bullwark\", error=\"invalid_token\""
         }
         _ => "Bearer realm=\"bullwark\"",
@@ -212,6 +225,7 @@ fn no_access() -> Problem {
 #[derive(Debug)]
 pub(super) struct Callers {
     keys: Remembered<[u8; 32], KeyAccess>,
+    sessions: Remembered<[u8; 32], SessionAccess>,
     users: Remembered<Uuid, Vec<Membership>>,
     workspaces: Remembered<Uuid, ()>,
     tokens: Tokens,
@@ -221,6 +235,7 @@ impl Callers {
     pub(super) fn new(options: &TokenOptions) -> Self {
         Self {
             keys: Remembered::default(),
+            sessions: Remembered::default(),
             users: Remembered::default(),
             workspaces: Remembered::default(),
             tokens: Tokens::new(options),
@@ -235,6 +250,13 @@ impl Callers {
     /// This server takes the key no longer, from now on.
     pub(super) fn forget_key(&self, id: Uuid) {
         self.keys.forget(|access| access.id == id);
+        self.sessions
+            .forget(|access| access.actor == Actor::ApiKey(id));
+    }
+
+    /// This server takes the session no longer, from now on.
+    pub(super) fn forget_session(&self, session: &str) {
+        self.sessions.forget_one(&Sha256::digest(session).into());
     }
 
     async fn of_key(
@@ -265,6 +287,43 @@ impl Callers {
             actor: Actor::ApiKey(access.id),
             permissions: access.permissions,
             expires_at: access.expires_at,
+            until: access.expires_at,
+            has_session: false,
+        })
+    }
+
+    /// The rights are those that its key or its user has now.
+    async fn of_session(
+        &self,
+        record: &Record,
+        session: &str,
+        workspace: Option<Uuid>,
+    ) -> Result<Caller, Problem> {
+        let hash: [u8; 32] = Sha256::digest(session).into();
+        let lookup = sessions::find(record, session);
+        let access = self.sessions.answer(hash, lookup).await?;
+        let access = access.filter(|access| access.expires_at > clock::now());
+        let access = access.ok_or_else(|| {
+            let detail = "the session has ended: open another one with `POST /api/session`";
+            unauthorized(Code::InvalidSession, detail)
+        })?;
+        let named = workspace.unwrap_or(access.workspace_id);
+        let caller = match (access.actor, access.key) {
+            (Actor::User(id), _) => self.of_user(record, id, Some(named)).await?,
+            (_, Some((permissions, expires_at))) if named == access.workspace_id => Caller {
+                workspace_id: named,
+                actor: access.actor,
+                permissions,
+                expires_at,
+                until: None,
+                has_session: false,
+            },
+            _ => return Err(no_access()),
+        };
+        Ok(Caller {
+            until: Some(access.expires_at),
+            has_session: true,
+            ..caller
         })
     }
 
@@ -276,10 +335,22 @@ impl Callers {
     ) -> Result<Caller, Problem> {
         let token = self.tokens.check(token).await?;
         let named = workspace.or(token.workspace_id);
-        let user_id = match token.bearer {
-            Bearer::Service => return self.of_service(record, named).await,
-            Bearer::User(user_id) => user_id,
+        let caller = match token.bearer {
+            Bearer::Service => self.of_service(record, named).await?,
+            Bearer::User(user_id) => self.of_user(record, user_id, named).await?,
         };
+        Ok(Caller {
+            until: Some(token.until),
+            ..caller
+        })
+    }
+
+    async fn of_user(
+        &self,
+        record: &Record,
+        user_id: Uuid,
+        named: Option<Uuid>,
+    ) -> Result<Caller, Problem> {
         let lookup = async { access::memberships(record, user_id).await.map(Some) };
         let memberships = self.users.answer(user_id, lookup).await?;
         let memberships = memberships.unwrap_or_default();
@@ -295,6 +366,8 @@ impl Callers {
             actor: Actor::User(user_id),
             permissions: membership.permissions,
             expires_at: None,
+            until: None,
+            has_session: false,
         })
     }
 
@@ -311,6 +384,8 @@ impl Callers {
             actor: Actor::Service,
             permissions: Permissions::ALL,
             expires_at: None,
+            until: None,
+            has_session: false,
         })
     }
 }
@@ -340,16 +415,22 @@ struct Someone {
 #[utoipa::path(get, path = "/api/me", operation_id = "getMe", tag = "access",
     responses((status = 200, description = "Whom the server takes the caller for", body = Me)))]
 pub(super) async fn me(caller: Caller) -> Json<Me> {
-    let (kind, id) = caller.actor.parts();
-    let all = Permission::ALL.into_iter();
-    Json(Me {
-        workspace_id: caller.workspace_id,
-        actor: Someone { kind, id },
-        permissions: all
-            .filter(|permission| caller.permissions.allow(*permission))
-            .map(Permission::as_str)
-            .collect(),
-    })
+    Json(Me::from(caller))
+}
+
+impl From<Caller> for Me {
+    fn from(caller: Caller) -> Self {
+        let (kind, id) = caller.actor.parts();
+        let all = Permission::ALL.into_iter();
+        Self {
+            workspace_id: caller.workspace_id,
+            actor: Someone { kind, id },
+            permissions: all
+                .filter(|permission| caller.permissions.allow(*permission))
+                .map(Permission::as_str)
+                .collect(),
+        }
+    }
 }
 
 fn workspace_required() -> Problem {

@@ -4,6 +4,7 @@
 //! (RFC 7517), found by its id. Which algorithm is right says our own key and never the token, so
 //! that no public key is taken for a secret. Expiry and audience are always looked at.
 
+use chrono::{DateTime, Utc};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
@@ -42,6 +43,8 @@ pub(super) struct Token {
     pub(super) bearer: Bearer,
     /// The workspace that it is for, if it names one.
     pub(super) workspace_id: Option<Uuid>,
+    /// When it ends.
+    pub(super) until: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub(super) enum Bearer {
 
 #[derive(Debug, Deserialize)]
 struct Claims {
+    /// Seconds since 1970; a number of JSON, which may have a fraction.
+    exp: f64,
     sub: Option<String>,
     role: Option<String>,
     aud: Option<Audience>,
@@ -135,6 +140,9 @@ impl Tokens {
         Ok(Token {
             bearer: self.bearer(&claims, is_by_secret)?,
             workspace_id: claims.workspace_id.or(named),
+            // One that never ends is one that ends late.
+            until: DateTime::from_timestamp(claims.exp as i64, 0)
+                .unwrap_or(DateTime::<Utc>::MAX_UTC),
         })
     }
 
