@@ -8,10 +8,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::state::State;
-use crate::broker::{Broker, BrokerError, BrokerState};
+use crate::broker::{BrokerError, BrokerState};
 use crate::clock;
 use crate::job::{QueueName, Status};
+use crate::record::RecordError;
 use crate::record::jobs::JobRow;
+use crate::record::roster;
 use crate::record::timeline::{Flow, Kin, Ties};
 
 /// How long Redis may take to say where the job is.
@@ -89,6 +91,12 @@ pub(super) enum Reason {
     RateLimit {
         until: Option<DateTime<Utc>>,
     },
+    /// No worker runs its type: none looks at its queue, or those that do have no handler for it,
+    /// or are paused. Workers of BullMQ clients run every type.
+    NoWorker {
+        /// Workers that look at its queue.
+        of_queue: u64,
+    },
     InLine {
         /// Jobs of the queue that could start, whosever they are.
         waiting: u64,
@@ -105,7 +113,7 @@ pub(super) enum Reason {
 pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Stores, Vec<Reason>) {
     let seen = match job.job_queue.parse() {
         Ok(queue) => {
-            let look = look(&state.services.broker, &queue, &ties.wire_id);
+            let look = look(state, &queue, &job.job_type, &ties.wire_id);
             tokio::time::timeout(PATIENCE, look).await.ok()
         }
         // Redis holds no queue of such a name.
@@ -141,15 +149,19 @@ struct Place {
     rate_limited: Option<Duration>,
     active: u64,
     waiting: u64,
+    /// How many workers look at its queue, if none of them runs it.
+    idle_workers: Option<u64>,
 }
 
 async fn look(
-    broker: &Broker,
+    state: &State,
     queue: &QueueName,
+    job_type: &str,
     wire_id: &str,
 ) -> Result<Option<Place>, BrokerError> {
+    let broker = &state.services.broker;
     let ids = [wire_id.to_owned()];
-    let Some(state) = broker
+    let Some(place) = broker
         .states(queue, &ids)
         .await?
         .into_iter()
@@ -159,14 +171,41 @@ async fn look(
         return Ok(None);
     };
     let counts = broker.counts(queue).await?;
+    let is_in_line = matches!(
+        place,
+        BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized
+    );
+    let idle_workers = match is_in_line {
+        true => idle_workers(state, queue, job_type).await,
+        false => None,
+    };
     Ok(Some(Place {
-        state,
+        state: place,
+        idle_workers,
         is_paused: counts.is_paused,
         concurrency: broker.queue_meta(queue).await?.concurrency,
         rate_limited: broker.rate_limit_ttl(queue, None).await?,
         active: counts.active,
         waiting: counts.wait + counts.paused + counts.prioritized,
     }))
+}
+
+/// How many workers look at a queue of which none runs this type; none: some does, or it is not
+/// known whether one does.
+async fn idle_workers(state: &State, queue: &QueueName, job_type: &str) -> Option<u64> {
+    let (record, broker) = (&state.services.record, &state.services.broker);
+    let serving = roster::serving(record, broker.prefix(), queue.as_str(), job_type).await;
+    let told = |error: &RecordError| tracing::debug!(%error, "workers are not known");
+    let serving = serving.inspect_err(told).ok()?;
+    if serving.job_type > 0 {
+        return None;
+    }
+    // A connection more than ours is of a BullMQ client. Where the server does not show its
+    // connections there may be any number.
+    let told = |error: &BrokerError| tracing::debug!(%error, "workers are not known");
+    let connected = broker.workers(queue).await.inspect_err(told).ok()?.len();
+    let ours = usize::try_from(serving.first).unwrap_or(0);
+    (connected <= ours).then_some(serving.queue.unsigned_abs())
 }
 
 /// Everything that keeps the job from starting.
@@ -201,6 +240,9 @@ fn reasons(job: &JobRow, ties: &Ties, seen: Option<Option<Place>>) -> Vec<Reason
                     .map(|left| clock::now() + left)
                     .ok();
                 all.push(Reason::RateLimit { until });
+            }
+            if let Some(of_queue) = place.idle_workers {
+                all.push(Reason::NoWorker { of_queue });
             }
             all.push(Reason::InLine {
                 waiting: place.waiting,

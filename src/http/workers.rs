@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::problem::Problem;
 use super::queue_figures;
 use super::state::State;
+use crate::record::roster::{self, Present};
 use crate::record::workers::{self, RUNNING_MAX};
 
 /// How long Redis may take.
@@ -44,20 +45,54 @@ struct Running {
     oldest_started_at: Option<DateTime<Utc>>,
 }
 
+/// A worker of Bullwark that works, whether it has something to do or not.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PresentWorker)]
+struct Here {
+    id: String,
+    /// In the order in which it looks at them.
+    queues: Vec<String>,
+    /// Null: whatever comes.
+    job_types: Option<Vec<String>>,
+    slots: i32,
+    is_paused: bool,
+    version: String,
+    started_at: DateTime<Utc>,
+    /// When it last said that it works, which it does every fifteen seconds.
+    seen_at: DateTime<Utc>,
+}
+
+impl From<Present> for Here {
+    fn from(worker: Present) -> Self {
+        Self {
+            id: worker.worker_id,
+            queues: worker.queues,
+            job_types: worker.job_types,
+            slots: worker.slots,
+            is_paused: worker.is_paused,
+            version: worker.version,
+            started_at: worker.started_at,
+            seen_at: worker.seen_at,
+        }
+    }
+}
+
 /// Who works.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Workers {
     /// Null: Redis does not tell right now.
     connected: Option<Vec<Connected>>,
     running: Vec<Running>,
+    present: Vec<Here>,
     /// False: more jobs run than are looked at.
     is_exact: bool,
 }
 
 /// List workers
 ///
-/// Those that wait for jobs, by their connections to Redis, and those that run jobs, by their
-/// heartbeats. For those who may see all workspaces.
+/// Those that wait for jobs, by their connections to Redis; those that run jobs, by their
+/// heartbeats; and Bullwark's own, by what they say of themselves. For those who may see all
+/// workspaces.
 #[utoipa::path(get, path = "/api/workers", operation_id = "listWorkers", tag = "operations",
     responses((status = 200, description = "Who works", body = Workers)))]
 pub(super) async fn list(
@@ -65,9 +100,11 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<Workers>, Problem> {
     caller.who_sees_all()?;
-    let rows = {
+    let (rows, present) = {
         let mut view = state.view_of_all().await?;
-        workers::running(&mut view).await?
+        let rows = workers::running(&mut view).await?;
+        let prefix = state.services.broker.prefix();
+        (rows, roster::present(&mut view, prefix).await?)
     };
     let jobs: i64 = rows.iter().map(|row| row.running).sum();
     let mut running: BTreeMap<String, Running> = BTreeMap::new();
@@ -98,6 +135,7 @@ pub(super) async fn list(
     Ok(Json(Workers {
         connected,
         running: running.into_values().collect(),
+        present: present.into_iter().map(Here::from).collect(),
         is_exact: jobs < RUNNING_MAX,
     }))
 }

@@ -65,6 +65,8 @@ struct ForeignOptions {
     #[serde(default)]
     attempts: Option<f64>,
     #[serde(default)]
+    delay: Option<serde_json::Value>,
+    #[serde(default)]
     bullwark: Option<Envelope>,
 }
 
@@ -73,6 +75,8 @@ struct ForeignOptions {
 pub struct ClaimedOptions {
     /// Retries allowed: `BullMQ`'s `attempts` counts the first run as well.
     pub max_attempts: u32,
+    /// The delay that it was added with.
+    pub delay_ms: u64,
     /// `None` for a job that a foreign client added.
     pub envelope: Option<Envelope>,
 }
@@ -144,6 +148,10 @@ pub fn read_options(opts: &str) -> ClaimedOptions {
         .clamp(1.0, 1e9);
     ClaimedOptions {
         max_attempts: attempts as u32 - 1,
+        delay_ms: foreign
+            .as_ref()
+            .and_then(|o| o.delay.as_ref()?.as_f64())
+            .map_or(0, |delay| delay.max(0.0) as u64),
         envelope: foreign.and_then(|o| o.bullwark),
     }
 }

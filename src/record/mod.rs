@@ -44,6 +44,7 @@ pub mod queues;
 pub mod rebuild;
 pub mod restart;
 pub mod rollups;
+pub mod roster;
 pub mod schedules;
 pub mod server;
 pub mod sessions;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::execute::execute;
 use super::held::{ForgetOnPanic, Held, Phase};
 use super::lapsed::may_begin;
+use super::latency::Latency;
 use super::restart::{Claimed, put_back, restart};
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
@@ -43,6 +44,7 @@ pub(super) fn begin(
     for (job, slot) in jobs.into_iter().zip(slots) {
         let slot = Slot::from(slot);
         let options = wire::read_options(&job.opts);
+        let latency = Latency::new(&job, &options, now_ms);
         let own_id = job.id.parse::<Uuid>().ok();
         let is_first = job.attempts_started == 1
             && job.is_counted
@@ -90,6 +92,7 @@ pub(super) fn begin(
                     .timeout_seconds
                     .map(|seconds| Duration::from_secs(u64::from(seconds))),
                 checkpoint: None,
+                latency,
             };
             run_first(shared, taken, slot, asked_at);
         } else if let Some(wire) = wire {

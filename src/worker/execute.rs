@@ -16,7 +16,7 @@ use super::limited::respect_limit;
 use super::log_writer::Line;
 use super::{Shared, TakenJob};
 use crate::fault::{self, Point};
-use crate::job::{Ending, JobError, Report, RetryRule, RetryWish, Telling};
+use crate::job::{Ending, Event, JobError, Report, RetryRule, RetryWish, Telling};
 use crate::reconcile;
 use crate::record::logs::{LogLevel, NewLog};
 use crate::record::start;
@@ -38,6 +38,7 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
         workspace_id,
         timeout,
         checkpoint,
+        latency,
     } = taken;
     let _forget = ForgetOnPanic::new(&shared.held, &held);
     let limit = timeout
@@ -65,11 +66,12 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
     let started = tokio::time::Instant::now();
     let handler = shared.handlers.run(&job_type, context, payload);
     let ending = run_to_end(handler, &held, limit, &shared.interrupted).await;
-    let label = shared.handlers.label(job_type);
-    metrics::histogram!("bullwark_run_seconds", "job_type" => label)
-        .record(started.elapsed().as_secs_f64());
+    let (label, ran) = (shared.handlers.label(&job_type), started.elapsed());
+    latency.note_run(&label, ran);
     fault::point(Point::AfterHandler);
-    end(&shared, &held, ending, &rule).await;
+    if let Some(event) = end(&shared, &held, ending, &rule).await {
+        latency.note_end(&label, ran, event);
+    }
 }
 
 /// Ends a job that must fail without having been run.
@@ -91,7 +93,8 @@ pub(super) async fn fail_unrun(shared: &Shared, taken: TakenJob, why: String) {
 
 /// Decides the outcome of an ending and hands it over; forgets the job when this worker has no say.
 /// With `BullMQ`'s manners it returns, and so frees the slot, when Redis has been told.
-async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) {
+/// Answers what became of the attempt, once that is on its way.
+async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule) -> Option<Event> {
     let was_run = held.runs();
     held.enter(Phase::Ended);
     let mut may_have_log = true;
@@ -112,7 +115,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     let Some(mut outcome) = outcome else {
         give_back(shared, held).await;
         shared.held.remove(held.id, &held.token);
-        return;
+        return None;
     };
     if let Telling::Limit(pause) = outcome.telling {
         outcome.telling = respect_limit(shared, &held.queue, pause).await;
@@ -135,6 +138,7 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     if shared.handlers.forwards() && may_have_log {
         copy_logs(shared, held).await;
     }
+    let event = ended.outcome.event;
     let told = shared.manners.is_some().then(|| ended.outcome.clone());
     let handed_over = match held.committed() {
         Some(_) => shared.settle.hand_over_recorded(ended).await,
@@ -143,12 +147,13 @@ async fn end(shared: &Shared, held: &Arc<Held>, ending: Ending, rule: &RetryRule
     if let Err(error) = handed_over {
         tracing::error!(job.id = %held.id, %error, "an outcome is given up; the job runs again");
         shared.held.remove(held.id, &held.token);
-        return;
+        return None;
     }
     if let Some(outcome) = told {
         held.gone.cancelled().await;
         announce(shared, held, outcome, was_run).await;
     }
+    Some(event)
 }
 
 /// What the receiver logged through a BullMQ library stands in Redis, and may go with the job.

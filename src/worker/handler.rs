@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use metrics::SharedString;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -173,6 +174,12 @@ impl Handlers {
         Ok(types)
     }
 
+    /// The types that run here; none: whatever comes.
+    pub(super) fn served_types(&self) -> Option<Vec<String>> {
+        let names = self.by_type.keys().map(|name| (*name).to_owned());
+        self.any.is_none().then(|| names.collect())
+    }
+
     /// The time limit of a type, if this worker runs it.
     pub(super) fn timeout(&self, job_type: &str) -> Option<Duration> {
         let handler = self.by_type.get(job_type).or(self.any.as_ref())?;
@@ -181,10 +188,11 @@ impl Handlers {
 
     /// What the figures of a job stand under. Types without a handler are clients' words, of which
     /// there may be any number.
-    pub(super) fn label(&self, job_type: String) -> String {
-        match self.by_type.contains_key(job_type.as_str()) || self.any.is_some() {
-            true => job_type,
-            false => "other".to_owned(),
+    pub(super) fn label(&self, job_type: &str) -> SharedString {
+        match self.by_type.get_key_value(job_type) {
+            Some((name, _)) => SharedString::const_str(name),
+            None if self.any.is_some() => Arc::<str>::from(job_type).into(),
+            None => SharedString::const_str("other"),
         }
     }
 

@@ -26,12 +26,14 @@ mod handler;
 mod held;
 mod journal;
 mod lapsed;
+mod latency;
 mod lease;
 mod limited;
 mod log_writer;
 mod options;
 mod order;
 mod restart;
+mod roster;
 mod stalled;
 mod steering;
 mod wire;
@@ -48,6 +50,7 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerOptions};
 use crate::job::RetryRule;
 use crate::record::Record;
+use crate::record::roster::Announcement;
 use crate::settle::{Ended, Settle, Verdict};
 use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
@@ -140,6 +143,7 @@ struct TakenJob {
     workspace_id: Option<Uuid>,
     timeout: Option<Duration>,
     checkpoint: Option<serde_json::Value>,
+    latency: latency::Latency,
 }
 
 /// A worker, ready to run.
@@ -193,6 +197,20 @@ impl Worker {
             held: held.clone(),
         };
         background.spawn("journal", journal.run(ended.clone()));
+        let queues = self.options.queues.iter();
+        let roster = roster::Roster {
+            record: self.record.clone(),
+            steering: steering.clone(),
+            announcement: Announcement {
+                worker_id: self.options.worker_id.clone(),
+                prefix: prefix.clone(),
+                queues: queues.map(|queue| queue.name.to_string()).collect(),
+                job_types: self.handlers.served_types(),
+                slots: 0,
+                is_paused: false,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        };
         let (logs, lines) = mpsc::channel(log_writer::LINES_MAX);
         let writer = log_writer::LogWriter::new(self.record.clone(), self.broker.clone(), lines);
         background.spawn("job logs", writer.run(ended.clone()));
@@ -231,6 +249,7 @@ impl Worker {
         });
 
         shared.steering.set_first_slots(self.options.slots);
+        background.spawn("roster", roster.run(ended.clone()));
         let ready = || stalled::start(&shared, &background, &ended);
         claim::run(shared.clone(), stop, ready).await;
         if let Some(events) = shared.events() {

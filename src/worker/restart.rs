@@ -22,6 +22,7 @@ use super::ask::{Answer, ask};
 use super::execute::{execute, fail_unrun};
 use super::held::{ForgetOnPanic, Held, Phase};
 use super::lapsed::may_begin;
+use super::latency::Latency;
 use super::wire::Wire;
 use super::{Shared, Slot, TakenJob};
 use crate::broker::{ClaimedJob, Release, Retry};
@@ -245,7 +246,9 @@ async fn run(
     restarted: Restarted,
 ) {
     let job = &wire.job;
-    let envelope = wire::read_options(&job.opts).envelope.unwrap_or_default();
+    let options = wire::read_options(&job.opts);
+    let latency = Latency::new(job, &options, held.started_at.timestamp_millis());
+    let envelope = options.envelope.unwrap_or_default();
     let Envelope {
         workspace_id,
         timeout_seconds,
@@ -288,6 +291,7 @@ async fn run(
         workspace_id,
         timeout: timeout_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
         checkpoint: restarted.checkpoint,
+        latency,
     };
     match verdict {
         Some(why) => fail_unrun(shared, taken, why).await,

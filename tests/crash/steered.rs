@@ -40,12 +40,16 @@ async fn a_worker_shows_its_figures_and_ends_well_when_it_is_told_to_close() {
     post("/resume", json!({})).await;
     stage.until_status(&ids, "completed").await;
     let text = figures().await;
-    let ran = "bullwark_run_seconds_count{job_type=\"sleep\"} 3";
-    assert!(text.contains(ran), "{text}");
+    for name in ["wait", "run"] {
+        let counted = format!("bullwark_{name}_seconds_count{{job_type=\"sleep\"}} 3");
+        assert!(text.contains(&counted), "{text}");
+    }
     // Counted right after the commit.
     eventually("attempts that were counted", async || {
         let counted = "bullwark_attempts_total{outcome=\"completed\"} 3";
-        figures().await.contains(counted)
+        let whole = "bullwark_total_seconds_count{job_type=\"sleep\"} 3";
+        let text = figures().await;
+        text.contains(counted) && text.contains(whole)
     })
     .await;
     assert!(text.contains("bullwark_run_seconds_bucket{job_type=\"sleep\",le=\"60\"} 3"));

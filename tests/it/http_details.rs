@@ -128,8 +128,8 @@ async fn a_waiting_job_tells_what_it_waits_for() {
 
     let id = enqueue(&server, json!({"jobType": "noop", "queue": "mails"})).await;
     let shown = show_in(&server, &id, "waiting").await;
-    assert_eq!(reasons(&shown), ["in_line"]);
-    assert_eq!(shown["waits_for"][0]["waiting"], 1);
+    assert_eq!(reasons(&shown), ["no_worker", "in_line"]);
+    assert_eq!(shown["waits_for"][1]["waiting"], 1);
     assert_eq!(shown["stores"]["record"]["status"], "pending");
 
     let (record, broker) = (&server.app.record, &server.app.broker);
@@ -147,7 +147,13 @@ async fn a_waiting_job_tells_what_it_waits_for() {
         .await
         .unwrap();
     let shown = show(&server, &id).await;
-    let all = ["queue_paused", "queue_concurrency", "rate_limit", "in_line"];
+    let all = [
+        "queue_paused",
+        "queue_concurrency",
+        "rate_limit",
+        "no_worker",
+        "in_line",
+    ];
     assert_eq!(reasons(&shown), all);
     assert!(shown["waits_for"][2]["until"].as_str().is_some(), "{shown}");
 
