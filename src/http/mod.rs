@@ -23,6 +23,7 @@ mod connection;
 mod consistency;
 mod control;
 mod cors;
+mod data_changes;
 mod dead_letters;
 mod docs;
 mod enqueue;
@@ -280,6 +281,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(data_changes::list))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))

@@ -14,6 +14,7 @@ pub mod api_keys;
 pub mod contacts;
 pub mod control;
 pub mod creations;
+pub mod data_changes;
 pub mod dead_letters;
 pub mod drain;
 pub mod effects;

@@ -57,7 +57,8 @@ pub async fn mark_running(
     .await?)
 }
 
-/// Does this attempt still have a say? Also marks it as running and alive.
+/// Does this attempt still have a say? Also marks it as running and alive, and tells the
+/// transaction whose it is, for the lineage of what it changes (migration 0029).
 ///
 /// Used as the first statement of a handler's transaction, it locks the job until the commit:
 /// nobody can settle, cancel or restart it meanwhile.
@@ -71,7 +72,8 @@ pub async fn fence(
         "UPDATE jobs
          SET status = 'processing', attempt = $2, worker_id = $3, worker_heartbeat_at = now()
          WHERE id = $1 AND status IN ('pending', 'processing', 'failed')
-           AND (attempt < $2 OR (attempt = $2 AND status = 'processing' AND worker_id = $3))",
+           AND (attempt < $2 OR (attempt = $2 AND status = 'processing' AND worker_id = $3))
+         RETURNING set_config('bullwark.job_id', id::text, true)",
     )
     .bind(id)
     .bind(attempt)

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod examples;
+mod lineage;
 mod modes;
 mod resume;
 mod source;

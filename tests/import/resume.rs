@@ -92,6 +92,16 @@ async fn an_import_that_dies_again_and_again_ends_with_exact_counts() {
             .await,
         ROWS as i64 - 2 * bad
     );
+    assert_eq!(
+        world
+            .one::<i64>(
+                "SELECT count(*) FROM bullwark.data_changes
+                 WHERE job_id = (SELECT id FROM imports) AND action = 'insert'"
+            )
+            .await,
+        ROWS as i64 - 2 * bad,
+        "the lineage has what is there, and nothing of what was rolled back"
+    );
     let report = world.report(&summary);
     assert_eq!(report.matches("DOMAIN_INVALID").count() as i64, bad);
     assert_eq!(report.matches("DUPLICATE_IN_FILE").count() as i64, bad);

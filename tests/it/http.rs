@@ -85,6 +85,7 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/session"),
         (Method::DELETE, "/api/session"),
         (Method::GET, "/api/flows/x"),
+        (Method::GET, "/api/data-changes"),
         (Method::GET, "/api/api-keys"),
         (Method::POST, "/api/api-keys"),
         (Method::DELETE, "/api/api-keys/x"),

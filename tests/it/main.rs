@@ -12,6 +12,7 @@ mod http;
 mod http_actions;
 mod http_bounds;
 mod http_control;
+mod http_data_changes;
 mod http_dead_letters;
 mod http_details;
 mod http_enqueue;

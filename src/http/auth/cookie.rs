@@ -2,9 +2,10 @@
 //!
 //! A browser sends a cookie by itself, also when a page of somebody else makes it ask. So a request
 //! that is known by its cookie alone must come from a page of this server: the cookie is
-//! `SameSite`, browsers say where a request comes from (`Sec-Fetch-Site`, else `Origin`), and whatever may
-//! change something names a token that only a page of this server could read (OWASP, "Cross-Site
-//! Request Forgery Prevention"). Requests with a key or a token in a header need none of this.
+//! `SameSite`, browsers say where a request comes from (`Sec-Fetch-Site`, else `Origin`), and
+//! whatever may change something names a token that only a page of this server could read (OWASP,
+//! "Cross-Site Request Forgery Prevention"). Requests with a key or a token in a header need none
+//! of this.
 
 use axum::http::header::{COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;

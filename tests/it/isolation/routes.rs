@@ -38,6 +38,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/imports"),
         get("/api/imports/ID"),
         get("/api/flows/ID"),
+        get("/api/data-changes?entity_id=ID"),
+        get("/api/data-changes?job_id=ID"),
         get("/api/session"),
         (Method::POST, "/api/session", Value::Null),
         (Method::DELETE, "/api/session", Value::Null),

@@ -11,10 +11,11 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 20] = [
+const SEEN: [&str; 21] = [
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
+    "bullwark.data_changes",
     "bullwark.dead_letters",
     "bullwark.ended_attempts",
     "bullwark.rollups",

@@ -1,0 +1,74 @@
+//! Lineage: what changed in accounts and contacts, and which job or user did it.
+//!
+//! Written by triggers (migration 0029) in the statements that make the changes; read here.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{RecordError, View};
+
+/// A change of one record.
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct DataChange {
+    pub id: i64,
+    /// `accounts` or `contacts`.
+    pub entity_type: String,
+    pub entity_id: Uuid,
+    /// `insert`, `update` or `delete`.
+    pub action: String,
+    /// The job that did it; none: it was no job.
+    pub job_id: Option<Uuid>,
+    /// None: it was no job, or that job is gone.
+    pub job_type: Option<String>,
+    /// The user who did it, if it was one.
+    pub user_id: Option<Uuid>,
+    /// The fields that changed, as they were; none: the record is new.
+    pub before: Option<Value>,
+    /// As they are since then; none: the record is gone.
+    pub after: Option<Value>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Whose changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangesOf {
+    /// Of an account or a contact.
+    Entity(Uuid),
+    /// By a job.
+    Job(Uuid),
+}
+
+/// Changes in a workspace, newest first, those before `before` only.
+pub async fn page(
+    view: &mut View,
+    workspace_id: Uuid,
+    of: ChangesOf,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<DataChange>, RecordError> {
+    // One statement each: each has one index, and no condition that a plan could begin with.
+    let (sql, id) = match of {
+        ChangesOf::Entity(id) => (
+            "SELECT c.*, j.job_type FROM bullwark.data_changes c LEFT JOIN jobs j ON j.id = c.job_id
+             WHERE c.entity_id = $1 AND c.workspace_id = $2 AND ($3::bigint IS NULL OR c.id < $3)
+             ORDER BY c.id DESC LIMIT $4",
+            id,
+        ),
+        ChangesOf::Job(id) => (
+            "SELECT c.*, j.job_type FROM bullwark.data_changes c LEFT JOIN jobs j ON j.id = c.job_id
+             WHERE c.job_id = $1 AND c.workspace_id = $2 AND ($3::bigint IS NULL OR c.id < $3)
+             ORDER BY c.id DESC LIMIT $4",
+            id,
+        ),
+    };
+    Ok(sqlx::query_as(sql)
+        .bind(id)
+        .bind(workspace_id)
+        .bind(before)
+        .bind(limit)
+        .fetch_all(view.connection())
+        .await?)
+}
