@@ -44,8 +44,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT row_ - '{id,workspace_id,name_key,created_at,updated_at}'::text[]
 $$;
 
--- Once per statement, over all its rows. With the rights of the owner: whoever may change an account
--- need not be allowed to write here. The settings keep the joins below from becoming loops where an
+-- Once per statement, over all its rows. With the rights of the owner: whoever may change an
+-- account need not be allowed to write here. The settings keep the joins below from becoming loops where an
 -- import has forbidden the others for its own statements.
 CREATE FUNCTION bullwark.note_inserts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog AS $$
@@ -69,7 +69,8 @@ BEGIN
       bullwark.content(to_jsonb(n)) AS is_now
     FROM new_rows n JOIN old_rows o ON o.id = n.id OFFSET 0
   ) p CROSS JOIN bullwark.changes_by() w CROSS JOIN LATERAL (
-    SELECT jsonb_object_agg(e.key, p.was -> e.key) AS before, jsonb_object_agg(e.key, e.value) AS after
+    SELECT jsonb_object_agg(e.key, p.was -> e.key) AS before,
+      jsonb_object_agg(e.key, e.value) AS after
     FROM jsonb_each(p.is_now) e WHERE e.value IS DISTINCT FROM p.was -> e.key
   ) d
   WHERE d.after IS NOT NULL;
@@ -114,7 +115,8 @@ CREATE TRIGGER refuse_rewriting BEFORE UPDATE OR DELETE ON bullwark.data_changes
 CREATE TRIGGER refuse_truncation BEFORE TRUNCATE ON bullwark.data_changes
   FOR EACH STATEMENT EXECUTE FUNCTION bullwark.refuse_rewriting();
 
--- At the commit, behind the cascades, which note what they delete. Rare, so it reads the whole table.
+-- At the commit, behind the cascades, which note what they delete. Rare, so it reads the whole
+-- table.
 CREATE FUNCTION bullwark.forget_changes() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog AS $$
 BEGIN

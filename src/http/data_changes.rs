@@ -4,7 +4,6 @@ use axum::http::Uri;
 use axum::{Json, extract};
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::auth::Caller;
 use super::problem::Problem;

@@ -5,6 +5,7 @@
 //! do everything in the workspace that the request names. Whoever has no business in a workspace is
 //! not told whether there is one. A browser's session stands for a key or a user (`cookie`).
 
+mod callers;
 pub(super) mod cookie;
 mod jwks;
 mod remembered;
@@ -17,26 +18,19 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::bounds::Place;
 use super::problem::{Code, Problem};
 use super::state::State;
-use crate::clock;
-use crate::record::access::{self, Actor, By, Membership, Permission, Permissions};
-use crate::record::api_keys::{self, KeyAccess};
-use crate::record::sessions::{self, SessionAccess};
-use crate::record::workspaces::{self, DEFAULT_WORKSPACE};
-use crate::record::{Record, RecordError, Viewer};
-use crate::tasks::Tasks;
+use crate::record::Viewer;
+use crate::record::access::{Actor, By, Permission, Permissions};
+use crate::record::workspaces::DEFAULT_WORKSPACE;
+pub(super) use callers::Callers;
 pub(super) use remembered::Remembered;
 pub use tokens::{AUDIENCE, TokenOptions};
-use tokens::{Bearer, Tokens};
 
-/// The longest key, in bytes.
-const KEY_MAX: usize = 512;
 /// Names the workspace, for callers that have several.
 const WORKSPACE: &str = "x-workspace-id";
 
@@ -216,180 +210,6 @@ fn unauthorized(code: Code, detail: &str) -> Problem {
     Problem::new(code, detail).with_header(WWW_AUTHENTICATE, challenge)
 }
 
-fn no_access() -> Problem {
-    let detail = "you have no access to this workspace";
-    Problem::new(Code::Forbidden, detail)
-}
-
-/// What is known of callers.
-#[derive(Debug)]
-pub(super) struct Callers {
-    keys: Remembered<[u8; 32], KeyAccess>,
-    sessions: Remembered<[u8; 32], SessionAccess>,
-    users: Remembered<Uuid, Vec<Membership>>,
-    workspaces: Remembered<Uuid, ()>,
-    tokens: Tokens,
-}
-
-impl Callers {
-    pub(super) fn new(options: &TokenOptions) -> Self {
-        Self {
-            keys: Remembered::default(),
-            sessions: Remembered::default(),
-            users: Remembered::default(),
-            workspaces: Remembered::default(),
-            tokens: Tokens::new(options),
-        }
-    }
-
-    /// Keeps up with what is published elsewhere until `tasks` stop.
-    pub(super) async fn run(&self, tasks: &Tasks) {
-        self.tokens.run(tasks).await;
-    }
-
-    /// This server takes the key no longer, from now on.
-    pub(super) fn forget_key(&self, id: Uuid) {
-        self.keys.forget(|access| access.id == id);
-        self.sessions
-            .forget(|access| access.actor == Actor::ApiKey(id));
-    }
-
-    /// This server takes the session no longer, from now on.
-    pub(super) fn forget_session(&self, session: &str) {
-        self.sessions.forget_one(&Sha256::digest(session).into());
-    }
-
-    async fn of_key(
-        &self,
-        record: &Record,
-        key: &str,
-        workspace: Option<Uuid>,
-    ) -> Result<Caller, Problem> {
-        let invalid = || {
-            let detail = "the API key is unknown, revoked or expired";
-            unauthorized(Code::InvalidApiKey, detail)
-        };
-        if key.len() > KEY_MAX {
-            return Err(invalid());
-        }
-        let hash: [u8; 32] = Sha256::digest(key).into();
-        let access = self.keys.answer(hash, api_keys::find(record, key)).await?;
-        let access = access.ok_or_else(invalid)?;
-        // A remembered one may have expired since.
-        if access.expires_at.is_some_and(|at| at <= clock::now()) {
-            return Err(invalid());
-        }
-        if workspace.is_some_and(|named| named != access.workspace_id) {
-            return Err(no_access());
-        }
-        Ok(Caller {
-            workspace_id: access.workspace_id,
-            actor: Actor::ApiKey(access.id),
-            permissions: access.permissions,
-            expires_at: access.expires_at,
-            until: access.expires_at,
-            has_session: false,
-        })
-    }
-
-    /// The rights are those that its key or its user has now.
-    async fn of_session(
-        &self,
-        record: &Record,
-        session: &str,
-        workspace: Option<Uuid>,
-    ) -> Result<Caller, Problem> {
-        let hash: [u8; 32] = Sha256::digest(session).into();
-        let lookup = sessions::find(record, session);
-        let access = self.sessions.answer(hash, lookup).await?;
-        let access = access.filter(|access| access.expires_at > clock::now());
-        let access = access.ok_or_else(|| {
-            let detail = "the session has ended: open another one with `POST /api/session`";
-            unauthorized(Code::InvalidSession, detail)
-        })?;
-        let named = workspace.unwrap_or(access.workspace_id);
-        let caller = match (access.actor, access.key) {
-            (Actor::User(id), _) => self.of_user(record, id, Some(named)).await?,
-            (_, Some((permissions, expires_at))) if named == access.workspace_id => Caller {
-                workspace_id: named,
-                actor: access.actor,
-                permissions,
-                expires_at,
-                until: None,
-                has_session: false,
-            },
-            _ => return Err(no_access()),
-        };
-        Ok(Caller {
-            until: Some(access.expires_at),
-            has_session: true,
-            ..caller
-        })
-    }
-
-    async fn of_token(
-        &self,
-        record: &Record,
-        token: &str,
-        workspace: Option<Uuid>,
-    ) -> Result<Caller, Problem> {
-        let token = self.tokens.check(token).await?;
-        let named = workspace.or(token.workspace_id);
-        let caller = match token.bearer {
-            Bearer::Service => self.of_service(record, named).await?,
-            Bearer::User(user_id) => self.of_user(record, user_id, named).await?,
-        };
-        Ok(Caller {
-            until: Some(token.until),
-            ..caller
-        })
-    }
-
-    async fn of_user(
-        &self,
-        record: &Record,
-        user_id: Uuid,
-        named: Option<Uuid>,
-    ) -> Result<Caller, Problem> {
-        let lookup = async { access::memberships(record, user_id).await.map(Some) };
-        let memberships = self.users.answer(user_id, lookup).await?;
-        let memberships = memberships.unwrap_or_default();
-        let membership = match (named, memberships.as_slice()) {
-            (Some(named), all) => all.iter().find(|m| m.workspace_id == named),
-            (None, [only]) => Some(only),
-            (None, []) => None,
-            (None, _) => return Err(workspace_required()),
-        };
-        let membership = membership.ok_or_else(no_access)?;
-        Ok(Caller {
-            workspace_id: membership.workspace_id,
-            actor: Actor::User(user_id),
-            permissions: membership.permissions,
-            expires_at: None,
-            until: None,
-            has_session: false,
-        })
-    }
-
-    async fn of_service(&self, record: &Record, named: Option<Uuid>) -> Result<Caller, Problem> {
-        let workspace_id = named.ok_or_else(workspace_required)?;
-        let lookup = async {
-            let exists = workspaces::exists(record, workspace_id).await?;
-            Ok::<_, RecordError>(exists.then_some(()))
-        };
-        let found = self.workspaces.answer(workspace_id, lookup).await?;
-        found.ok_or_else(no_access)?;
-        Ok(Caller {
-            workspace_id,
-            actor: Actor::Service,
-            permissions: Permissions::ALL,
-            expires_at: None,
-            until: None,
-            has_session: false,
-        })
-    }
-}
-
 /// Who the server takes the caller for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Me {
@@ -431,9 +251,4 @@ impl From<Caller> for Me {
                 .collect(),
         }
     }
-}
-
-fn workspace_required() -> Problem {
-    let detail = "say which workspace: send its id in the header `X-Workspace-Id`";
-    Problem::new(Code::WorkspaceRequired, detail)
 }

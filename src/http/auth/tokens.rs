@@ -56,8 +56,8 @@ pub(super) enum Bearer {
 
 #[derive(Debug, Deserialize)]
 struct Claims {
-    /// Seconds since 1970; a number of JSON, which may have a fraction.
-    exp: f64,
+    /// Seconds since 1970; a number of JSON, which may have a fraction. One without is refused.
+    exp: Option<f64>,
     sub: Option<String>,
     role: Option<String>,
     aud: Option<Audience>,
@@ -141,7 +141,7 @@ impl Tokens {
             bearer: self.bearer(&claims, is_by_secret)?,
             workspace_id: claims.workspace_id.or(named),
             // One that never ends is one that ends late.
-            until: DateTime::from_timestamp(claims.exp as i64, 0)
+            until: DateTime::from_timestamp(claims.exp.unwrap_or_default() as i64, 0)
                 .unwrap_or(DateTime::<Utc>::MAX_UTC),
         })
     }
