@@ -16,7 +16,7 @@ use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
-use crate::record::{Record, RecordError, open, owed_logs, rollups, types};
+use crate::record::{Record, RecordError, data_changes, open, owed_logs, rollups, types};
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
 
@@ -34,6 +34,8 @@ const OWED_LOGS_REST: Duration = Duration::from_millis(25);
 const GRAVES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at what ended, to sum it up.
 const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for changes of records that were kept for long enough.
+const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for actions that nobody carries out, and for those that are too old.
 const ACTIONS_EVERY: Duration = Duration::from_secs(1);
 const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
@@ -50,6 +52,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     write_owed_logs(record, broker, tasks);
     clear_graves(record, broker, tasks);
     roll_up(record, broker, tasks);
+    forget_old_changes(record, broker, tasks);
     carry_out_actions(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
@@ -160,6 +163,13 @@ fn roll_up(record: &Record, broker: &Broker, tasks: &Tasks) {
             | rollups::roll_hours(&record).await?
             | rollups::prune(&record).await?;
         Ok(if is_full { Next::Again } else { Next::Rest })
+    });
+}
+
+fn forget_old_changes(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("old_changes", OLD_CHANGES_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        data_changes::forget_old(&record).await.map(again_if)
     });
 }
 

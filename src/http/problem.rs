@@ -213,6 +213,10 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,

@@ -5,7 +5,7 @@
 
 use axum::extract::Extension;
 use axum::http::header::{CACHE_CONTROL, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, extract};
 use chrono::{DateTime, Utc};
@@ -15,9 +15,10 @@ use utoipa::ToSchema;
 use super::auth::{Caller, Me, cookie};
 use super::observe::RequestId;
 use super::problem::{Code, Problem};
+use super::query::Parameters;
 use super::state::State;
 use crate::record::access::Actor;
-use crate::record::sessions;
+use crate::record::sessions::{self, Ends};
 
 /// A session as its page sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -63,6 +64,11 @@ pub(super) async fn open(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    cookie::check_origin(&headers)?;
+    if caller.has_session {
+        let detail = "a session opens no other one: show the key or the token";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
     if !matches!(caller.actor, Actor::ApiKey(_) | Actor::User(_)) {
         let detail = "only a user or an API key has sessions, not the service role";
         return Err(Problem::new(Code::Forbidden, detail));
@@ -100,8 +106,10 @@ pub(super) async fn show(caller: Caller, headers: HeaderMap) -> Result<Response,
 
 /// End the session
 ///
-/// Its cookie opens nothing any more; other servers notice within seconds.
+/// Its cookie opens nothing any more; other servers notice within seconds. With `all=true` every
+/// session of the same key or user in this workspace ends.
 #[utoipa::path(delete, path = "/api/session", operation_id = "endSession", tag = "access",
+    params(("all" = Option<bool>, Query, description = "Also those in other browsers")),
     responses(
         (status = 204, description = "It has ended",
             headers(("Set-Cookie" = String, description = "Nothing"))),
@@ -109,12 +117,18 @@ pub(super) async fn show(caller: Caller, headers: HeaderMap) -> Result<Response,
             `session_not_found`")))]
 pub(super) async fn end(
     extract::State(state): extract::State<State>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
     caller: Caller,
     headers: HeaderMap,
+    uri: Uri,
 ) -> Result<Response, Problem> {
+    let given = Parameters::parse(&uri, &["all"])?;
+    let all = given.parsed::<bool>("all")?.unwrap_or(false);
     let (token, _) = named(caller, &headers)?;
-    sessions::end(&state.services.record, token).await?;
-    state.callers.forget_session(token);
+    let which = if all { Ends::All } else { Ends::One(token) };
+    let (record, of) = (&state.services.record, caller.workspace_id);
+    sessions::end(record, caller.actor, of, which, Some(&*request_id)).await?;
+    state.callers.forget_sessions(caller.actor);
     let set = cookie::forget(&headers);
     Ok((StatusCode::NO_CONTENT, private([(SET_COOKIE, set)])).into_response())
 }

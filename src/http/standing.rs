@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::state::State;
-use crate::broker::{BrokerError, BrokerState};
+use crate::broker::{Broker, BrokerError, BrokerState};
 use crate::clock;
 use crate::job::{QueueName, Status};
 use crate::record::RecordError;
@@ -113,7 +113,7 @@ pub(super) enum Reason {
 pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Stores, Vec<Reason>) {
     let seen = match job.job_queue.parse() {
         Ok(queue) => {
-            let look = look(state, &queue, &job.job_type, &ties.wire_id);
+            let look = look(&state.services.broker, &queue, &ties.wire_id);
             tokio::time::timeout(PATIENCE, look).await.ok()
         }
         // Redis holds no queue of such a name.
@@ -129,7 +129,18 @@ pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Store
         Some(Some(place)) => place.state.into(),
     };
     let waits = match job.status.parse() {
-        Ok(Status::Pending | Status::Failed) => reasons(job, ties, seen),
+        Ok(Status::Pending | Status::Failed) => {
+            let in_line = seen.iter().flatten().any(Place::is_in_line);
+            let idle_workers = match job.job_queue.parse() {
+                Ok(queue) if in_line => {
+                    let workers = idle_workers(state, &queue, &job.job_type);
+                    let known = tokio::time::timeout(PATIENCE, workers).await;
+                    known.ok().flatten()
+                }
+                _ => None,
+            };
+            reasons(job, ties, seen, idle_workers)
+        }
         _ => Vec::new(),
     };
     let stores = Stores {
@@ -149,19 +160,25 @@ struct Place {
     rate_limited: Option<Duration>,
     active: u64,
     waiting: u64,
-    /// How many workers look at its queue, if none of them runs it.
-    idle_workers: Option<u64>,
+}
+
+impl Place {
+    /// Whether only its turn is missing.
+    fn is_in_line(&self) -> bool {
+        matches!(
+            self.state,
+            BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized
+        )
+    }
 }
 
 async fn look(
-    state: &State,
+    broker: &Broker,
     queue: &QueueName,
-    job_type: &str,
     wire_id: &str,
 ) -> Result<Option<Place>, BrokerError> {
-    let broker = &state.services.broker;
     let ids = [wire_id.to_owned()];
-    let Some(place) = broker
+    let Some(state) = broker
         .states(queue, &ids)
         .await?
         .into_iter()
@@ -171,17 +188,8 @@ async fn look(
         return Ok(None);
     };
     let counts = broker.counts(queue).await?;
-    let is_in_line = matches!(
-        place,
-        BrokerState::Wait | BrokerState::Paused | BrokerState::Prioritized
-    );
-    let idle_workers = match is_in_line {
-        true => idle_workers(state, queue, job_type).await,
-        false => None,
-    };
     Ok(Some(Place {
-        state: place,
-        idle_workers,
+        state,
         is_paused: counts.is_paused,
         concurrency: broker.queue_meta(queue).await?.concurrency,
         rate_limited: broker.rate_limit_ttl(queue, None).await?,
@@ -194,6 +202,7 @@ async fn look(
 /// known whether one does.
 async fn idle_workers(state: &State, queue: &QueueName, job_type: &str) -> Option<u64> {
     let (record, broker) = (&state.services.record, &state.services.broker);
+    let _turn = state.read_turn().await.ok()?;
     let serving = roster::serving(record, broker.prefix(), queue.as_str(), job_type).await;
     let told = |error: &RecordError| tracing::debug!(%error, "workers are not known");
     let serving = serving.inspect_err(told).ok()?;
@@ -209,7 +218,12 @@ async fn idle_workers(state: &State, queue: &QueueName, job_type: &str) -> Optio
 }
 
 /// Everything that keeps the job from starting.
-fn reasons(job: &JobRow, ties: &Ties, seen: Option<Option<Place>>) -> Vec<Reason> {
+fn reasons(
+    job: &JobRow,
+    ties: &Ties,
+    seen: Option<Option<Place>>,
+    idle_workers: Option<u64>,
+) -> Vec<Reason> {
     let due = job.next_retry_at.or(job.scheduled_for);
     let due: Option<DateTime<Utc>> = due.filter(|due| *due > clock::now());
     let place = match seen {
@@ -241,7 +255,7 @@ fn reasons(job: &JobRow, ties: &Ties, seen: Option<Option<Place>>) -> Vec<Reason
                     .ok();
                 all.push(Reason::RateLimit { until });
             }
-            if let Some(of_queue) = place.idle_workers {
+            if let Some(of_queue) = idle_workers {
                 all.push(Reason::NoWorker { of_queue });
             }
             all.push(Reason::InLine {

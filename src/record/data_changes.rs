@@ -7,7 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{RecordError, View};
+use super::{Record, RecordError, View};
+
+/// How long changes are kept: two years.
+const KEPT_DAYS: i32 = 730;
+/// The oldest rows that are looked at at once.
+const FORGET_MAX: i32 = 5_000;
 
 /// A change of one record.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
@@ -71,4 +76,14 @@ pub async fn page(
         .bind(limit)
         .fetch_all(view.connection())
         .await?)
+}
+
+/// Forgets what is older than it is kept; whether there may be more. Safe to repeat.
+pub async fn forget_old(record: &Record) -> Result<bool, RecordError> {
+    let gone: i64 = sqlx::query_scalar("SELECT bullwark.forget_old_changes($1, $2)")
+        .bind(KEPT_DAYS)
+        .bind(FORGET_MAX)
+        .fetch_one(&record.pool)
+        .await?;
+    Ok(gone == i64::from(FORGET_MAX))
 }

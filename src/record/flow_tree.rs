@@ -38,7 +38,7 @@ pub struct FlowNode {
 /// A flow, or as much of it as is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlowTree {
-    /// Level by level, the root first.
+    /// Level by level, the root first, or the highest job that was looked for.
     pub nodes: Vec<FlowNode>,
     /// Nothing is left out, but for jobs that were deleted.
     pub is_whole: bool,
@@ -69,23 +69,22 @@ pub async fn tree(
     let Some(mut top) = found.pop() else {
         return Ok(None);
     };
+    let mut is_whole = false;
     for _ in 0..LEVELS_MAX {
-        let Some(parent_id) = top.wire.parent_id() else {
-            break;
+        let parent = match top.wire.parent_id() {
+            Some(parent_id) => level(view, workspace_id, &[parent_id]).await?.pop(),
+            None => None,
         };
         // A parent that was deleted leaves its child as the top of what is left.
-        match level(view, workspace_id, &[parent_id]).await?.pop() {
-            Some(parent) => top = parent,
-            None => break,
-        }
+        let Some(parent) = parent else {
+            is_whole = true;
+            break;
+        };
+        top = parent;
     }
     let mut nodes = Vec::new();
     let mut rows = vec![(None, top)];
-    let mut is_whole = true;
     for _ in 0..LEVELS_MAX {
-        let room = NODES_MAX.saturating_sub(nodes.len());
-        is_whole &= rows.len() <= room;
-        rows.truncate(room);
         let mut parents: HashMap<Uuid, Uuid> = HashMap::new();
         let mut children: Vec<Uuid> = Vec::new();
         for (parent_id, row) in rows {
@@ -96,8 +95,9 @@ pub async fn tree(
         if children.is_empty() {
             return Ok(Some(FlowTree { nodes, is_whole }));
         }
-        // One more than there is room for tells that something is left out.
-        children.truncate(NODES_MAX.saturating_sub(nodes.len()) + 1);
+        let room = NODES_MAX.saturating_sub(nodes.len());
+        is_whole &= children.len() <= room;
+        children.truncate(room);
         let mut of_level: HashMap<Uuid, Row> = level(view, workspace_id, &children)
             .await?
             .into_iter()
@@ -108,10 +108,8 @@ pub async fn tree(
             .map(|row| (parents.get(&row.id).copied(), row))
             .collect();
     }
-    Ok(Some(FlowTree {
-        nodes,
-        is_whole: is_whole && rows.is_empty(),
-    }))
+    let is_whole = is_whole && rows.is_empty();
+    Ok(Some(FlowTree { nodes, is_whole }))
 }
 
 /// Jobs of flows by their ids, in no order.

@@ -36,7 +36,9 @@ pub async fn announce(record: &Record, worker: &Announcement) -> Result<(), Reco
            is_paused)
          VALUES ($1, $2, $3, $4, $5, $6, $8)
          ON CONFLICT (worker_id) DO UPDATE
-         SET seen_at = now(), slots = excluded.slots, is_paused = excluded.is_paused",
+         SET seen_at = now(), prefix = excluded.prefix, queues = excluded.queues,
+           job_types = excluded.job_types, slots = excluded.slots,
+           is_paused = excluded.is_paused, version = excluded.version",
     )
     .bind(&worker.worker_id)
     .bind(&worker.prefix)

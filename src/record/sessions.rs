@@ -134,11 +134,50 @@ pub async fn find(record: &Record, token: &str) -> Result<Option<SessionAccess>,
     }))
 }
 
-/// Ends a session.
-pub async fn end(record: &Record, token: &str) -> Result<(), RecordError> {
-    sqlx::query("DELETE FROM bullwark.sessions WHERE hash = $1")
-        .bind(Sha256::digest(token).to_vec())
-        .execute(&record.pool)
-        .await?;
-    Ok(())
+/// Which sessions of a key or user end.
+#[derive(Debug, Clone, Copy)]
+pub enum Ends<'a> {
+    One(&'a str),
+    All,
+}
+
+/// Ends sessions of a key or user in a workspace.
+pub async fn end(
+    record: &Record,
+    actor: Actor,
+    workspace_id: Uuid,
+    which: Ends<'_>,
+    request_id: Option<&str>,
+) -> Result<(), RecordError> {
+    let (kind, Some(id)) = actor.parts() else {
+        return Ok(());
+    };
+    let hash = match which {
+        Ends::One(token) => Some(Sha256::digest(token).to_vec()),
+        Ends::All => None,
+    };
+    let mut tx = record.begin().await?;
+    let ended = sqlx::query(
+        "DELETE FROM bullwark.sessions WHERE coalesce(api_key_id, user_id) = $1
+           AND CASE WHEN $3::bytea IS NULL THEN workspace_id = $2 ELSE hash = $3 END",
+    )
+    .bind(id)
+    .bind(workspace_id)
+    .bind(hash)
+    .execute(tx.connection())
+    .await?;
+    if ended.rows_affected() > 0 {
+        let audit = Audit {
+            workspace_id: Some(workspace_id),
+            actor,
+            action: "session.end",
+            target: (kind, id.to_string()),
+            reason: None,
+            before: Some(json!({ "sessions": ended.rows_affected() })),
+            after: None,
+            request_id,
+        };
+        access::note(tx.connection(), &audit).await?;
+    }
+    tx.commit().await
 }

@@ -1,8 +1,8 @@
 //! What a job type is made of: a payload type, and code that runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +18,8 @@ use crate::job::{Backoff, InvalidType, JobError, JobType, JobTypes, TIMEOUT};
 
 /// The largest result, in bytes of JSON text. Larger output belongs into a file.
 pub const RESULT_MAX_BYTES: usize = 1024 * 1024;
+/// Types without a handler of their own that have figures of their own.
+const LABELS_MAX: usize = 200;
 
 /// The code of one job type.
 ///
@@ -137,6 +139,8 @@ pub struct Handlers {
     by_type: BTreeMap<&'static str, Arc<dyn Run>>,
     /// Runs every type.
     any: Option<Arc<dyn Run>>,
+    /// The types that `any` ran and that have figures of their own.
+    labels: Arc<Mutex<BTreeSet<Arc<str>>>>,
 }
 
 impl std::fmt::Debug for Handlers {
@@ -187,12 +191,25 @@ impl Handlers {
     }
 
     /// What the figures of a job stand under. Types without a handler are clients' words, of which
-    /// there may be any number.
+    /// there may be any number: where whatever comes is run, the first [`LABELS_MAX`] have figures
+    /// of their own.
     pub(super) fn label(&self, job_type: &str) -> SharedString {
-        match self.by_type.get_key_value(job_type) {
-            Some((name, _)) => SharedString::const_str(name),
-            None if self.any.is_some() => Arc::<str>::from(job_type).into(),
-            None => SharedString::const_str("other"),
+        let other = SharedString::const_str("other");
+        if let Some((name, _)) = self.by_type.get_key_value(job_type) {
+            return SharedString::const_str(name);
+        }
+        if self.any.is_none() {
+            return other;
+        }
+        let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        match labels.get(job_type) {
+            Some(label) => label.clone().into(),
+            None if labels.len() < LABELS_MAX => {
+                let label: Arc<str> = job_type.into();
+                labels.insert(label.clone());
+                label.into()
+            }
+            None => other,
         }
     }
 

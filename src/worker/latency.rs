@@ -1,7 +1,8 @@
 //! How long jobs waited, ran, and took in all: histograms of this process.
 //!
-//! Up to the claim it is the clock of Redis, from there on a clock that only goes forward: what
-//! this machine takes for the time is in none of the figures.
+//! A job could have started at the time that stands in it: the record's, or that of the client who
+//! added it. It was claimed by the clock of Redis; from there on a clock counts that only goes
+//! forward. What this machine takes for the time is in none of the figures.
 
 use std::time::Duration;
 

@@ -249,9 +249,11 @@ impl Worker {
         });
 
         shared.steering.set_first_slots(self.options.slots);
-        background.spawn("roster", roster.run(ended.clone()));
+        let claiming = ended.child_token();
+        background.spawn("roster", roster.run(claiming.clone()));
         let ready = || stalled::start(&shared, &background, &ended);
         claim::run(shared.clone(), stop, ready).await;
+        claiming.cancel();
         if let Some(events) = shared.events() {
             events.tell(WorkerEvent::Closing);
         }

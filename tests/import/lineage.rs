@@ -105,5 +105,88 @@ async fn what_is_told_can_not_be_taken_back_but_with_the_whole_workspace() {
     );
     let delete = sqlx::query("DELETE FROM workspaces WHERE id = $1").bind(workspace);
     delete.execute(&world.pool).await.unwrap();
-    assert_eq!(world.texts(told).await, ["delete Beta", "insert Beta"]);
+    assert_eq!(
+        world.texts(told).await,
+        ["delete Beta", "insert Beta"],
+        "it has gone with all of its own"
+    );
+    let one = "SELECT entity_id FROM bullwark.data_changes LIMIT 1";
+    let beta: Uuid = world.one(one).await;
+    let forget = sqlx::query_scalar("SELECT bullwark.forget_record($1)").bind(beta);
+    let forgotten: i64 = forget.fetch_one(&world.pool).await.unwrap();
+    assert_eq!((forgotten, world.texts(told).await.len()), (2, 0));
+}
+
+/// Every way in which a row can change, and who is told of it.
+#[tokio::test]
+async fn no_statement_changes_a_record_unseen() {
+    let world = World::new().await;
+    let (from, to) = (world.workspace("from").await, world.workspace("to").await);
+    let insert = "INSERT INTO accounts (workspace_id, name, custom)
+      VALUES ($1, 'Acme', '{\"empty\": null}')";
+    let insert = sqlx::query(insert).bind(from);
+    insert.execute(&world.pool).await.unwrap();
+    // On one connection: what it planned for no row serves many.
+    let mut connection = world.pool.acquire().await.unwrap();
+    for sql in [
+        "UPDATE accounts SET name = 'Never' WHERE false".to_owned(),
+        "INSERT INTO contacts (workspace_id, account_id, email)
+         SELECT workspace_id, id, 'a@acme.com' FROM accounts"
+            .to_owned(),
+        "INSERT INTO accounts (workspace_id, name) SELECT workspace_id, name FROM accounts
+         ON CONFLICT (name_key,
+           COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid),
+           COALESCE(domain, ''), COALESCE(external_id, '')) WHERE name_key IS NOT NULL
+         DO UPDATE SET city = 'Bonn'"
+            .to_owned(),
+        format!("UPDATE accounts SET workspace_id = '{to}'"),
+        "DELETE FROM accounts".to_owned(),
+        "TRUNCATE contacts".to_owned(),
+    ] {
+        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection);
+        run.await.unwrap();
+    }
+    drop(connection);
+    let told: Vec<String> = sqlx::query_scalar(
+        "SELECT concat_ws(' ', c.entity_type, w.name, c.action,
+           (SELECT string_agg(k, ',' ORDER BY k) FROM jsonb_object_keys(coalesce(after, before)) k))
+         FROM bullwark.data_changes c JOIN workspaces w ON w.id = c.workspace_id
+         ORDER BY c.id",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    let (account, contact) = ("city,custom,name,source", "custom,email,source");
+    let mut moved = [told[3].as_str(), told[4].as_str()];
+    moved.sort_unstable();
+    let expected = [
+        format!("accounts from delete {account}"),
+        format!("accounts to insert {account}"),
+    ];
+    assert_eq!(
+        moved, expected,
+        "as another workspace's it is another record"
+    );
+    assert_eq!(
+        told[..3],
+        [
+            "accounts from insert custom,name,source".to_owned(),
+            format!("contacts from insert account_id,{contact}"),
+            "accounts from update city".to_owned(),
+        ]
+    );
+    let mut rest = told[5..].to_vec();
+    rest.sort_unstable();
+    assert_eq!(
+        rest,
+        [
+            format!("accounts to delete {account}"),
+            format!("contacts from delete {contact}"),
+            "contacts from update account_id".to_owned(),
+        ]
+    );
+    let kept =
+        "SELECT before -> 'custom' FROM bullwark.data_changes WHERE action = 'delete' LIMIT 1";
+    let kept: Value = world.one(kept).await;
+    assert_eq!(kept, json!({ "empty": null }), "as it was");
 }

@@ -65,11 +65,9 @@ async fn a_record_tells_who_changed_what_and_a_job_what_it_changed() {
         (&json!(job), &json!("noop"))
     );
     assert_eq!(insert["after"]["custom"]["api_key"], "k");
-    let member = server
-        .anonymous(Method::GET, &path)
-        .bearer_auth(signed(&claims(person)));
-    let member = send(member).await.body["changes"][1]["after"]["custom"].clone();
-    assert_eq!(member, json!({ "api_key": "[redacted]" }));
+    let member = server.anonymous(Method::GET, &path);
+    let member = send(member.bearer_auth(signed(&claims(person)))).await;
+    member.problem(403, "forbidden");
 
     let first = server.get(&format!("{path}&limit=1")).await.body;
     assert_eq!(first["changes"], json!([update]));

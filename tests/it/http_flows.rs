@@ -1,5 +1,8 @@
 //! Flows over HTTP: accepted whole, or refused with the place of each fault.
 
+use bullwark::job::JobRequest;
+use bullwark::job::flow::{FlowRequest, OnFailure};
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use reqwest::Method;
 use serde_json::json;
 
@@ -143,5 +146,31 @@ async fn a_flow_is_shown_whole_whichever_of_its_jobs_is_asked_for() {
     let theirs = server.anonymous(Method::GET, &format!("/api/flows/{}", ids[1]));
     let theirs = send(theirs.bearer_auth(crate::support::server::OTHER_KEY)).await;
     theirs.problem(404, "flow_not_found");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_is_too_deep_says_that_some_of_it_is_left_out() {
+    let (_sandbox, server) = server().await;
+    let node = |children| FlowRequest {
+        job: JobRequest {
+            workspace_id: Some(DEFAULT_WORKSPACE),
+            ..JobRequest::new("noop", json!({}))
+        },
+        children,
+        on_failure: OnFailure::default(),
+    };
+    // No request nests so deep: this is the library's.
+    let flow = (1..130).fold(node(vec![]), |below, _| node(vec![below]));
+    let ids = server.app.enqueue.enqueue_flow(flow).await.unwrap().ids;
+    for (id, top) in [(ids[0], ids[0]), (ids[129], ids[1])] {
+        let shown = server.get(&format!("/api/flows/{id}")).await;
+        let flow = &shown.body["flow"];
+        assert_eq!(
+            (&flow["root"], &flow["is_whole"]),
+            (&json!(top), &json!(false))
+        );
+        assert_eq!(flow["jobs"].as_array().unwrap().len(), 128);
+    }
     server.end().await;
 }

@@ -53,9 +53,9 @@ impl Callers {
             .forget(|access| access.actor == Actor::ApiKey(id));
     }
 
-    /// This server takes the session no longer, from now on.
-    pub(in crate::http) fn forget_session(&self, session: &str) {
-        self.sessions.forget_one(&Sha256::digest(session).into());
+    /// This server asks anew about the sessions of a key or user, from now on.
+    pub(in crate::http) fn forget_sessions(&self, actor: Actor) {
+        self.sessions.forget(|access| access.actor == actor);
     }
 
     pub(super) async fn of_key(

@@ -26,8 +26,10 @@ pub(in crate::http) const CSRF: &str = "x-csrf-token";
 pub(in crate::http) const SECURE: &str = "__Host-bullwark_session";
 /// On this machine itself, where connections need no encryption.
 const LOCAL: &str = "bullwark_session";
-/// The longest cookie that is looked at, in bytes: a session's has 43.
-const TOKEN_MAX: usize = 64;
+/// What a session's cookie says: 256 random bits in base64.
+const TOKEN_LENGTH: usize = 43;
+/// A key of HMAC-SHA256 that is taken as it is, in bytes.
+const KEY_LENGTH: usize = 64;
 
 /// The session that a request names, if it does.
 pub(in crate::http) fn session(headers: &HeaderMap) -> Option<&str> {
@@ -38,7 +40,8 @@ pub(in crate::http) fn session(headers: &HeaderMap) -> Option<&str> {
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='));
     let (_, token) = pairs.find(|(named, _)| *named == name)?;
-    (1..=TOKEN_MAX).contains(&token.len()).then_some(token)
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    (token.len() == TOKEN_LENGTH && token.chars().all(is_base64)).then_some(token)
 }
 
 /// What makes a browser keep the session until it ends.
@@ -82,8 +85,8 @@ pub(in crate::http) fn csrf_token(session: &str) -> String {
 }
 
 fn mac(session: &str) -> Hmac<Sha256> {
-    let mut key = [0; TOKEN_MAX]; // as long as a block, which is what a whole key is
-    let length = session.len().min(TOKEN_MAX);
+    let mut key = [0; KEY_LENGTH];
+    let length = session.len().min(KEY_LENGTH);
     key[..length].copy_from_slice(&session.as_bytes()[..length]);
     let mut mac = Hmac::<Sha256>::new(&key.into());
     mac.update(b"csrf");
@@ -95,23 +98,16 @@ pub(super) fn check(parts: &Parts, session: &str) -> Result<(), Problem> {
     let text = |name: &str| parts.headers.get(name).map(|value| value.as_bytes());
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     let is_own = match text("sec-fetch-site") {
-        Some(b"same-origin") => true,
+        None | Some(b"same-origin") => true,
         // Typed, or opened from a bookmark.
         Some(b"none") => !changes,
         Some(_) => false,
-        None => text(ORIGIN.as_str()).is_none_or(|origin| {
-            let host = text(HOST.as_str()).unwrap_or_default();
-            let named = [&b"https://"[..], b"http://"];
-            let mut named = named
-                .iter()
-                .filter_map(|scheme| origin.strip_prefix(*scheme));
-            named.any(|authority| authority.eq_ignore_ascii_case(host))
-        }),
     };
     if !is_own {
         let detail = "a page of another site may not use the session of this one";
         return Err(Problem::new(Code::ForeignOrigin, detail));
     }
+    check_origin(&parts.headers)?;
     if !changes {
         return Ok(());
     }
@@ -124,6 +120,26 @@ pub(super) fn check(parts: &Parts, session: &str) -> Result<(), Problem> {
     let detail = "a session that changes something must send the header `X-CSRF-Token` with the \
         `csrf_token` of `GET /api/session`";
     Err(Problem::new(Code::CsrfTokenRequired, detail))
+}
+
+/// Refuses a page that this server has not made, and a proxy that hides what the page calls it: the
+/// name decides how safely a browser keeps the session.
+pub(in crate::http) fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let Some(origin) = text(ORIGIN) else {
+        return Ok(());
+    };
+    let host = text(HOST).unwrap_or_default();
+    let schemes = [&b"https://"[..], b"http://"];
+    let mut named = schemes
+        .iter()
+        .filter_map(|scheme| origin.strip_prefix(*scheme));
+    if named.any(|authority| authority.eq_ignore_ascii_case(host)) {
+        return Ok(());
+    }
+    let detail = "the page (`Origin`) is of another site than this server (`Host`); a proxy in \
+        front must pass `Host` as the browser sent it";
+    Err(Problem::new(Code::ForeignOrigin, detail))
 }
 
 #[cfg(test)]
@@ -200,6 +216,8 @@ mod tests {
         assert_eq!(status(Method::POST, &[own]), 403);
     }
 
+    const OTHER: &str = "abcdefghijklmnopqrstuvwxyz0123456789-_ABCDF";
+
     #[test]
     fn a_cookie_is_for_encrypted_connections_but_on_this_machine() {
         let headers = |host: &str, cookie: &str| {
@@ -208,7 +226,7 @@ mod tests {
             HeaderMap::from_iter(pairs.map(pair))
         };
         for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
-            let here = headers(host, "a=1; bullwark_session=one");
+            let here = headers(host, &format!("a=1; bullwark_session={SESSION}"));
             let kept = keep(&here, "one", clock::now());
             let kept = kept.to_str().unwrap();
             assert!(
@@ -216,9 +234,9 @@ mod tests {
                 "{kept}"
             );
             assert!(kept.ends_with("; HttpOnly; SameSite=Strict"), "{kept}");
-            assert_eq!(session(&here), Some("one"));
+            assert_eq!(session(&here), Some(SESSION));
         }
-        let away = headers("q.example", "bullwark_session=one");
+        let away = headers("q.example", &format!("bullwark_session={SESSION}"));
         assert_eq!(session(&away), None);
         let kept = keep(&away, "one", clock::now());
         assert!(
@@ -226,9 +244,11 @@ mod tests {
                 .unwrap()
                 .ends_with("; SameSite=Strict; Secure")
         );
-        let away = headers("q.example", "x; __Host-bullwark_session=two ");
-        assert_eq!(session(&away), Some("two"));
-        let long = format!("__Host-bullwark_session={}", "x".repeat(65));
-        assert_eq!(session(&headers("q.example", &long)), None);
+        let away = headers("q.example", &format!("x; __Host-bullwark_session={OTHER} "));
+        assert_eq!(session(&away), Some(OTHER));
+        for wrong in ["", "one", &"x".repeat(44), &"=".repeat(43)] {
+            let away = headers("q.example", &format!("__Host-bullwark_session={wrong}"));
+            assert_eq!(session(&away), None, "{wrong}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod tokens;
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -142,7 +142,14 @@ impl FromRequestParts<State> for Caller {
             }
             Given::Session(session) => {
                 cookie::check(parts, session)?;
-                state.callers.of_session(record, session, workspace).await
+                let caller = state.callers.of_session(record, session, workspace).await;
+                caller.map_err(|problem| match problem.code() {
+                    // No script of the page could take it away.
+                    Code::InvalidSession => {
+                        problem.with_header(SET_COOKIE, cookie::forget(&parts.headers))
+                    }
+                    _ => problem,
+                })
             }
         }?;
         if let Some(place) = parts.extensions.get::<Place>() {

@@ -77,6 +77,7 @@ impl Tenant {
                VALUES ('{workspace}', '{word}', '{job}', '');
              INSERT INTO bullwark.schedules (prefix, job_queue, schedule_id, fields)
                VALUES ('{word}', '{word}', '{word}@{workspace}', '{{\"name\": \"{word}\"}}');
+             SELECT set_config('bullwark.job_id', '{job}', true);
              INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,

@@ -34,6 +34,8 @@ const SEEN: [&str; 21] = [
     "public.workspaces",
     "bullwark.job_types",
 ];
+/// Those of them that members do not see.
+const FOR_ADMINS: [&str; 2] = ["bullwark.api_keys", "bullwark.data_changes"];
 /// Hold nothing of a workspace but the id of some job, which says no more than when it was made.
 const COMMON: [&str; 2] = ["bullwark.watermarks", "bullwark.job_types"];
 
@@ -127,10 +129,9 @@ async fn no_table_shows_a_row_of_another_workspace() {
 
         let mut expected: Vec<&str> = match viewer {
             Viewer::User(id) if id == mine.owner => SEEN.to_vec(),
-            // Keys are for admins.
             Viewer::User(id) if id == mine.member => {
-                let not_keys = |table: &&str| *table != "bullwark.api_keys";
-                SEEN.into_iter().filter(not_keys).collect()
+                let is_for_members = |table: &&str| !FOR_ADMINS.contains(table);
+                SEEN.into_iter().filter(is_for_members).collect()
             }
             Viewer::Tenant(id) if id == mine.workspace => SEEN.to_vec(),
             _ => vec!["bullwark.job_types"],
@@ -273,4 +274,35 @@ async fn a_user_enqueues_in_sql_in_the_own_workspace_and_sets_nothing_else() {
     drop(member);
     let told = stage.count("bullwark.outbox").await;
     assert_eq!(told, 1, "the relay is told of the job");
+}
+
+/// The functions that write lineage run with the rights of the owner: on a table of one's own they
+/// would forge or erase what another workspace has.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_puts_the_triggers_of_the_lineage_on_a_table_of_their_own() {
+    let (stage, mine, _) = stage().await;
+    for viewer in [Viewer::User(mine.owner), Viewer::Tenant(mine.workspace)] {
+        for function in [
+            "forget_changes",
+            "note_inserts",
+            "note_deletes",
+            "note_truncation",
+        ] {
+            let mut connection = become_role(&stage.pool, viewer).await;
+            let sql = format!(
+                "CREATE TEMP TABLE workspaces (id uuid);
+                 CREATE TRIGGER t AFTER DELETE ON pg_temp.workspaces
+                   FOR EACH ROW EXECUTE FUNCTION bullwark.{function}()"
+            );
+            let refused = sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut *connection)
+                .await;
+            let refused = refused.unwrap_err().to_string();
+            assert!(
+                refused.contains("permission denied for function"),
+                "{refused}"
+            );
+            connection.close_on_drop();
+        }
+    }
 }
