@@ -32,6 +32,7 @@ mod exposition;
 mod figures;
 mod flow_view;
 mod flows;
+mod form;
 mod gauges;
 mod health;
 mod imports;

@@ -1,4 +1,4 @@
-//! `POST /api/uploads`: a file, as it is, in constant memory.
+//! `POST /api/uploads`: a file, as it is or in a form, in constant memory.
 //!
 //! A client that leaves in the middle leaves nothing: axum drops this handler, and with it the
 //! unfinished file.
@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, extract};
@@ -18,11 +18,15 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::body;
+use super::form::{self, Form};
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::state::State;
 use crate::record::access::Permission;
-use crate::uploads::Upload;
+use crate::uploads::{Incoming, Upload};
+
+/// What a body of parts calls itself.
+const FORM: &str = "multipart/form-data";
 
 /// A file that was uploaded.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,12 +48,23 @@ pub(super) struct Uploaded {
     upload: Kept,
 }
 
+/// A form with a file in it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "names the parts in the document")]
+struct UploadForm {
+    /// The file; its name is the part's. Other parts are passed over.
+    #[schema(value_type = String, format = Binary, min_length = 1)]
+    file: Vec<u8>,
+}
+
 /// Upload a file
 ///
-/// For an import, as it is: the body is the file.
+/// For an import: the body is the file as it is, or a form with one part named `file`.
 #[utoipa::path(post, path = "/api/uploads", operation_id = "uploadFile", tag = "jobs",
-    params(("filename" = Option<String>, Query, description = "For people; never a path")),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream",
+    params(("filename" = Option<String>, Query,
+        description = "For people; never a path. In a form, the name of the part goes before it")),
+    request_body(content((Vec<u8> = "application/octet-stream"),
+            (UploadForm = "multipart/form-data")),
         description = "The file; whatever type it has"),
     responses(
         (status = 201, description = "The file is kept", body = Uploaded),
@@ -59,22 +74,37 @@ pub(super) async fn upload(
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
     let (mut parts, body) = request.into_parts();
+    let is_form = body::media_type(&parts.headers) == FORM;
     let opened = async {
         let caller = Caller::from_request_parts(&mut parts, &state).await?;
         let caller = caller.who_may(Permission::Write)?;
         let given = Parameters::parse(&parts.uri, &["filename"])?;
         let max = state.options.upload_max_bytes;
-        if body::announced(&parts.headers).is_some_and(|bytes| bytes > max) {
+        let around = if is_form { form::AROUND_MAX } else { 0 };
+        if body::announced(&parts.headers).is_some_and(|bytes| bytes > max + around) {
             return Err(body::too_large(max));
         }
+        let turn = state.bounds.upload_turn().await?;
         let file_name = given.text("filename").unwrap_or_default().to_owned();
-        Ok((caller, file_name))
+        Ok((caller, file_name, turn))
     };
-    let (caller, file_name) = match opened.await {
+    let (caller, file_name, _turn) = match opened.await {
         Ok(opened) => opened,
         Err(problem) => return Err(body::refuse(&parts.headers, body, problem).await),
     };
-    let upload = receive(&state, caller, &file_name, &parts.headers, body).await?;
+    let receiving = Receiving {
+        state: &state,
+        workspace_id: caller.workspace_id,
+        file_name: &file_name,
+        patience: Patience {
+            end: Instant::now() + state.options.upload_patience,
+            pause_max: state.options.upload_pause_max,
+        },
+    };
+    let upload = match is_form {
+        true => receiving.form(&parts.headers, body).await?,
+        false => receiving.body(body).await?,
+    };
     let upload = Kept {
         id: upload.id,
         url: upload.url(),
@@ -85,57 +115,95 @@ pub(super) async fn upload(
     Ok((StatusCode::CREATED, Json(Uploaded { upload })))
 }
 
-async fn receive(
-    state: &State,
-    caller: Caller,
-    file_name: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Upload, Problem> {
-    let _turn = match state.bounds.upload_turn().await {
-        Ok(turn) => turn,
-        Err(problem) => return Err(body::refuse(headers, body, problem).await),
-    };
-    let begun = state.uploads.begin(caller.workspace_id, file_name).await;
-    let mut incoming = begun.map_err(|error| disk(&error))?;
-    let mut chunks = Chunks {
-        stream: body.into_data_stream(),
-        end: Instant::now() + state.options.upload_patience,
-        pause_max: state.options.upload_pause_max,
-    };
-    let max = state.options.upload_max_bytes;
-    while let Some(chunk) = chunks.next().await? {
+/// A file that is on its way.
+struct Receiving<'a> {
+    state: &'a State,
+    workspace_id: Uuid,
+    /// What the query says.
+    file_name: &'a str,
+    patience: Patience,
+}
+
+impl Receiving<'_> {
+    /// The body is the file.
+    async fn body(&self, body: Body) -> Result<Upload, Problem> {
+        let mut incoming = self.begin(self.file_name).await?;
+        let mut chunks = body.into_data_stream();
+        while let Some(chunk) = self.patience.wait(chunks.next()).await? {
+            let chunk = chunk.map_err(|_| body::broken())?;
+            self.add(&mut incoming, &chunk).await?;
+        }
+        finish(
+            incoming,
+            "the body is empty; send the file itself as the body",
+        )
+        .await
+    }
+
+    /// The file is a part of the body.
+    async fn form(&self, headers: &HeaderMap, body: Body) -> Result<Upload, Problem> {
+        let mut form = Form::open(headers, body).await?;
+        let mut file = None;
+        while let Some(mut part) = form.next(&self.patience).await? {
+            if !part.is_file()? {
+                part.pass_over(&self.patience).await?;
+                continue;
+            }
+            if file.is_some() {
+                let detail = "the form has more than one part named `file`; nothing was kept: \
+                    send one file at a time";
+                return Err(form::wrong(detail));
+            }
+            let name = part.file_name().unwrap_or(self.file_name);
+            let mut incoming = self.begin(name).await?;
+            while let Some(chunk) = part.next(&self.patience).await? {
+                self.add(&mut incoming, &chunk).await?;
+            }
+            file = Some(incoming);
+        }
+        let Some(incoming) = file else {
+            let detail = "the form has no part named `file`; with curl: `-F file=@leads.csv`";
+            return Err(form::wrong(detail));
+        };
+        finish(incoming, "the part `file` is empty").await
+    }
+
+    async fn begin(&self, file_name: &str) -> Result<Incoming, Problem> {
+        let uploads = &self.state.uploads;
+        let begun = uploads.begin(self.workspace_id, file_name).await;
+        begun.map_err(|error| disk(&error))
+    }
+
+    async fn add(&self, incoming: &mut Incoming, chunk: &[u8]) -> Result<(), Problem> {
+        let max = self.state.options.upload_max_bytes;
         if incoming.bytes() + chunk.len() as u64 > max {
             return Err(body::too_large(max));
         }
-        incoming.write(&chunk).await.map_err(|error| disk(&error))?;
+        incoming.write(chunk).await.map_err(|error| disk(&error))
     }
+}
+
+async fn finish(incoming: Incoming, empty: &str) -> Result<Upload, Problem> {
     if incoming.bytes() == 0 {
-        let detail = "the body is empty; send the file itself as the body";
-        return Err(Problem::new(Code::EmptyUpload, detail));
+        return Err(Problem::new(Code::EmptyUpload, empty));
     }
     incoming.finish().await.map_err(|error| disk(&error))
 }
 
-/// A body that must go on arriving, and end at some time.
-struct Chunks {
-    stream: BodyDataStream,
+/// A body must go on arriving, and end at some time.
+pub(super) struct Patience {
     end: Instant,
     pause_max: Duration,
 }
 
-impl Chunks {
-    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+impl Patience {
+    /// What comes next, if it comes in time.
+    pub(super) async fn wait<T>(&self, coming: impl Future<Output = T>) -> Result<T, Problem> {
         let deadline = self.end.min(Instant::now() + self.pause_max);
-        match timeout_at(deadline, self.stream.next()).await {
-            Ok(None) => Ok(None),
-            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-            Ok(Some(Err(_))) => Err(body::broken()),
-            Err(_) => {
-                let detail = "the upload stood still or took too long; nothing of it was kept";
-                Err(Problem::new(Code::Timeout, detail))
-            }
-        }
+        timeout_at(deadline, coming).await.map_err(|_| {
+            let detail = "the upload stood still or took too long; nothing of it was kept";
+            Problem::new(Code::Timeout, detail)
+        })
     }
 }
 

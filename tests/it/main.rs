@@ -19,6 +19,7 @@ mod http_enqueue;
 mod http_events;
 mod http_events_gaps;
 mod http_flows;
+mod http_forms;
 mod http_imports;
 mod http_keys;
 mod http_limits;
