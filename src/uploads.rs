@@ -250,7 +250,7 @@ fn sweep(dir: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
-fn private_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -260,7 +260,7 @@ fn private_dir(dir: &Path) -> io::Result<()> {
 
 /// What a person may see of a file name that a stranger chose: the last part of a path, without
 /// characters that hide or reorder others.
-fn sanitized(name: &str) -> String {
+pub(crate) fn sanitized(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let is_plain = |c: &char| {
         !c.is_control()
@@ -272,7 +272,7 @@ fn sanitized(name: &str) -> String {
     if plain.is_empty() { FILE_NAME } else { plain }.to_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").ok();

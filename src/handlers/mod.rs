@@ -4,15 +4,19 @@
 //! callers.
 
 pub mod diagnostics;
+pub mod export;
+pub mod formula;
 pub mod import_csv;
+mod spool;
 
 use crate::worker::Handlers;
+use export::{ExportCsvHandler, ExportDataHandler};
 use import_csv::{ImportCsvHandler, SourceOptions};
 
 /// What the built-in handlers need to know.
 #[derive(Debug, Clone)]
 pub struct BuiltinOptions {
-    /// Where imports may read.
+    /// Where imports may read; exports are written below its data directory.
     pub source: SourceOptions,
     /// Also offer the diagnostic types.
     pub has_diagnostics: bool,
@@ -24,6 +28,11 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(ImportCsvHandler {
         source: options.source.clone(),
     });
+    let data_dir = options.source.data_dir.clone();
+    handlers.add(ExportCsvHandler {
+        data_dir: data_dir.clone(),
+    });
+    handlers.add(ExportDataHandler { data_dir });
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

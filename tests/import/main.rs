@@ -6,6 +6,8 @@
 mod chunks;
 mod examples;
 mod lineage;
+mod export_resume;
+mod exports;
 mod modes;
 mod resume;
 mod source;

@@ -15,6 +15,7 @@ use super::fields::{self, Field};
 use super::link;
 use super::normalize;
 use super::payload::EntityType;
+use super::similar::one_error_apart;
 
 /// Our own columns at the end of an error report; a corrected report may be uploaded again.
 pub const REPORT_COLUMNS: [&str; 6] = [
@@ -25,6 +26,8 @@ pub const REPORT_COLUMNS: [&str; 6] = [
     "_error_message",
     "_suggestion",
 ];
+/// How custom fields are named.
+const CUSTOM: &str = "custom.";
 /// Longest name of a custom field, in bytes.
 pub const CUSTOM_NAME_MAX: usize = 100;
 /// Share of the sampled values that must look alike before they name a column.
@@ -246,7 +249,7 @@ fn parse_target(entity: EntityType, header: &str, target: &str) -> Result<Target
     if matches!(target, "" | "-" | "ignore") {
         return Ok(Target::Ignored);
     }
-    if let Some(custom) = target.strip_prefix("custom.")
+    if let Some(custom) = target.strip_prefix(CUSTOM)
         && (1..=CUSTOM_NAME_MAX).contains(&custom.len())
     {
         return Ok(Target::Custom(custom.to_owned()));
@@ -270,6 +273,7 @@ fn parse_target(entity: EntityType, header: &str, target: &str) -> Result<Target
 
 /// Matches headers by name: all exact names first, so that a synonym never takes their field.
 fn apply_names(entity: EntityType, columns: &mut [Column], named: &HashSet<usize>) {
+    apply_custom(columns, named);
     for reason in [Reason::Exact, Reason::Synonym, Reason::Similar] {
         for def in fields::fields_of(entity) {
             if is_taken(columns, def.field) {
@@ -301,31 +305,25 @@ fn apply_names(entity: EntityType, columns: &mut [Column], named: &HashSet<usize
     }
 }
 
+/// `custom.note`: how exports name a custom field.
+fn apply_custom(columns: &mut [Column], named: &HashSet<usize>) {
+    for at in (0..columns.len()).filter(|at| !named.contains(at)) {
+        let Some(name) = columns[at].header.strip_prefix(CUSTOM) else {
+            continue;
+        };
+        let target = Target::Custom(name.to_owned());
+        let is_taken = columns.iter().any(|column| column.target == target);
+        if (1..=CUSTOM_NAME_MAX).contains(&name.len()) && !is_taken {
+            columns[at].target = target;
+            columns[at].reason = Reason::Exact;
+        }
+    }
+}
+
 fn is_taken(columns: &[Column], field: Field) -> bool {
     columns
         .iter()
         .any(|column| column.target == Target::Field(field))
-}
-
-/// One letter changed, added or left out, or two swapped; words of under six letters are too easily
-/// others.
-fn one_error_apart(left: &str, right: &str) -> bool {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    if left.len().min(right.len()) < 6 || left.len().abs_diff(right.len()) > 1 {
-        return false;
-    }
-    let same_start = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
-    let same_end = left
-        .iter()
-        .rev()
-        .zip(right.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let swapped = left.len() == right.len()
-        && same_start + same_end + 2 == left.len()
-        && left[same_start] == right[same_start + 1]
-        && left[same_start + 1] == right[same_start];
-    swapped || same_start + same_end + 1 >= left.len().max(right.len())
 }
 
 /// Whether a value is unmistakable.

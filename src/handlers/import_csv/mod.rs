@@ -35,8 +35,8 @@ pub mod reader;
 pub mod report;
 mod report_file;
 mod run;
+mod similar;
 pub mod source;
-mod spool;
 pub mod summary;
 #[cfg(test)]
 mod torture;

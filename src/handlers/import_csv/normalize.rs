@@ -11,6 +11,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::issue::{Code, Complaint};
+use crate::handlers::formula;
 
 /// Longest e-mail address that the mail standards allow.
 pub const EMAIL_MAX: usize = 254;
@@ -35,11 +36,7 @@ pub fn fold(text: &str) -> String {
 /// Exports write `'=1+1` so that a spreadsheet shows the text instead of computing it; reading such
 /// a file again gives the original back.
 pub fn clean(cell: &str) -> Cow<'_, str> {
-    let trimmed = cell.trim_matches(invisible);
-    let unguarded = match trimmed.strip_prefix('\'') {
-        Some(rest) if rest.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) => rest,
-        _ => trimmed,
-    };
+    let unguarded = formula::unguarded(cell.trim_matches(invisible));
     if unguarded.is_ascii() || is_nfc_quick(unguarded.chars()) == IsNormalized::Yes {
         Cow::Borrowed(unguarded)
     } else {

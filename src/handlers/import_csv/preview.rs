@@ -24,8 +24,8 @@ use super::mapping::{Column, Mapping, MappingError, Reason, Target, propose};
 use super::payload::{EntityType, ImportCsv};
 use super::prepare::{self, PrepareError};
 use super::reader::{Position, ReadError, RecordReader};
-use super::spool::Spool;
 use super::validate::Validator;
+use crate::handlers::spool::Spool;
 
 /// Bytes of the file that are looked at, from its beginning. An even number: a character of UTF-16
 /// is not cut.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use super::dialect::Dialect;
 use super::mapping::REPORT_COLUMNS;
+use crate::handlers::formula::starts_a_formula;
 
 /// What a report says about one row.
 #[derive(Debug, Clone, Copy)]
@@ -117,12 +118,6 @@ impl<W: Write> ReportWriter<W> {
     }
 }
 
-/// Whether a spreadsheet would take a text for a formula, also in full width or behind blanks.
-fn starts_a_formula(text: &str) -> bool {
-    let first = text.trim_start_matches(' ').chars().next();
-    first.is_some_and(|c| "=+-@\t\r\n＝＋－＠".contains(c))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,23 +157,5 @@ mod tests {
              \"A \"\"x\"\"\";x;{tail}B;;{tail}C;d;e{tail}"
         );
         assert_eq!(write(semicolon, &rows, true), expected);
-    }
-
-    #[test]
-    fn texts_that_would_compute_are_guarded() {
-        for (text, guarded) in [
-            ("=1", true),
-            ("+1", true),
-            ("-1", true),
-            ("@x", true),
-            ("\tx", true),
-            (" =1", true),
-            ("＝1", true),
-            ("a=1", false),
-            ("", false),
-            ("'=1", false),
-        ] {
-            assert_eq!(starts_a_formula(text), guarded, "{text:?}");
-        }
     }
 }

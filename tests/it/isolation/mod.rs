@@ -83,6 +83,11 @@ impl Tenant {
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
                  delimiter)
                VALUES ('{job}', '{workspace}', 'accounts', '{word}', '', 1, 'utf-8', ',');
+             INSERT INTO exports (id, workspace_id, entity_type, format, file_name)
+               VALUES ('{job}', '{workspace}', 'accounts', 'csv', '{word}');
+             INSERT INTO bullwark.download_links (token_hash, workspace_id, job_id, kind,
+                 created_by_kind, expires_at)
+               VALUES (sha256('{word}'), '{workspace}', '{job}', 'report', 'service', now());
              INSERT INTO import_rows (import_id, row_no, line_no, outcome, code, message)
                VALUES ('{job}', 1, 1, 'failed', 'invalid', '{word}');"
         );

@@ -23,6 +23,7 @@ const SEEN: [&str; 21] = [
     "bullwark.stragglers",
     "public.accounts",
     "public.contacts",
+    "public.exports",
     "public.import_rows",
     "public.imports",
     "public.job_effects",

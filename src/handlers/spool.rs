@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use crate::job::JobError;
 
 /// The files of one attempt. They go with the attempt; what a crash leaves goes with the next one.
-pub(super) struct Spool {
-    pub(super) path: PathBuf,
+pub(crate) struct Spool {
+    pub(crate) path: PathBuf,
 }
 
 impl Spool {
-    pub(super) fn create(path: PathBuf) -> Result<Self, JobError> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self, JobError> {
         let made = match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => std::fs::create_dir_all(&path),

@@ -1,0 +1,79 @@
+//! `export_data` and `export_csv`: accounts or contacts become a file.
+//!
+//! ```text
+//! payload ─► plan ─► survey                     once: mistakes, rows, columns
+//!                      │
+//! record ─► page ─► text ─► part file ─► checkpoint      again and again
+//!                    │
+//!                  sheet (a workbook, as a whole)
+//! ```
+//!
+//! Promises: a file has the rows of one workspace, each that was there when the export began once,
+//! as it was when its page was read, whatever crashes; memory does not grow with the rows; what
+//! has the name of a whole file is one. Refuses: columns and conditions that are on no list. A
+//! caller's words never become part of a statement.
+
+mod attempt;
+mod checkpoint;
+mod part_file;
+pub mod payload;
+pub mod plan;
+mod run;
+mod sheet;
+mod survey;
+mod sweep;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::job::JobError;
+use crate::worker::{Handler, JobContext};
+pub use checkpoint::Summary;
+pub use payload::{ExportCsv, ExportData};
+pub use plan::Plan;
+pub use sweep::{SweepError, Swept, sweep};
+
+/// The handler of `export_data` jobs.
+#[derive(Debug, Clone)]
+pub struct ExportDataHandler {
+    /// Files are in `exports/` below it.
+    pub data_dir: PathBuf,
+}
+
+impl Handler for ExportDataHandler {
+    const TYPE: &'static str = "export_data";
+    type Payload = ExportData;
+    type Output = Summary;
+
+    async fn run(&self, ctx: JobContext, payload: ExportData) -> Result<Summary, JobError> {
+        run::run(&ctx, &payload, &self.data_dir).await
+    }
+}
+
+/// The handler of `export_csv` jobs.
+#[derive(Debug, Clone)]
+pub struct ExportCsvHandler {
+    /// Files are in `exports/` below it.
+    pub data_dir: PathBuf,
+}
+
+impl Handler for ExportCsvHandler {
+    const TYPE: &'static str = "export_csv";
+    type Payload = ExportCsv;
+    type Output = Summary;
+
+    async fn run(&self, ctx: JobContext, payload: ExportCsv) -> Result<Summary, JobError> {
+        run::run(&ctx, &payload.into(), &self.data_dir).await
+    }
+}
+
+fn dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("exports")
+}
+
+/// Where the whole file of an export is.
+pub fn file_path(data_dir: &Path, id: Uuid, format: &str) -> PathBuf {
+    dir(data_dir).join(format!("{id}.{format}"))
+}

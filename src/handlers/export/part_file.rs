@@ -1,0 +1,181 @@
+//! The file of an export while it is written: it only grows, and what a checkpoint vouches for is
+//! on disk.
+//!
+//! `exports/<id>.<attempt>.part` becomes `exports/<id>.<format>` by a rename, so whoever finds a
+//! file of the second name finds all of it. Only the owner of the process may read either.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::uploads::{hex, private_dir};
+
+/// Bytes that are read at once to sum a file up.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Where an attempt writes the file of an export.
+pub(super) fn part_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
+    super::dir(data_dir).join(format!("{id}.{attempt}.part"))
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(super) struct PartFile {
+    file: File,
+    path: PathBuf,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl PartFile {
+    /// An empty one; what stood there is gone.
+    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+        if let Some(dir) = path.parent() {
+            private_dir(dir)?;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Self {
+            file: options.open(&path)?,
+            path,
+            hash: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    /// A copy of the one that an earlier attempt left, of so many bytes; none if that is not here,
+    /// or if these bytes are not the ones that were vouched for.
+    pub(super) fn resume(
+        earlier: &Path,
+        path: PathBuf,
+        bytes: u64,
+        sha256: &str,
+    ) -> io::Result<Option<Self>> {
+        let mut from = match File::open(earlier) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?.take(bytes),
+        };
+        let mut file = Self::create(path)?;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match from.read(&mut buffer)? {
+                0 => break,
+                read => file.append(&buffer[..read])?,
+            }
+        }
+        if file.bytes != bytes || file.sha256() != sha256 {
+            return Ok(None);
+        }
+        Ok(Some(file))
+    }
+
+    pub(super) fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        self.file.write_all(text)?;
+        self.hash.update(text);
+        self.bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// For who writes all of it at once.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Of what is written so far.
+    pub(super) fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
+    }
+
+    /// When this returns, everything that is written is on disk, and so is the file's name.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        sync_dir(&self.path)
+    }
+}
+
+/// Gives a whole file its name. Safe to repeat: a file that has it already is left alone.
+pub(super) fn name(part: &Path, whole: &Path) -> io::Result<()> {
+    match std::fs::rename(part, whole) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && whole.exists() => Ok(()),
+        other => other,
+    }?;
+    sync_dir(whole)
+}
+
+/// Bytes and sum of a file; none if there is no such file.
+pub(super) fn measure(path: &Path) -> io::Result<Option<(u64, String)>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let (hash, bytes) = sum(&mut file)?;
+    Ok(Some((bytes, hex(&hash.finalize()))))
+}
+
+fn sum(reader: &mut impl Read) -> io::Result<(Sha256, u64)> {
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok((hash, bytes)),
+            read => {
+                hash.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_goes_on_behind_what_was_vouched_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second, third] = [1, 2, 3].map(|n| part_path(dir.path(), Uuid::nil(), n));
+        let mut file = PartFile::create(first.clone()).unwrap();
+        file.append(b"one").unwrap();
+        let (bytes, sum) = (file.bytes(), file.sha256());
+        file.append(b"lost").unwrap();
+        file.sync().unwrap();
+        let resume = |bytes, sum: &str| {
+            let resumed = PartFile::resume(&first, second.clone(), bytes, sum);
+            resumed.unwrap()
+        };
+        assert!(resume(bytes, "another").is_none());
+        assert!(resume(100, &sum).is_none());
+        let mut resumed = resume(bytes, &sum).unwrap();
+        resumed.append(b"two").unwrap();
+        // The earlier attempt does not know yet that it lost its lease.
+        file.append(b"late").unwrap();
+        resumed.sync().unwrap();
+        assert_eq!(std::fs::read(&second).unwrap(), b"onetwo");
+        let whole = super::super::file_path(dir.path(), Uuid::nil(), "csv");
+        name(&second, &whole).unwrap();
+        name(&second, &whole).unwrap();
+        assert_eq!(measure(&whole).unwrap(), Some((6, resumed.sha256())));
+        assert!(
+            PartFile::resume(&second, third.clone(), bytes, &sum)
+                .unwrap()
+                .is_none()
+        );
+        assert!(name(&third, &third).is_err());
+    }
+}

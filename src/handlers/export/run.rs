@@ -1,0 +1,159 @@
+//! One attempt of an export, from the payload to the summary.
+//!
+//! Where it may die, and what the next attempt finds:
+//!
+//! | between | finds | does |
+//! |---|---|---|
+//! | start and first commit | no checkpoint | begins anew; no file |
+//! | two checkpoints | a part file with more than was vouched for | takes that, goes on |
+//! | file and "is whole" | the same | the same |
+//! | "is whole" and the name | a whole part file | gives it its name |
+//! | the name and the last commit | a whole file | compares its sum, writes the summary |
+//! | last commit and outcome | a completed export | the same again |
+//!
+//! Each attempt writes a part file of its own, which begins with a copy of the earlier one's: an
+//! attempt that lost its lease and does not know it yet writes where nobody reads.
+//!
+//! Where the part file is not the one of the checkpoint, as on another machine, the attempt begins
+//! anew with the same columns. So does one of a workbook, which can not be gone on with.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::attempt::Export;
+use super::checkpoint::{Checkpoint, Ending, Summary};
+use super::part_file;
+use super::payload::ExportData;
+use super::plan::Plan;
+use super::survey::{self, record_error};
+use crate::job::{JobError, Progress};
+use crate::record::exports;
+use crate::record::exports::read::Selection;
+use crate::worker::JobContext;
+
+/// Runs an export to its end, or says how the job goes on.
+pub(super) async fn run(
+    ctx: &JobContext,
+    payload: &ExportData,
+    data_dir: &std::path::Path,
+) -> Result<Summary, JobError> {
+    let ended = run_attempt(ctx, payload, data_dir).await;
+    match &ended {
+        // Whoever took the lease writes from here on; only a cancelled job has nobody left to say
+        // so.
+        Err(JobError::LeaseLost) => {
+            exports::mark_cancelled(ctx.record(), ctx.job_id())
+                .await
+                .map_err(record_error)?;
+        }
+        Err(JobError::Permanent(_)) => mark_failed(ctx).await?,
+        Ok(_)
+        | Err(
+            JobError::Retry(_)
+            | JobError::RetryAfter(..)
+            | JobError::Snooze(..)
+            | JobError::Reported(_)
+            | JobError::Moved
+            | JobError::RateLimited(_),
+        ) => {}
+    }
+    ended
+}
+
+/// Says of the export, if it had begun, that it will not go on.
+async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
+    let mut begun = ctx.begin_checkpoint().await?;
+    let has_begun = exports::mark_failed(begun.tx(), ctx.job_id())
+        .await
+        .map_err(record_error)?;
+    if !has_begun {
+        return Ok(());
+    }
+    let at = ctx.checkpoint().and_then(Checkpoint::read);
+    let (total, rows) = at.map_or((0, 0), |at| (at.total, at.rows));
+    let message = format!("stopped behind row {rows} of {total}");
+    let progress = Progress::new(total, rows, 0, message);
+    let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
+    begun.commit(checkpoint, progress).await
+}
+
+async fn run_attempt(
+    ctx: &JobContext,
+    payload: &ExportData,
+    data_dir: &std::path::Path,
+) -> Result<Summary, JobError> {
+    let plan = Plan::new(payload).map_err(|mistakes| {
+        let texts = mistakes
+            .iter()
+            .map(|m| format!("{}: {}", m.pointer, m.message));
+        JobError::Permanent(texts.collect::<Vec<_>>().join("; "))
+    })?;
+    let begun = Instant::now();
+    let selection = Selection {
+        workspace_id: ctx.workspace_id(),
+        entity: plan.entity,
+        conditions: plan.conditions.clone(),
+    };
+    let earlier = ctx.checkpoint().and_then(Checkpoint::read);
+    let is_resumed = earlier.is_some();
+    let mut at = match earlier {
+        Some(earlier) => earlier,
+        None => survey::take(ctx, &plan, &selection).await?,
+    };
+    let id = ctx.job_id();
+    let format = plan.format.as_str();
+    let whole = super::file_path(data_dir, id, format);
+    let mut export = Export::new(ctx, &plan, selection, &at)?;
+    let file_name = export.start(&at, is_resumed).await?;
+    let part = |at: &Checkpoint| part_file::part_path(data_dir, id, at.attempt);
+    if at.is_whole && !is_here(&at, part(&at), whole.clone()).await? {
+        at = at.anew();
+    }
+    let before = at.rows;
+    if !at.is_whole {
+        at = match plan.is_sheet() {
+            true => export.write_sheet(at, data_dir).await?,
+            false => export.write_text(at, data_dir).await?,
+        };
+    }
+    let part = part(&at);
+    on_disk(move || part_file::name(&part, &whole)).await?;
+    let expires_at = export.finish(&at).await?;
+    let rows = at.rows.saturating_sub(before);
+    let ending = Ending {
+        export_id: id,
+        entity_type: plan.entity.as_str(),
+        format,
+        file_name,
+        expires_at,
+        elapsed: begun.elapsed(),
+        rows,
+    };
+    Ok(Summary::new(at, ending))
+}
+
+/// Whether the whole file that an earlier attempt wrote is on this machine, under either name.
+async fn is_here(at: &Checkpoint, part: PathBuf, whole: PathBuf) -> Result<bool, JobError> {
+    let expected = Some((at.bytes, at.sha256.clone()));
+    on_disk(move || {
+        if part_file::measure(&part)? == expected {
+            return Ok(true);
+        }
+        // It would go before the whole one.
+        if part.exists() {
+            std::fs::remove_file(&part)?;
+        }
+        Ok(part_file::measure(&whole)? == expected)
+    })
+    .await
+}
+
+/// Work with files, on a thread of its own.
+pub(super) async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, JobError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(io::Error::other).and_then(|done| done);
+    done.map_err(|error| JobError::Retry(format!("write the export: {error}")))
+}
