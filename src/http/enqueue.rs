@@ -50,16 +50,8 @@ pub(super) async fn one(
     let whole = body::read(&state, &headers, body, JOB_BODY_MAX).await?;
     let mut request = job(&whole.bytes, caller)?;
     take_key(&headers, &mut request)?;
-    let record = &state.services.record;
-    let key = request.idempotency_key.as_deref();
-    let allowances = &state.allowances;
-    let mut grant = allowances
-        .whole(record, caller.workspace_id, 1, key)
-        .await?;
     let asked = request.clone();
-    let accepted = state.services.enqueue.enqueue(request).await;
-    grant.used(created(&accepted)).await;
-    let accepted = accepted?;
+    let (accepted, grant) = accept(&state, caller, request).await?;
     drop(whole);
 
     let location = (LOCATION, format!("/api/jobs/{}", accepted.id));
@@ -81,6 +73,23 @@ pub(super) async fn one(
     Ok(with_standing(answer, &grant))
 }
 
+/// Takes a job in, and one from the allowance of the workspace.
+pub(super) async fn accept(
+    state: &State,
+    caller: Caller,
+    request: JobRequest,
+) -> Result<(Enqueued, Grant), Problem> {
+    let record = &state.services.record;
+    let key = request.idempotency_key.as_deref();
+    let allowances = &state.allowances;
+    let mut grant = allowances
+        .whole(record, caller.workspace_id, 1, key)
+        .await?;
+    let accepted = state.services.enqueue.enqueue(request).await;
+    grant.used(created(&accepted)).await;
+    Ok((accepted?, grant))
+}
+
 /// How many jobs this call created, as far as it is known: one of which nobody knows counts.
 pub(super) fn created(accepted: &Result<Enqueued, EnqueueError>) -> u64 {
     match accepted {
@@ -96,7 +105,7 @@ pub(super) fn with_standing(answer: impl IntoResponse, grant: &Grant) -> Respons
     response
 }
 
-fn gone(accepted: &Enqueued) -> Problem {
+pub(super) fn gone(accepted: &Enqueued) -> Problem {
     let detail = format!(
         "the idempotency key was used for job {}, which has been removed since",
         accepted.id

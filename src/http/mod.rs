@@ -28,9 +28,11 @@ mod dead_letters;
 mod docs;
 mod enqueue;
 mod events;
+mod exports;
 mod exposition;
 mod figures;
 mod flow_view;
+mod files;
 mod flows;
 mod form;
 mod gauges;
@@ -40,6 +42,7 @@ mod job_filter;
 mod job_page;
 mod jobs;
 mod limits;
+mod links;
 mod observe;
 mod openapi;
 mod own_origin;
@@ -78,6 +81,7 @@ use utoipa_axum::routes;
 
 use crate::broker::Broker;
 use crate::enqueue::Enqueue;
+use crate::handlers::export::{self, SweepError};
 use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
 use crate::reconcile::ReconcileError;
@@ -97,7 +101,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 /// How often allowance that nobody used is given back.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
-/// How often the remains of unfinished uploads are removed.
+/// How often the remains of unfinished uploads, and files of old exports, are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How long a duty may take to end.
 const DUTY_STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -257,6 +261,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(control::retry))
         .routes(routes!(control::promote))
         .routes(routes!(reports::report))
+        .routes(routes!(links::of_report, links::revoke_of_report))
         // Patience is for the beginning of an answer: a stream may go on.
         .routes(routes!(events::of_job))
         .routes(routes!(events::of_workspace))
@@ -287,6 +292,11 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))
         .routes(routes!(imports::look))
+        .routes(routes!(exports::list, exports::start))
+        .routes(routes!(exports::show))
+        .routes(routes!(exports::file))
+        .routes(routes!(links::of_export, links::revoke_of_export))
+        .routes(routes!(links::download))
         .routes(routes!(openapi::document))
         .routes(routes!(docs::page))
         .routes(routes!(docs::file))
@@ -355,6 +365,23 @@ fn start_duties(state: &State, duties: &Tasks) {
             let record = &state.services.record;
             state.allowances.give_back(record, false).await?;
             Ok::<_, RecordError>(Rest::Rest)
+        }
+    });
+    let sweeping = state.clone();
+    every(duties, "export sweep", SWEEP_EVERY, move || {
+        let state = sweeping.clone();
+        async move {
+            let services = &state.services;
+            let swept = export::sweep(&services.record, &services.data_dir).await?;
+            if swept.removed > 0 {
+                tracing::info!(removed = swept.removed, "files of old exports removed");
+            }
+            let next = if swept.is_more {
+                Rest::Again
+            } else {
+                Rest::Rest
+            };
+            Ok::<_, SweepError>(next)
         }
     });
     let uploads = state.uploads.clone();

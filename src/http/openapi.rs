@@ -91,11 +91,15 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
         "Look at a file before it is imported, and at what became of imports.",
+    ),
+    (
+        "exports",
+        "Records as files, and links that open them without a key.",
     ),
     ("queues", "Look at queues, pause, limit and drain them."),
     ("schedules", "Jobs that are made again and again."),

@@ -2,61 +2,73 @@
 
 use std::io;
 
-use axum::body::Body;
-use axum::extract;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
+use axum::extract::{self, Request};
+use axum::http::request::Parts;
+use axum::response::Response;
+use uuid::Uuid;
 
 use super::auth::Caller;
-use super::jobs::{JobId, find};
+use super::files::{self, Sent};
+use super::jobs::{self, JobId};
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::record::access::Permission;
+use crate::record::jobs::JobRow;
 use crate::uploads::report_path;
-
-/// Bytes that are read from the file at once.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Download a report
 ///
-/// The rows that an import could not take, as CSV.
+/// The rows that an import could not take, as CSV. A part of it can be asked for with `Range`.
 #[utoipa::path(get, path = "/api/jobs/{id}/report", operation_id = "getJobReport", tag = "jobs",
     params(JobId),
-    responses((status = 200, description = "The file", body = String, content_type = "text/csv",
-        headers(("Content-Disposition" = String, description = "The name of the file")))))]
+    responses(
+        (status = 200, description = "The file", body = String, content_type = "text/csv",
+            headers(("Content-Disposition" = String, description = "The name of the file"))),
+        (status = 206, description = "A part of it", body = String, content_type = "text/csv"),
+        (status = 304, description = "It is still the same"),
+        (status = 412, description = "`If-Match` names another file: `precondition_failed`"),
+        (status = 416, description = "It has no such part: `range_not_satisfiable`")))]
 pub(super) async fn report(
     extract::State(state): extract::State<State>,
     caller: Caller,
     JobId(id): JobId,
+    request: Request,
 ) -> Result<Response, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let job = find(&mut state.view(caller).await?, id, caller).await?;
+    let job = find(&state, caller, id).await?;
+    let sent = send(&state, &request.into_parts().0, id).await?;
+    sent.ok_or_else(|| none(&job))
+}
+
+/// The job, if it is the caller's and has a report.
+pub(super) async fn find(state: &State, caller: Caller, id: Uuid) -> Result<JobRow, Problem> {
+    let job = jobs::find(&mut state.view(caller).await?, id, caller).await?;
     let path = report_path(&state.services.data_dir, id);
-    let file = match tokio::fs::File::open(&path).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let detail = format!(
-                "job {id} ({}, {}) has no report: there is one when an import is over and \
-                 rejected rows",
-                job.job_type, job.status
-            );
-            return Err(Problem::new(Code::ReportNotFound, detail));
-        }
-        Err(error) => return Err(Problem::internal(&error)),
+    match tokio::fs::metadata(&path).await {
+        Ok(_) => Ok(job),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(none(&job)),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+/// The report of a job; none: there is none.
+pub(super) async fn send(
+    state: &State,
+    request: &Parts,
+    id: Uuid,
+) -> Result<Option<Response>, Problem> {
+    let sent = Sent {
+        path: &report_path(&state.services.data_dir, id),
+        content_type: "text/csv; charset=utf-8",
+        name: &format!("import-errors-{id}.csv"),
     };
-    let bytes = file.metadata().await.map_err(|e| Problem::internal(&e))?;
-    let bytes = bytes.len();
-    // A report that grows meanwhile must not be longer than announced.
-    let content = ReaderStream::with_capacity(file.take(bytes), CHUNK_BYTES);
-    let headers = [
-        (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
-        (CONTENT_LENGTH, bytes.to_string()),
-        (
-            CONTENT_DISPOSITION,
-            format!("attachment; filename=\"import-errors-{id}.csv\""),
-        ),
-    ];
-    Ok((headers, Body::from_stream(content)).into_response())
+    files::send(request, sent).await
+}
+
+fn none(job: &JobRow) -> Problem {
+    let detail = format!(
+        "job {} ({}, {}) has no report: there is one when an import is over and rejected rows",
+        job.id, job.job_type, job.status
+    );
+    Problem::new(Code::ReportNotFound, detail)
 }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, extract};
 use futures_util::StreamExt;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -52,9 +53,12 @@ pub(super) struct Uploaded {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "names the parts in the document")]
 struct UploadForm {
-    /// The file; its name is the part's. Other parts are passed over.
+    /// The file; its name is the part's.
     #[schema(value_type = String, format = Binary, min_length = 1)]
     file: Vec<u8>,
+    /// Other parts are passed over.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// Upload a file

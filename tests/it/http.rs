@@ -96,6 +96,14 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::GET, "/api/imports"),
         (Method::GET, "/api/imports/x"),
         (Method::POST, "/api/imports/preview"),
+        (Method::GET, "/api/exports"),
+        (Method::POST, "/api/exports"),
+        (Method::GET, "/api/exports/x"),
+        (Method::GET, "/api/exports/x/file"),
+        (Method::POST, "/api/exports/x/links"),
+        (Method::DELETE, "/api/exports/x/links"),
+        (Method::POST, "/api/jobs/x/report/links"),
+        (Method::DELETE, "/api/jobs/x/report/links"),
     ] {
         let answer = send(server.anonymous(method.clone(), path).body("{}")).await;
         let detail = answer.problem(401, "missing_api_key");

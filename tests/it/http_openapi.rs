@@ -96,6 +96,10 @@ async fn what_the_document_lists_is_served_and_wants_the_keys_that_it_says() {
             true => {
                 answer.problem(401, "missing_api_key");
             }
+            // The token is the key.
+            false if path.contains("{token}") => {
+                answer.problem(404, "link_not_found");
+            }
             false => assert_eq!(answer.status, 200, "{method} {path}: {answer:?}"),
         }
     }

@@ -199,8 +199,11 @@ async fn the_log_of_a_server_holds_no_secret() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
     drop(port);
-    let serving = command(&["serve", "--diagnostics", "--http-addr", &address]);
-    let serving = { serving }.spawn().unwrap();
+    // Into a file: nobody reads a pipe before the end, and a full one would stop the server.
+    let log = data_dir.path().join("log");
+    let mut serving = command(&["serve", "--diagnostics", "--http-addr", &address]);
+    serving.stderr(std::fs::File::create(&log).unwrap());
+    let serving = serving.spawn().unwrap();
     let pid = Pid::from_raw(serving.id().unwrap().try_into().unwrap());
     let client = reqwest::Client::new();
     let url = |path: &str| format!("http://{address}{path}");
@@ -237,10 +240,28 @@ async fn the_log_of_a_server_holds_no_secret() {
         assert_eq!(call(bad, Method::GET, path, json!({})).await.status, 401);
     }
 
+    let id = made.body["job"]["id"].as_str().unwrap();
+    let reports = data_dir.path().join("reports");
+    std::fs::create_dir_all(&reports).unwrap();
+    std::fs::write(reports.join(format!("{id}.csv")), "row").unwrap();
+    let links = format!("/api/jobs/{id}/report/links");
+    let link = call(good, Method::POST, &links, json!({})).await.body;
+    let link = link["url"].as_str().unwrap().to_owned();
+    let token = link.rsplit_once('/').unwrap().1;
+    for (path, status) in [
+        (link.as_str(), 200),
+        ("/api/downloads/hush-of-a-link", 404),
+        ("/api/downloads/hush-of-a-link/more", 404),
+    ] {
+        let answer = client.get(url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+
     kill(pid, Signal::SIGTERM).unwrap();
     let ended = serving.wait_with_output().await.unwrap();
     assert!(ended.status.success(), "{ended:?}");
-    for output in [&migrated.stderr, &ended.stdout, &ended.stderr] {
+    let log = std::fs::read(&log).unwrap();
+    for output in [&migrated.stderr, &ended.stdout, &log] {
         let text = String::from_utf8_lossy(output);
         let line = |secret: &str| {
             let found = text.lines().find(|line| line.contains(secret));
@@ -248,8 +269,9 @@ async fn the_log_of_a_server_holds_no_secret() {
         };
         line("hush");
         line(&new[8..]);
+        line(token);
     }
-    let log = String::from_utf8_lossy(&ended.stderr);
+    let log = String::from_utf8_lossy(&log);
     assert!(
         log.contains("\"answered\""),
         "it was a log of requests: {log}"

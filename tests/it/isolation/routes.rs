@@ -43,6 +43,13 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/session"),
         (Method::POST, "/api/session", Value::Null),
         (Method::DELETE, "/api/session", Value::Null),
+        get("/api/exports"),
+        get("/api/exports/ID"),
+        get("/api/exports/ID/file"),
+        (Method::POST, "/api/exports/ID/links", json!({})),
+        (Method::DELETE, "/api/exports/ID/links", Value::Null),
+        (Method::POST, "/api/jobs/ID/report/links", json!({})),
+        (Method::DELETE, "/api/jobs/ID/report/links", Value::Null),
         (Method::POST, "/api/jobs/ID/promote", Value::Null),
         get("/api/jobs/actions"),
         get("/api/jobs/actions/ID"),
@@ -137,10 +144,11 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 18] = [
+const NOT_ASKED: [(&str, &str); 19] = [
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
+    ("post /api/exports", "makes what is the caller's own"),
     ("post /api/uploads", "makes what is the caller's own"),
     ("post /api/api-keys", "makes what is the caller's own"),
     (
