@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -45,6 +46,11 @@ pub(super) fn layer(origins: &[String]) -> Option<CorsLayer> {
             named("x-request-id"),
             named("idempotency-key"),
             named("last-event-id"),
+            // Of files.
+            RANGE,
+            IF_RANGE,
+            IF_MATCH,
+            IF_NONE_MATCH,
         ])
         .expose_headers([
             LOCATION,
@@ -53,6 +59,11 @@ pub(super) fn layer(origins: &[String]) -> Option<CorsLayer> {
             RATE_LIMIT,
             RATE_LIMIT_POLICY,
             named("x-request-id"),
+            // Of files.
+            ACCEPT_RANGES,
+            CONTENT_DISPOSITION,
+            CONTENT_RANGE,
+            ETAG,
         ])
         .max_age(REMEMBERED);
     Some(layer)

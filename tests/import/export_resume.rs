@@ -268,6 +268,19 @@ async fn a_sweep_takes_what_nobody_wants_and_nothing_else() {
             .await
             .unwrap();
     }
+    let workspace = world.workspace("of links").await;
+    sqlx::query(
+        "INSERT INTO bullwark.download_links (token_hash, workspace_id, job_id, kind,
+           created_by_kind, expires_at)
+         SELECT sha256(n::text::bytea), $1, $2, 'export', 'service',
+           now() + n * interval '1 hour'
+         FROM generate_series(-1, 1) n",
+    )
+    .bind(workspace)
+    .bind(kept)
+    .execute(&world.pool)
+    .await
+    .unwrap();
     let swept = sweep(&world.record, world.dir.path()).await.unwrap();
     assert_eq!((swept.removed, swept.is_more), (4, false));
     let again = sweep(&world.record, world.dir.path()).await.unwrap();
@@ -281,6 +294,8 @@ async fn a_sweep_takes_what_nobody_wants_and_nothing_else() {
         assert_eq!(path(&world, job, "csv").exists(), is_there);
     }
     assert!(world.dir.path().join("exports/readme.txt").exists());
+    let links = "SELECT count(*) FROM bullwark.download_links";
+    assert_eq!(world.one::<i64>(links).await, 1, "the one that still works");
     let states = world.texts("SELECT status FROM exports").await;
     assert_eq!(states, ["completed", "completed", "expired", "expired"]);
 }

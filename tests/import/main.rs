@@ -7,6 +7,7 @@ mod chunks;
 mod examples;
 mod lineage;
 mod export_resume;
+mod export_rows;
 mod exports;
 mod modes;
 mod resume;

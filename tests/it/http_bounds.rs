@@ -206,6 +206,7 @@ async fn pages_of_named_origins_may_use_the_api_and_no_others() {
         "content-type",
         "idempotency-key",
         "x-workspace-id",
+        "range",
     ] {
         assert!(headers.contains(name), "{headers}");
     }
@@ -237,6 +238,7 @@ async fn pages_of_named_origins_may_use_the_api_and_no_others() {
             "x-request-id",
             "location",
             "retry-after",
+            "content-disposition",
         ] {
             assert!(exposed.split(',').any(|one| one == name), "{exposed}");
         }

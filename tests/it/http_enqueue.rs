@@ -43,7 +43,15 @@ async fn what_is_wrong_with_a_request_is_said() {
     );
     assert_eq!(
         unknown.body["known_types"],
-        json!(["crash", "fail", "import_csv", "noop", "sleep"])
+        json!([
+            "crash",
+            "export_csv",
+            "export_data",
+            "fail",
+            "import_csv",
+            "noop",
+            "sleep"
+        ])
     );
 
     let wrong = json!({"jobType": "sleep", "payload": {"ms": "x"}, "priority": 11, "queue": "a:b"});

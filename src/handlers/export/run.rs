@@ -29,7 +29,7 @@ use super::plan::Plan;
 use super::survey::{self, record_error};
 use crate::job::{JobError, Progress};
 use crate::record::exports;
-use crate::record::exports::read::Selection;
+use crate::record::exports::read::{Selection, Windows};
 use crate::worker::JobContext;
 
 /// Runs an export to its end, or says how the job goes on.
@@ -94,6 +94,7 @@ async fn run_attempt(
         workspace_id: ctx.workspace_id(),
         entity: plan.entity,
         conditions: plan.conditions.clone(),
+        windows: Windows::default(),
     };
     let earlier = ctx.checkpoint().and_then(Checkpoint::read);
     let is_resumed = earlier.is_some();

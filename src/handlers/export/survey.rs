@@ -112,3 +112,24 @@ pub(super) fn record_error(error: RecordError) -> JobError {
         | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::export::ExportData;
+
+    #[test]
+    fn more_rows_than_a_sheet_holds_are_refused_for_sheets_alone() {
+        for (format, most, more) in [("csv", true, true), ("excel", true, false)] {
+            let payload = serde_json::json!({"entity_type": "accounts", "format": format});
+            let payload: ExportData = serde_json::from_value(payload).unwrap();
+            let plan = Plan::new(&payload).unwrap();
+            assert_eq!(check_sheet(&plan, SHEET_ROWS_MAX).is_ok(), most, "{format}");
+            assert_eq!(
+                check_sheet(&plan, SHEET_ROWS_MAX + 1).is_ok(),
+                more,
+                "{format}"
+            );
+        }
+    }
+}

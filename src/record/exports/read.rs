@@ -13,12 +13,26 @@ use super::columns::{Cell, Entity, Field, Kind};
 use super::filter::Condition;
 use crate::record::{Record, RecordError, View, Viewer};
 
-/// Rows that a survey looks at in one statement.
-const SURVEYED_MAX: i64 = 50_000;
-/// Rows that a page looks at when there are conditions.
-const SCANNED_MAX: i64 = 20_000;
 /// A page is full when its rows have so many bytes.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many rows a statement looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Windows {
+    /// Of a survey.
+    pub surveyed: i64,
+    /// Of a page, when there are conditions.
+    pub scanned: i64,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            surveyed: 50_000,
+            scanned: 20_000,
+        }
+    }
+}
 
 /// Which rows: those of a tenant, or those without a workspace.
 #[derive(Debug, Clone)]
@@ -26,6 +40,7 @@ pub struct Selection {
     pub workspace_id: Option<Uuid>,
     pub entity: Entity,
     pub conditions: Vec<Condition>,
+    pub windows: Windows,
 }
 
 /// What a window of a survey found.
@@ -75,7 +90,9 @@ impl Selection {
         names_max: i64,
     ) -> Result<Surveyed, RecordError> {
         let mut view = self.view(record).await?;
-        let next = self.window(&mut view, (after, until), SURVEYED_MAX).await?;
+        let next = self
+            .window(&mut view, (after, until), self.windows.surveyed)
+            .await?;
         let window = (after, next.unwrap_or(until));
         let mut query = self.matching("count(*)", window);
         let rows = query.build_query_scalar().fetch_one(view.connection());
@@ -105,7 +122,10 @@ impl Selection {
         // Without conditions every row that is looked at is one of the page.
         let next = match self.conditions.is_empty() {
             true => None,
-            false => self.window(&mut view, (after, until), SCANNED_MAX).await?,
+            false => {
+                let rows = self.windows.scanned;
+                self.window(&mut view, (after, until), rows).await?
+            }
         };
         let mut query = QueryBuilder::new("SELECT id");
         for field in fields {
