@@ -3,10 +3,15 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use futures_util::TryStreamExt;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
+
+use super::{Global, endpoints};
+use crate::config::{HTTP_ADDR, environment};
 
 /// A server and a key for it.
 #[derive(Debug, Clone)]
@@ -27,6 +32,32 @@ impl Client {
             base: base.trim_end_matches('/').to_owned(),
             key: key.to_owned(),
         })
+    }
+
+    /// The server of this data directory, or the one that was named.
+    pub(crate) fn find(
+        global: &Global,
+        server: Option<&str>,
+        api_key: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let data_dir = global.data_dir();
+        let local = endpoints::read(&data_dir).and_then(|endpoints| endpoints.http_url);
+        let key = api_key
+            .map(str::to_owned)
+            .or_else(|| environment("BULLWARK_API_KEY").filter(|key| !key.is_empty()))
+            .or_else(|| endpoints::read_api_key(&data_dir));
+        let address = environment("BULLWARK_HTTP_ADDR").unwrap_or_else(|| HTTP_ADDR.to_owned());
+        let server = server
+            .map(str::to_owned)
+            .or(local)
+            .unwrap_or_else(|| format!("http://{address}"));
+        let Some(key) = key else {
+            bail!(
+                "no API key is known: start `bullwark dev` here, or give --api-key or \
+                 BULLWARK_API_KEY for {server}"
+            );
+        };
+        Self::new(&server, &key)
     }
 
     /// Sends a file to the upload area; returns its `upload://` address.
@@ -76,26 +107,44 @@ impl Client {
 
     /// Saves the error report of an import.
     pub(crate) async fn save_report(&self, id: Uuid, path: &Path) -> anyhow::Result<()> {
-        use futures_util::TryStreamExt;
-        let answer = self
-            .http
-            .get(self.report_url(id))
-            .bearer_auth(&self.key)
-            .send()
-            .await;
-        let answer = answer
-            .context("fetch the error report")?
-            .error_for_status()?;
-        let stream = answer.bytes_stream().map_err(std::io::Error::other);
-        let mut reader = tokio_util::io::StreamReader::new(stream);
-        let mut file = tokio::fs::File::create(path)
+        let answer = self.fetch(&self.report_url(id), "error report").await?;
+        save(answer, path).await.context("save the error report")
+    }
+
+    /// Asks for an export; returns its row.
+    pub(crate) async fn export(&self, body: &Value) -> anyhow::Result<Value> {
+        let url = format!("{}/api/exports", self.base);
+        let mut answer = self.send(self.http.post(url).json(body), "export").await?;
+        Ok(answer["export"].take())
+    }
+
+    /// Saves the file of an export.
+    pub(crate) async fn save_export(&self, id: Uuid, path: &Path) -> anyhow::Result<()> {
+        let answer = self.fetch(&self.export_url(id), "export").await?;
+        save(answer, path).await.context("save the export")
+    }
+
+    /// Writes the file of an export to the standard output.
+    pub(crate) async fn print_export(&self, id: Uuid) -> anyhow::Result<()> {
+        let answer = self.fetch(&self.export_url(id), "export").await?;
+        copy(answer, tokio::io::stdout())
             .await
-            .with_context(|| format!("create {}", path.display()))?;
-        tokio::io::copy(&mut reader, &mut file)
-            .await
-            .context("save the error report")?;
-        file.sync_all().await?;
+            .context("print the export")?;
         Ok(())
+    }
+
+    fn export_url(&self, id: Uuid) -> String {
+        format!("{}/api/exports/{id}/file", self.base)
+    }
+
+    async fn fetch(&self, url: &str, doing: &str) -> anyhow::Result<Response> {
+        let answer = self.http.get(url).bearer_auth(&self.key).send().await;
+        let answer = answer.with_context(|| format!("{doing}: no answer from {}", self.base))?;
+        if !answer.status().is_success() {
+            read(answer, doing).await?;
+            bail!("{doing}: the server's answer is no file");
+        }
+        Ok(answer)
     }
 
     async fn send(&self, request: RequestBuilder, doing: &str) -> anyhow::Result<Value> {
@@ -106,6 +155,34 @@ impl Client {
             .with_context(|| format!("{doing}: no answer from {}", self.base))?;
         read(answer, doing).await
     }
+}
+
+/// Saves a file; a download that breaks off leaves what was there before.
+async fn save(answer: Response, path: &Path) -> anyhow::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let file = tokio::fs::File::create(&part)
+        .await
+        .with_context(|| format!("create {}", part.display()))?;
+    let saved = async {
+        copy(answer, file).await?.sync_all().await?;
+        tokio::fs::rename(&part, path).await
+    };
+    if let Err(error) = saved.await {
+        // Nothing to do about a second error.
+        tokio::fs::remove_file(&part).await.ok();
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+async fn copy<W: AsyncWrite + Unpin>(answer: Response, mut to: W) -> std::io::Result<W> {
+    let stream = answer.bytes_stream().map_err(std::io::Error::other);
+    let mut reader = tokio_util::io::StreamReader::new(stream);
+    tokio::io::copy(&mut reader, &mut to).await?;
+    to.flush().await?;
+    Ok(to)
 }
 
 /// The JSON of an answer, or the problem that the server describes.

@@ -1,23 +1,15 @@
 //! `bullwark import`
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::client::Client;
-use super::endpoints;
+use super::watch::{Doing, job_id, watch};
 use super::{Done, Failure, Global, output};
-use crate::config::{HTTP_ADDR, environment};
-
-/// Between two looks at the job.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Looks in a row that may fail before the command gives up watching.
-const MISSED_LOOKS_MAX: u32 = 120;
 
 /// Uploads a CSV file, enqueues its import, and shows how it goes.
 #[derive(Debug, Clone, Args)]
@@ -68,9 +60,18 @@ pub(crate) struct ImportArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Entity {
+pub(super) enum Entity {
     Accounts,
     Contacts,
+}
+
+impl Entity {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Accounts => "accounts",
+            Self::Contacts => "contacts",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,7 +98,7 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Done {
     if !args.file.is_file() {
         return Err(anyhow!("there is no file {}", args.file.display()).into());
     }
-    let client = connect(global, &args)?;
+    let client = Client::find(global, args.server.as_deref(), args.api_key.as_deref())?;
     let address = client.upload(&args.file).await?;
     let job = client.enqueue(&args.request(&address)).await?;
     let id = job_id(&job)?;
@@ -108,9 +109,12 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Done {
         }
         return Ok(());
     }
-    let bar = progress_bar(global.json);
-    let job = watch(&client, id, &bar).await?;
-    bar.finish_and_clear();
+    let doing = Doing {
+        what: "import",
+        first: "reading the file",
+        then: "importing",
+    };
+    let job = watch(&client, id, &doing, global.json).await?;
     if job["status"] != "completed" {
         if global.json {
             let (status, error) = (&job["status"], &job["error_message"]);
@@ -133,30 +137,6 @@ pub(crate) async fn run(global: &Global, args: ImportArgs) -> Done {
         }
     }
     Ok(())
-}
-
-/// The server of this data directory, or the one that was named.
-fn connect(global: &Global, args: &ImportArgs) -> anyhow::Result<Client> {
-    let data_dir = global.data_dir();
-    let local = endpoints::read(&data_dir).and_then(|endpoints| endpoints.http_url);
-    let key = args
-        .api_key
-        .clone()
-        .or_else(|| environment("BULLWARK_API_KEY").filter(|key| !key.is_empty()))
-        .or_else(|| endpoints::read_api_key(&data_dir));
-    let address = environment("BULLWARK_HTTP_ADDR").unwrap_or_else(|| HTTP_ADDR.to_owned());
-    let server = args
-        .server
-        .clone()
-        .or(local)
-        .unwrap_or_else(|| format!("http://{address}"));
-    let Some(key) = key else {
-        bail!(
-            "no API key is known: start `bullwark dev` here, or give --api-key or BULLWARK_API_KEY \
-             for {server}"
-        );
-    };
-    Client::new(&server, &key)
 }
 
 impl ImportArgs {
@@ -189,10 +169,7 @@ impl ImportArgs {
             "payload": {
                 "file_url": address,
                 "file_name": name,
-                "entity_type": match self.entity {
-                    Entity::Accounts => "accounts",
-                    Entity::Contacts => "contacts",
-                },
+                "entity_type": self.entity.as_str(),
                 "mapping": mapping,
                 "options": options,
             },
@@ -228,78 +205,6 @@ impl ImportArgs {
             no_wait: false,
         }
     }
-}
-
-fn job_id(job: &Value) -> anyhow::Result<Uuid> {
-    let id = job["id"]
-        .as_str()
-        .ok_or_else(|| anyhow!("the server's answer has no job id"))?;
-    id.parse().context("the server's job id")
-}
-
-fn progress_bar(is_quiet: bool) -> ProgressBar {
-    let target = match is_quiet {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr(),
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    if let Ok(style) = ProgressStyle::with_template(
-        "{spinner} {msg:24!} [{bar:32}] {human_pos}/{human_len} · {rate} · ETA {eta}",
-    ) {
-        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            // A closed terminal is no error.
-            write!(out, "{} rows/s", HumanCount(state.per_sec() as u64)).ok();
-        };
-        bar.set_style(style.with_key("rate", rate).progress_chars("█▌ "));
-    }
-    bar.set_message("waiting for a worker");
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
-}
-
-/// Watches a job until it is over. A server that restarts meanwhile is waited for.
-async fn watch(client: &Client, id: Uuid, bar: &ProgressBar) -> anyhow::Result<Value> {
-    let mut missed = 0;
-    loop {
-        let job = match client.job(id).await {
-            Ok(job) => job,
-            Err(error) if missed >= MISSED_LOOKS_MAX => {
-                return Err(error.context(format!("import {id} goes on without being watched")));
-            }
-            Err(_) => {
-                missed += 1;
-                bar.set_message("server is away");
-                tokio::time::sleep(LOOK_EVERY).await;
-                continue;
-            }
-        };
-        missed = 0;
-        show(&job, bar);
-        if matches!(
-            job["status"].as_str(),
-            Some("completed" | "dead_letter" | "cancelled")
-        ) {
-            return Ok(job);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-fn show(job: &Value, bar: &ProgressBar) {
-    let progress = &job["progress"];
-    if let Some(total) = progress["total"].as_u64() {
-        bar.set_length(total);
-    }
-    if let Some(processed) = progress["processed"].as_u64() {
-        bar.set_position(processed);
-    }
-    let message = match (job["status"].as_str(), progress["processed"].as_u64()) {
-        (Some("failed"), _) => "failed, will try again",
-        (Some("processing"), Some(1..)) => "importing",
-        (Some("processing"), _) => "reading the file",
-        _ => "waiting for a worker",
-    };
-    bar.set_message(message);
 }
 
 /// `980 imported, 20 skipped: 12 DUPLICATE_IN_FILE, 8 DOMAIN_INVALID`

@@ -13,6 +13,7 @@ mod dev;
 mod endpoints;
 mod enqueue;
 mod event_lines;
+mod export;
 mod forward;
 mod import;
 mod jobs;
@@ -22,6 +23,7 @@ mod serve;
 mod soak;
 mod stores;
 mod types;
+mod watch;
 mod worker;
 
 use std::path::PathBuf;
@@ -85,6 +87,8 @@ enum Command {
     Enqueue(enqueue::EnqueueArgs),
     /// Import a CSV file and watch it
     Import(import::ImportArgs),
+    /// Export records into a file
+    Export(export::ExportArgs),
     /// List, show, retry, cancel and delete jobs
     Jobs(jobs::Jobs),
     /// List job types, or declare one that other workers serve
@@ -202,6 +206,7 @@ async fn run(cli: Cli) -> Done {
         Command::Stores => stores::run(&global).await,
         Command::Enqueue(enqueue) => enqueue::run(&global, enqueue).await,
         Command::Import(import) => import::run(&global, import).await,
+        Command::Export(export) => export::run(&global, export).await,
         Command::Jobs(jobs) => jobs::run(&global, jobs).await,
         Command::Types(types) => types::run(&global, types).await,
         Command::Openapi => {

@@ -61,10 +61,12 @@ impl Dev {
     }
 }
 
-/// The longest block of this language.
-fn example(language: &str) -> String {
+/// The longest block of this language in this section.
+fn example(section: &str, language: &str) -> String {
+    let (_, rest) = DOCS.split_once(&format!("\n## {section}\n")).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
     let opening = format!("```{language}\n");
-    let blocks = DOCS.split(&opening).skip(1);
+    let blocks = section.split(&opening).skip(1);
     let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
     blocks.max_by_key(|block| block.len()).unwrap().to_owned()
 }
@@ -101,7 +103,7 @@ async fn printed(program: &mut Command, dev: &Dev) -> String {
 async fn the_examples_of_the_api_do_what_they_say() {
     let dev = Dev::start().await;
 
-    let shell = example("sh");
+    let shell = example("Examples", "sh");
     let mut program = Command::new("bash");
     let out = printed(program.args(["-eu", "-c", &shell]), &dev).await;
     assert!(out.contains("\"inserted\":2"), "{out}");
@@ -111,7 +113,7 @@ async fn the_examples_of_the_api_do_what_they_say() {
     );
     assert!(out.contains("\"code\":\"unknown_job_type\""), "{out}");
 
-    let script = example("js");
+    let script = example("Examples", "js");
     let mut program = Command::new("node");
     let out = printed(program.args(["--input-type=module", "-e", &script]), &dev).await;
     let told = promised(&script, "//");
@@ -124,7 +126,7 @@ async fn the_examples_of_the_api_do_what_they_say() {
         assert!(out.lines().any(|printed| printed == line), "{line}: {out}");
     }
 
-    let script = example("python");
+    let script = example("Examples", "python");
     let mut program = Command::new(clients().join("schemathesis/bin/python"));
     let out = printed(program.args(["-c", &script]), &dev).await;
     let told = promised(&script, "#");
@@ -132,5 +134,66 @@ async fn the_examples_of_the_api_do_what_they_say() {
     let mut lines: Vec<&str> = out.lines().collect();
     lines.dedup();
     assert_eq!(lines, told);
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_of_exports_do_what_they_say() {
+    let dev = Dev::start().await;
+
+    let shell = example("Exports", "sh");
+    let mut program = Command::new("bash");
+    let out = printed(program.args(["-eu", "-c", &shell]), &dev).await;
+    let mut lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+    // How `sort` sorts is up to the locale.
+    lines[..3].sort_unstable();
+    let expected = [
+        "'=1+1,sum.com",
+        "Stark,stark.com",
+        "name,domain",
+        "name,domain",
+        "{\"revoked\":1}",
+        "\"code\":\"link_not_found\"",
+    ];
+    assert_eq!(lines, expected);
+
+    // The same by the command line.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("stark.csv");
+    for output in ["-", file.to_str().unwrap()] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_bullwark"));
+        program.args([
+            "export",
+            "--entity",
+            "accounts",
+            "--filter",
+            "domain=stark.com",
+        ]);
+        program.args(["--fields", "name,domain", "--output", output]);
+        program.args(["--server", &dev.url, "--api-key", &dev.key]);
+        let out = printed(&mut program, &dev).await;
+        let content = "name,domain\r\nStark,stark.com\r\n";
+        match output {
+            "-" => assert_eq!(out, content),
+            _ => {
+                assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
+                assert!(out.starts_with("1 accounts, 30 bytes: "), "{out}");
+            }
+        }
+    }
+
+    let script = example("Exports", "js");
+    let mut program = Command::new("node");
+    let out = printed(program.args(["--input-type=module", "-e", &script]), &dev).await;
+    let told = promised(&script, "//");
+    assert_eq!(out.lines().collect::<Vec<_>>(), told[1..], "{told:?}");
+
+    let script = example("Exports", "python");
+    let mut program = Command::new(clients().join("schemathesis/bin/python"));
+    let out = printed(program.args(["-c", &script]), &dev).await;
+    assert_eq!(
+        out.lines().collect::<Vec<_>>(),
+        ["completed", "['email', 'company']"]
+    );
     dev.stop().await;
 }
