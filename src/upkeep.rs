@@ -16,7 +16,9 @@ use crate::job::{JobType, JobTypes};
 use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
-use crate::record::{Record, RecordError, data_changes, open, owed_logs, rollups, types};
+use crate::record::{
+    Record, RecordError, data_changes, open, owed_logs, rollups, stragglers, types,
+};
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
 
@@ -303,7 +305,7 @@ fn watch_open(record: &Record, broker: &Broker, tasks: &Tasks) {
             let after = *pruned.lock().unwrap_or_else(PoisonError::into_inner);
             let next = open::prune_stragglers(&record, after).await?;
             *pruned.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
-            Ok::<_, RecordError>(Next::Rest)
+            stragglers::name_owners(&record).await.map(again_if)
         }
     });
 }

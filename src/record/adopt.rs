@@ -82,8 +82,9 @@ pub(super) async fn adopt_on(
            ON CONFLICT DO NOTHING
          ), open AS (
            -- Their ids are not in the order of time: the passes over new rows may miss them.
-           INSERT INTO bullwark.stragglers
-           SELECT id FROM adopted WHERE status IN ('pending', 'processing', 'failed')
+           INSERT INTO bullwark.stragglers (job_id, owner_id)
+           SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM adopted
+           WHERE status IN ('pending', 'processing', 'failed')
            ON CONFLICT DO NOTHING
          )
          SELECT count(*) FROM adopted",

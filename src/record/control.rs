@@ -186,7 +186,8 @@ const RETRY: &str = "WITH wanted AS (
   ), buried AS (
     DELETE FROM bullwark.dead_letters d USING changed WHERE d.job_id = changed.id
   ), open AS (
-    INSERT INTO bullwark.stragglers SELECT id FROM changed ON CONFLICT DO NOTHING
+    INSERT INTO bullwark.stragglers (job_id, owner_id)
+    SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM changed ON CONFLICT DO NOTHING
   ), log AS (
     INSERT INTO job_logs (job_id, log_level, message)
     SELECT id, 'info', 'retried by hand' FROM changed

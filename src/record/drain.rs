@@ -32,8 +32,8 @@ pub struct Batch {
 /// The audit gets a row for each of them and one for the queue. Whatever is running, as far as the
 /// record has heard, stays.
 ///
-/// Looks where open jobs are noted, the stragglers and the rows of the workspace after the seal, as
-/// all passes do: finished rows cost nothing.
+/// Looks where open jobs are noted, the stragglers of the workspace and its rows after the seal:
+/// neither finished rows nor those of others cost anything.
 pub async fn drain_next(
     record: &Record,
     draining: &Draining<'_>,
@@ -49,7 +49,13 @@ pub async fn drain_next(
            SELECT job_id FROM bullwark.watermarks WHERE name = 'sealed'
          ), waiting AS (
            (SELECT j.id FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
-            WHERE s.job_id > $1 AND s.job_id <= (SELECT job_id FROM sealed) AND {waits}
+            WHERE s.owner_id = $2
+              AND s.job_id > $1 AND s.job_id <= (SELECT job_id FROM sealed) AND {waits}
+            ORDER BY s.job_id LIMIT $5)
+           UNION ALL
+           (SELECT j.id FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+            WHERE s.owner_id IS NULL
+              AND s.job_id > $1 AND s.job_id <= (SELECT job_id FROM sealed) AND {waits}
             ORDER BY s.job_id LIMIT $5)
            UNION ALL
            (SELECT j.id FROM jobs j

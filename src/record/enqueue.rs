@@ -323,11 +323,11 @@ pub(super) async fn insert<'a, 'c>(
              AS u (id, workspace_id, job_type, job_queue, payload, priority, delay_ms,
                scheduled_for, max_attempts, retry_delay_seconds, backoff, timeout_seconds,
                created_by)
-           RETURNING id
+           RETURNING id, workspace_id
          ), late AS (
            -- The id was made long ago or by a slow clock: the seal may be past it already.
-           INSERT INTO bullwark.stragglers
-           SELECT id FROM inserted
+           INSERT INTO bullwark.stragglers (job_id, owner_id)
+           SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM inserted
            WHERE id < (SELECT (lpad(to_hex(floor(extract(epoch FROM now()) * 1000)::bigint - $14),
                                  12, '0') || repeat('0', 20))::uuid)
          )

@@ -13,6 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::open::first_id_at;
+use super::stragglers::Part;
 use super::{Record, RecordError, View};
 
 /// The most jobs of one statement.
@@ -166,8 +167,13 @@ pub async fn recent(
     query.push(" WHERE id IN ((SELECT id FROM jobs WHERE workspace_id = ");
     query.push_bind(workspace_id);
     query.push(" ORDER BY id DESC LIMIT ").push_bind(CANDIDATES);
-    query.push(") UNION (SELECT job_id FROM bullwark.stragglers ORDER BY job_id DESC LIMIT ");
-    query.push_bind(CANDIDATES);
+    for part in Part::with(Some(workspace_id)) {
+        query.push(") UNION (SELECT job_id FROM bullwark.stragglers s WHERE true");
+        part.push(&mut query);
+        query
+            .push(" ORDER BY job_id DESC LIMIT ")
+            .push_bind(CANDIDATES);
+    }
     query.push(") UNION (SELECT job_id FROM bullwark.dead_letters WHERE workspace_id = ");
     query.push_bind(workspace_id);
     query.push(" ORDER BY died_at DESC LIMIT ").push_bind(limit);

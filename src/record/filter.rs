@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::RecordError;
 use super::open::first_id_at;
+use super::stragglers::Part;
 use crate::job::Status;
 
 /// Jobs that are looked at for one page, or at once for a dry run.
@@ -254,10 +255,13 @@ pub(super) fn push_window(query: &mut Query, filter: &JobFilter, window: i64) {
         query.push(SEALED);
         push_range(query, filter);
         query.push(" ORDER BY id DESC LIMIT ").push_bind(window);
-        query.push(") UNION ALL (SELECT job_id FROM bullwark.stragglers WHERE job_id <= ");
-        query.push(SEALED);
-        push_id_range(query, filter, "job_id");
-        query.push(" ORDER BY job_id DESC LIMIT ").push_bind(window);
+        for part in Part::with(filter.workspace_id) {
+            query.push(") UNION ALL (SELECT job_id FROM bullwark.stragglers s WHERE job_id <= ");
+            query.push(SEALED);
+            part.push(query);
+            push_id_range(query, filter, "job_id");
+            query.push(" ORDER BY job_id DESC LIMIT ").push_bind(window);
+        }
         query.push(")) open");
     } else {
         // By `jobs_workspace`.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 pub use super::filter::{JobFilter, SEARCHED_MAX, Search};
 use super::filter::{Query, SEALED, push_filter, push_search, push_window};
 use super::jobs::{COLUMNS, JobRow};
+use super::stragglers::Part;
 use super::{RecordError, View};
 
 /// The most rows of one page.
@@ -103,10 +104,17 @@ pub async fn recent_failures(
 ) -> Result<Vec<JobHead>, RecordError> {
     let mut query = Query::new(HEAD_COLUMNS);
     query.push(" WHERE id IN (");
-    query.push("SELECT s.job_id FROM bullwark.stragglers s WHERE s.job_id <= ");
-    query.push(SEALED);
-    query.push(" UNION ALL SELECT id FROM jobs WHERE status = 'failed' AND id > ");
-    query.push(SEALED);
+    for part in Part::with(Some(workspace_id)) {
+        query.push("SELECT s.job_id FROM bullwark.stragglers s WHERE s.job_id <= ");
+        query.push(SEALED);
+        part.push(&mut query);
+        query.push(" UNION ALL ");
+    }
+    query.push("SELECT id FROM jobs WHERE status = 'failed' AND workspace_id = ");
+    query
+        .push_bind(workspace_id)
+        .push(" AND id > ")
+        .push(SEALED);
     query.push(") AND status = 'failed' AND deleted_at IS NULL AND workspace_id = ");
     query
         .push_bind(workspace_id)
@@ -149,16 +157,19 @@ fn page(columns: &str, filter: &JobFilter, offset: i64) -> Query {
         query
             .push(" ORDER BY id DESC LIMIT ")
             .push_bind(limit + offset);
-        query.push(") UNION ALL (").push(columns);
-        query.push(" JOIN bullwark.stragglers s ON s.job_id = id WHERE s.job_id <= ");
-        query.push(SEALED);
-        if let Some(before) = filter.before {
-            query.push(" AND s.job_id < ").push_bind(before);
+        for part in Part::with(filter.workspace_id) {
+            query.push(") UNION ALL (").push(columns);
+            query.push(" JOIN bullwark.stragglers s ON s.job_id = id WHERE s.job_id <= ");
+            query.push(SEALED);
+            part.push(&mut query);
+            if let Some(before) = filter.before {
+                query.push(" AND s.job_id < ").push_bind(before);
+            }
+            push_filter(&mut query, filter);
+            query
+                .push(" ORDER BY s.job_id DESC LIMIT ")
+                .push_bind(limit + offset);
         }
-        push_filter(&mut query, filter);
-        query
-            .push(" ORDER BY s.job_id DESC LIMIT ")
-            .push_bind(limit + offset);
         query.push(")) open");
     } else {
         query = Query::new(columns);

@@ -56,6 +56,7 @@ pub mod soak;
 pub mod start;
 pub mod stats;
 pub mod steps;
+pub mod stragglers;
 pub mod timeline;
 mod tx;
 pub mod types;

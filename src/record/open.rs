@@ -117,7 +117,8 @@ pub async fn seal(record: &Record, step: &Step) -> Result<(), RecordError> {
            UPDATE bullwark.watermarks SET job_id = $2
            WHERE name = 'sealed' AND job_id = $1 RETURNING job_id
          )
-         INSERT INTO bullwark.stragglers SELECT id FROM unnest($3::uuid[]) AS u (id), moved
+         INSERT INTO bullwark.stragglers (job_id, owner_id)
+         SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM jobs, moved WHERE id = ANY($3)
          ON CONFLICT DO NOTHING",
     )
     .bind(step.from)

@@ -247,11 +247,12 @@ pub async fn reopen_many(
              result = NULL, error_message = NULL, error_stack = NULL, completed_at = NULL,
              failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
            FROM wanted w WHERE j.id = w.id
-           RETURNING j.id
+           RETURNING j.id, j.workspace_id
          ), buried AS (
            DELETE FROM bullwark.dead_letters d USING opened o WHERE d.job_id = o.id
          ), straggling AS (
-           INSERT INTO bullwark.stragglers SELECT id FROM opened ON CONFLICT DO NOTHING
+           INSERT INTO bullwark.stragglers (job_id, owner_id)
+           SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM opened ON CONFLICT DO NOTHING
          )
          INSERT INTO job_logs (job_id, log_level, message)
          SELECT id, 'info', 'retried by a BullMQ client' FROM opened",

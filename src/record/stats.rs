@@ -15,8 +15,8 @@ pub struct OpenCount {
     pub jobs: i64,
 }
 
-/// The open jobs of a workspace by queue and status. Reads the stragglers and the rows after the
-/// seal, as all passes over open jobs do, so finished rows cost nothing.
+/// The open jobs of a workspace by queue and status. Reads its stragglers and its rows after the
+/// seal, as all passes over open jobs do: neither finished rows nor those of others cost anything.
 pub async fn count_open(
     view: &mut View,
     workspace_id: Uuid,
@@ -27,7 +27,15 @@ pub async fn count_open(
          ), counted AS (
            (SELECT j.job_queue, j.status
             FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
-            WHERE s.job_id <= (SELECT job_id FROM sealed) AND j.workspace_id = $1
+            WHERE s.job_id <= (SELECT job_id FROM sealed)
+              AND s.owner_id = $1 AND j.workspace_id = $1
+              AND j.status IN ('pending', 'processing', 'failed')
+            LIMIT $2)
+           UNION ALL
+           (SELECT j.job_queue, j.status
+            FROM bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+            WHERE s.job_id <= (SELECT job_id FROM sealed)
+              AND s.owner_id IS NULL AND j.workspace_id = $1
               AND j.status IN ('pending', 'processing', 'failed')
             LIMIT $2)
            UNION ALL

@@ -51,6 +51,7 @@ mod record_open;
 mod record_rules;
 mod record_settle;
 mod record_start;
+mod record_stragglers;
 mod recover;
 mod rollups;
 mod silence;

@@ -142,6 +142,14 @@ impl Stage {
         self.scalar(format!("SELECT count(*) FROM {table}")).await
     }
 
+    /// Every straggler says whose it is, and that is whose its job is; returns how many there are.
+    pub(crate) async fn stragglers_of_their_owners(&self) -> i64 {
+        let wrong = "bullwark.stragglers s JOIN jobs j ON j.id = s.job_id
+            WHERE s.owner_id IS DISTINCT FROM coalesce(j.workspace_id, bullwark.nobody())";
+        assert_eq!(self.count(wrong).await, 0);
+        self.count("bullwark.stragglers").await
+    }
+
     /// One value, by a statement that is made of the test's own words.
     pub(crate) async fn scalar<T>(&self, sql: String) -> T
     where

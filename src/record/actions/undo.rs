@@ -166,7 +166,8 @@ const UNDO: &str = "WITH wanted AS (
     FROM wanted w WHERE j.id = w.id
     RETURNING j.id, j.workspace_id, 'cancelled'::text AS was, j.status
   ), open AS (
-    INSERT INTO bullwark.stragglers SELECT id FROM changed ON CONFLICT DO NOTHING
+    INSERT INTO bullwark.stragglers (job_id, owner_id)
+    SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM changed ON CONFLICT DO NOTHING
   ), log AS (
     INSERT INTO job_logs (job_id, log_level, message)
     SELECT id, 'info', 'its cancel was undone: ' || $3 FROM changed

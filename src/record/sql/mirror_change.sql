@@ -77,8 +77,8 @@ WITH input AS (
     AND changed.was_status = 'dead_letter'
 ), open AS (
   -- It may be older than the seal.
-  INSERT INTO bullwark.stragglers
-  SELECT id FROM changed
+  INSERT INTO bullwark.stragglers (job_id, owner_id)
+  SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM changed
   WHERE was_status IN ('completed', 'dead_letter', 'cancelled')
     AND status IN ('pending', 'processing', 'failed')
   ON CONFLICT DO NOTHING

@@ -54,7 +54,10 @@ impl Tenant {
                VALUES ('{job}', '{word}', '', '', gen_random_uuid(), 1);
              INSERT INTO bullwark.dead_letters (job_id, workspace_id, job_type, job_queue)
                VALUES ('{job}', '{workspace}', 'noop', '{word}');
-             INSERT INTO bullwark.stragglers VALUES ('{job}');
+             INSERT INTO bullwark.stragglers VALUES ('{job}', '{workspace}');
+             -- As processes of an older version do.
+             INSERT INTO bullwark.stragglers (job_id) SELECT id FROM jobs
+               WHERE workspace_id = '{workspace}' AND status = 'pending';
              INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, dead)
                VALUES ('{workspace}', '{word}', 'noop', 1);
              INSERT INTO bullwark.rollups (workspace_id, step, at, job_queue, job_type, completed,

@@ -113,6 +113,7 @@ async fn a_claimed_job_that_a_client_ran_again_is_opened_at_once() {
         let done = restart::reopen_many(&stage.record, &[start], false).await;
         assert_eq!(done.unwrap(), opened, "{number}");
     }
+    assert_eq!(stage.stragglers_of_their_owners().await, 1);
     assert_eq!(stage.status(id).await, "pending");
 
     // One that fails again, and is promoted before its time.

@@ -1,0 +1,29 @@
+-- What a workspace's lists and counts cost is its own: they do not read the backlog of the others.
+--
+-- What is known of rows that are there already is filled in by upkeep, in batches: nothing here
+-- reads `jobs`, so the tables are held for a moment only.
+SET LOCAL search_path = public;
+
+-- Whose an open job is, `workspace_id` in `jobs`: under another name, since lists of older versions
+-- join the two and say `workspace_id` alone. None: nobody has said it yet. That goes for rows that
+-- are older than this column and for those of processes of an older version, which may still be
+-- running: readers look among them as well, and upkeep says it soon.
+ALTER TABLE bullwark.stragglers ADD COLUMN owner_id uuid;
+CREATE INDEX stragglers_owner ON bullwark.stragglers (owner_id, job_id)
+  WHERE owner_id IS NOT NULL;
+CREATE INDEX stragglers_unsaid ON bullwark.stragglers (job_id) WHERE owner_id IS NULL;
+
+-- The owner of a job that belongs to no workspace, where none means that it is not known.
+CREATE FUNCTION bullwark.nobody() RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT '00000000-0000-0000-0000-000000000000'::uuid
+$$;
+
+-- Who may see a job is asked of `jobs` no more, but for rows of which nobody has said whose they
+-- are.
+DROP POLICY readers ON bullwark.stragglers;
+CREATE POLICY members ON bullwark.stragglers FOR SELECT TO authenticated
+  USING (owner_id IN (SELECT workspace_id FROM workspace_members WHERE user_id = auth.uid())
+    OR (owner_id IS NULL AND EXISTS (SELECT FROM jobs WHERE jobs.id = job_id)));
+CREATE POLICY tenant ON bullwark.stragglers FOR SELECT TO bullwark_tenant
+  USING (owner_id = bullwark.tenant()
+    OR (owner_id IS NULL AND EXISTS (SELECT FROM jobs WHERE jobs.id = job_id)));
