@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::halves::{Halves, passed_over};
@@ -19,6 +21,11 @@ use crate::record::{Record, open, outbox};
 /// delivery may be under way (1.9 s), or that of a pass that saw it open.
 const ARRIVES: Duration = Duration::from_secs(2);
 
+/// How many take jobs out of Redis at once, in this process, and how long others wait for that;
+/// then the relay does it.
+static TAKING_OUT: Semaphore = Semaphore::const_new(3);
+const TAKING_OUT_WAIT: Duration = Duration::from_secs(1);
+
 /// Delivers the oldest entries of the outbox; returns how many.
 ///
 /// An entry is removed only when Redis has been told, so dying in between repeats it, which changes
@@ -29,7 +36,7 @@ pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, Rec
     if entries.is_empty() {
         return Ok(0);
     }
-    let (mut relayed, mut staying, mut halves) = (0, Vec::new(), Halves::of(&entries));
+    let (mut relayed, mut staying, mut halves) = (0_u64, Vec::new(), Halves::of(&entries));
     while let Some(part) = halves.next() {
         let ids: Vec<Uuid> = part.iter().map(|(_, id)| *id).collect();
         let told = tell(record, broker, &ids).await;
@@ -42,15 +49,14 @@ pub async fn relay_outbox(record: &Record, broker: &Broker) -> Result<usize, Rec
             let (stay, done): (Vec<_>, Vec<_>) =
                 part.iter().partition(|(_, id)| early.contains(id));
             staying.extend(stay.into_iter().map(|(seq, _)| seq));
-            outbox::delivered(record, &done).await?;
-            relayed += done.len();
+            relayed += outbox::delivered(record, &done).await?;
         }
     }
     if !staying.is_empty() {
         outbox::put_last(record, &staying).await?;
     }
-    metrics::counter!("bullwark_outbox_relayed_total").increment(relayed as u64);
-    Ok(relayed)
+    metrics::counter!("bullwark_outbox_relayed_total").increment(relayed);
+    Ok(relayed as usize)
 }
 
 /// Tells Redis of these jobs now and removes their entries of the outbox; for those that come too
@@ -81,12 +87,62 @@ async fn tell(
     broker: &Broker,
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>, ReconcileError> {
-    let mut early = requeue_stored(record, broker, open::load(record, ids).await?).await?;
-    let mut gone: HashMap<String, Vec<GoneJob>> = HashMap::new();
-    for job in control::gone_among(record, ids, ARRIVES).await? {
-        gone.entry(job.job_queue.clone()).or_default().push(job);
+    let stored = open::load(record, ids).await?;
+    let open: HashSet<Uuid> = stored.iter().map(|stored| stored.job.id).collect();
+    let mut early = requeue_stored(record, broker, stored).await?;
+    let over: Vec<Uuid> = ids
+        .iter()
+        .copied()
+        .filter(|id| !open.contains(id))
+        .collect();
+    if !over.is_empty() {
+        early.extend(take_out(record, broker, &over).await?);
     }
-    for (queue, jobs) in gone {
+    Ok(early)
+}
+
+/// Those of these jobs leave Redis that are cancelled or deleted.
+///
+/// One may be run again, or its cancel be undone, by another process, after it was looked at here
+/// and before it is taken out. Then it goes back. In between its entry stays, whoever else delivers
+/// it: the mirror does not take the removal for a client's, and if this process dies, the relay
+/// tells of the job once more.
+async fn take_out(
+    record: &Record,
+    broker: &Broker,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, ReconcileError> {
+    // Each holds a connection to the record while Redis answers, or does not.
+    let Ok(Ok(_turn)) = timeout(TAKING_OUT_WAIT, TAKING_OUT.acquire()).await else {
+        return Ok(ids.iter().copied().collect());
+    };
+    let mut keeping = record.begin().await?;
+    let kept = outbox::keep(&mut keeping, ids).await?;
+    let gone = control::gone_among(&mut keeping, &kept, ARRIVES).await?;
+    let ids: Vec<Uuid> = gone.iter().map(|job| job.id).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut early = cancel(broker, gone).await?;
+    let still = control::gone_among(&mut keeping, &ids, ARRIVES).await?;
+    let is_back = |id: &Uuid| still.iter().all(|job| job.id != *id);
+    let back: Vec<Uuid> = ids.into_iter().filter(is_back).collect();
+    if !back.is_empty() {
+        early.retain(|id| !back.contains(id));
+        let stored = open::load(record, &back).await?;
+        early.extend(requeue_stored(record, broker, stored).await?);
+    }
+    keeping.rollback().await?;
+    Ok(early)
+}
+
+/// Returns those that may still come to Redis.
+async fn cancel(broker: &Broker, gone: Vec<GoneJob>) -> Result<HashSet<Uuid>, ReconcileError> {
+    let (mut early, mut queues) = (HashSet::new(), HashMap::<String, Vec<GoneJob>>::new());
+    for job in gone {
+        queues.entry(job.job_queue.clone()).or_default().push(job);
+    }
+    for (queue, jobs) in queues {
         let Ok(queue) = queue.parse() else { continue };
         let wire_ids: Vec<String> = jobs.iter().map(|job| job.wire_id.clone()).collect();
         let answers = broker.cancel(&queue, &wire_ids).await?;

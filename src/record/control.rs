@@ -12,7 +12,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::access::By;
-use super::{Record, RecordError};
+use super::{Record, RecordError, Tx};
 use crate::job::Change;
 
 /// The most jobs of one change.
@@ -32,7 +32,7 @@ pub struct GoneJob {
 
 /// Of these jobs, those that should not be in Redis, and whether they went within this time.
 pub async fn gone_among(
-    record: &Record,
+    tx: &mut Tx,
     ids: &[Uuid],
     recent: Duration,
 ) -> Result<Vec<GoneJob>, RecordError> {
@@ -46,7 +46,7 @@ pub async fn gone_among(
     )
     .bind(ids)
     .bind(recent.as_millis() as f64)
-    .fetch_all(&record.pool)
+    .fetch_all(tx.connection())
     .await?)
 }
 

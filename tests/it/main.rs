@@ -53,6 +53,7 @@ mod record_settle;
 mod record_start;
 mod record_stragglers;
 mod recover;
+mod relay;
 mod rollups;
 mod silence;
 mod stage;

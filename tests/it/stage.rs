@@ -19,6 +19,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgPool, PgPoolOptions, Postgres};
 use uuid::Uuid;
 
+use crate::support::held::Held;
 use crate::support::{Sandbox, database_url};
 
 /// The longest that anything in another task or process may take.
@@ -93,6 +94,22 @@ impl Stage {
             ..BrokerOptions::default()
         };
         Broker::connect(options).await.unwrap()
+    }
+
+    /// As another process has one, whose way to Redis can be held.
+    pub(crate) async fn broker_that_may_be_held(&self) -> (Broker, Held) {
+        let mut url: reqwest::Url = self.redis_url.parse().unwrap();
+        let host = url.host_str().unwrap();
+        let held = Held::before(&format!("{host}:{}", url.port().unwrap())).await;
+        let (host, port) = held.address.split_once(':').unwrap();
+        url.set_host(Some(host)).unwrap();
+        url.set_port(Some(port.parse().unwrap())).unwrap();
+        let options = BrokerOptions {
+            url: url.into(),
+            prefix: self.prefix.clone(),
+            ..BrokerOptions::default()
+        };
+        (Broker::connect(options).await.unwrap(), held)
     }
 
     /// The way in, accepting `noop` with any payload.

@@ -47,20 +47,24 @@ pub async fn undo(
     reason: &str,
 ) -> Result<Undo, RecordError> {
     let mut tx = record.begin().await?;
-    let cancel: Option<(String, Option<Uuid>)> = sqlx::query_as(
-        "SELECT action, (SELECT u.id FROM bullwark.actions u WHERE u.undoes = a.id)
-         FROM bullwark.actions a WHERE workspace_id = $1 AND id = $2 FOR UPDATE",
+    let action: Option<String> = sqlx::query_scalar(
+        "SELECT action FROM bullwark.actions WHERE workspace_id = $1 AND id = $2 FOR UPDATE",
     )
     .bind(workspace_id)
     .bind(id)
     .fetch_optional(tx.connection())
     .await?;
-    let Some((action, undone_by)) = cancel else {
-        return Ok(Undo::Unknown);
-    };
-    if action != "cancel" {
-        return Ok(Undo::NotACancel);
+    match action.as_deref() {
+        None => return Ok(Undo::Unknown),
+        Some("cancel") => {}
+        Some(_) => return Ok(Undo::NotACancel),
     }
+    // A statement of its own: another undo may have been made while this one waited for the row.
+    let undone_by: Option<Uuid> =
+        sqlx::query_scalar("SELECT id FROM bullwark.actions WHERE undoes = $1")
+            .bind(id)
+            .fetch_optional(tx.connection())
+            .await?;
     if let Some(undone_by) = undone_by {
         let row = in_tx(&mut tx, workspace_id, undone_by).await?;
         return Ok(row.map_or(Undo::Unknown, |row| Undo::Known(Box::new(row))));

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{PATH, all_are, count, counts, done, ended, jobs, states, told, written_down};
 use crate::http::server;
-use crate::stage::{discarded, failed, running, settled};
+use crate::stage::{discarded, eventually, failed, running, settled};
 use crate::support::server::{Answer, Server, send};
 
 async fn undo(server: &Server, action: &Value) -> Answer {
@@ -111,6 +111,35 @@ async fn an_undo_makes_cancelled_jobs_what_they_were_unless_somebody_touched_the
         (&newest["action"], &newest["after"]["status"]),
         (&json!("job.undo"), &json!("pending"))
     );
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_undo_at_once_are_told_of_the_same_undo() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    jobs(&server, 1, json!({})).await;
+    let cancelled = done(&server, json!({"action": "cancel", "all": true})).await;
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM bullwark.actions FOR UPDATE")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let both = async { tokio::join!(undo(&server, &cancelled), undo(&server, &cancelled)) };
+    let release = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+          WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("both wait", async || {
+            (count(&pool, waiting).await == 2).then_some(())
+        })
+        .await;
+        holder.commit().await.unwrap();
+    };
+    let ((one, other), ()) = tokio::join!(both, release);
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 202], "{one:?} {other:?}");
+    assert_eq!(one.body["action"]["id"], other.body["action"]["id"]);
     server.end().await;
 }
 

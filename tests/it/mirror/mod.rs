@@ -18,19 +18,19 @@ use crate::stage::{Stage, eventually};
 const T: i64 = 1_700_000_000_000;
 
 /// A follower of the stage's prefix that works when it is told to.
-struct Follower<'a> {
+pub(crate) struct Follower<'a> {
     stage: &'a Stage,
     mirror: Mirror,
 }
 
 impl<'a> Follower<'a> {
-    fn new(stage: &'a Stage) -> Self {
+    pub(crate) fn new(stage: &'a Stage) -> Self {
         let mirror = Mirror::new(stage.record.clone(), stage.broker.clone());
         Self { stage, mirror }
     }
 
     /// Follows until the row of the job has this status.
-    async fn until(&mut self, id: Uuid, status: &str) {
+    pub(crate) async fn until(&mut self, id: Uuid, status: &str) {
         let what = format!("{id} is {status}");
         eventually(&what, async || {
             self.mirror.step().await.unwrap();
@@ -44,7 +44,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Follows until there is nothing to follow: a job that is added last is known.
-    async fn catch_up(&mut self) {
+    pub(crate) async fn catch_up(&mut self) {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let last = foreign(&format!("last-{number}"));
@@ -53,7 +53,7 @@ impl<'a> Follower<'a> {
     }
 }
 
-fn foreign(id: &str) -> broker::NewJob {
+pub(crate) fn foreign(id: &str) -> broker::NewJob {
     broker::NewJob {
         id: id.into(),
         name: "mail".into(),
@@ -66,7 +66,7 @@ fn foreign(id: &str) -> broker::NewJob {
 
 impl Stage {
     /// Adds jobs as a client does; returns the ids that the record gives them.
-    async fn add(&self, jobs: &[broker::NewJob]) -> Vec<Uuid> {
+    pub(crate) async fn add(&self, jobs: &[broker::NewJob]) -> Vec<Uuid> {
         let queue = QueueName::default();
         self.broker.add(&queue, jobs).await.unwrap();
         jobs.iter()

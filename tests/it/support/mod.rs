@@ -8,6 +8,7 @@
 //! Tests that stop, kill or flush a server start a pair of their own: [`own_stores`].
 
 pub(crate) mod answers;
+pub(crate) mod held;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod sse;
