@@ -27,3 +27,9 @@ CREATE POLICY members ON bullwark.stragglers FOR SELECT TO authenticated
 CREATE POLICY tenant ON bullwark.stragglers FOR SELECT TO bullwark_tenant
   USING (owner_id = bullwark.tenant()
     OR (owner_id IS NULL AND EXISTS (SELECT FROM jobs WHERE jobs.id = job_id)));
+
+-- An action that something keeps from going on, for how many tries in a row, and which of its jobs
+-- could not be changed, the first of them.
+ALTER TABLE bullwark.actions
+  ADD COLUMN tries int NOT NULL DEFAULT 0,
+  ADD COLUMN failures jsonb NOT NULL DEFAULT '[]';

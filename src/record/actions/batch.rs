@@ -5,11 +5,14 @@
 //! them, or neither. Each job is looked at once, newest first, so each gets the change once; jobs
 //! that were made after the action are not looked at.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::Failure;
 use super::undo::{self, UNDO_WINDOW};
 use crate::job::Change;
 use crate::record::access::{Actor, By};
@@ -23,6 +26,14 @@ const WINDOW: i64 = 2_000;
 const SLOW_SIZE: usize = 20;
 /// Actions that are carried out in turn by one look.
 const RUNNING_LOOK_MAX: i64 = 100;
+/// Tries that come to nothing in a row, because something takes too long, before the jobs that are
+/// in the way are passed over: half a minute or so.
+pub const TRIES_MAX: i32 = 10;
+/// Jobs of an action that are named as failed; the others are only counted.
+const FAILURES_MAX: i64 = 20;
+/// Why jobs failed.
+const HELD: &str = "something else held the job for too long";
+const REFUSED: &str = "the record refused the change";
 
 /// What one batch came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +46,17 @@ pub enum Step {
         /// There are no more jobs.
         is_over: bool,
     },
+}
+
+/// How a batch deals with jobs that are in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Waits a little for those that something else holds.
+    Waits,
+    /// Passes over those that something else holds.
+    SkipsHeld,
+    /// Leaves all jobs as they are, and counts them as failed for this reason.
+    PassesOver(&'static str),
 }
 
 /// An action that is held until the transaction ends.
@@ -102,7 +124,7 @@ pub(super) fn made_before(filter: JobFilter, moment: DateTime<Utc>) -> JobFilter
 pub(super) struct Part {
     pub(super) matched: usize,
     pub(super) changed: Vec<Uuid>,
-    pub(super) failed: usize,
+    pub(super) failed: Vec<Failure>,
     /// Where to go on. None: that was all.
     pub(super) next: Option<Uuid>,
 }
@@ -118,20 +140,34 @@ pub async fn running(record: &Record) -> Result<Vec<Uuid>, RecordError> {
     .await?)
 }
 
-/// Carries out the next batch. If the record refuses one of its jobs, smaller ones are tried down
-/// to that job, which is counted as failed and passed over.
+/// Carries out the next batch.
+///
+/// If the record refuses one of its jobs, smaller ones are tried down to that job, which is counted
+/// as failed and passed over. So is a job that something else holds, but only after [`TRIES_MAX`]
+/// tries, of this process and others.
 pub async fn step(record: &Record, id: Uuid) -> Result<Step, RecordError> {
-    let mut size = CONTROL_MAX;
+    let mut size = match tries(record, id).await? {
+        0 => CONTROL_MAX,
+        _ => SLOW_SIZE,
+    };
+    let mut manner = Manner::Waits;
     loop {
-        match carry_out(record, id, size, false).await {
-            Err(RecordError::Refused { .. }) if size > 1 => size /= 2,
-            // Too much at once, or one of them is held by somebody who takes his time.
-            Err(error) if is_slow(&error) && size > SLOW_SIZE => size = SLOW_SIZE,
-            Err(error @ RecordError::Refused { .. }) => {
-                tracing::warn!(%error, action = %id, "a job is passed over");
-                return carry_out(record, id, 1, true).await;
-            }
+        let error = match carry_out(record, id, size, manner).await {
+            Err(error) => error,
             went => return went,
+        };
+        match error {
+            RecordError::Refused { .. } if size > 1 => size /= 2,
+            RecordError::Refused { .. } => return pass_over(record, id, REFUSED, &error).await,
+            // Too much at once, or one of them is held by somebody who takes his time.
+            _ if is_slow(&error) && size > SLOW_SIZE => size = SLOW_SIZE,
+            _ if is_slow(&error) && count_try(record, id).await? >= TRIES_MAX => match manner {
+                Manner::Waits => manner = Manner::SkipsHeld,
+                _ if size > 1 => size = 1,
+                // It is not the job itself that is held, but something that goes with it.
+                _ => return pass_over(record, id, HELD, &error).await,
+            },
+            _ => return Err(error),
         }
     }
 }
@@ -140,19 +176,48 @@ fn is_slow(error: &RecordError) -> bool {
     error.trouble() == Some(Trouble::Away)
 }
 
-/// With `passes_over`, the jobs are left as they are, and count as failed.
+/// Counts the next job as failed, and leaves it as it is.
+async fn pass_over(
+    record: &Record,
+    id: Uuid,
+    why: &'static str,
+    error: &RecordError,
+) -> Result<Step, RecordError> {
+    tracing::warn!(%error, action = %id, "a job is passed over");
+    carry_out(record, id, 1, Manner::PassesOver(why)).await
+}
+
+/// How often it came to nothing since its last batch.
+async fn tries(record: &Record, id: Uuid) -> Result<i32, RecordError> {
+    let tries = sqlx::query_scalar("SELECT tries FROM bullwark.actions WHERE id = $1")
+        .bind(id)
+        .fetch_optional(&record.pool)
+        .await?;
+    Ok(tries.unwrap_or_default())
+}
+
+async fn count_try(record: &Record, id: Uuid) -> Result<i32, RecordError> {
+    let tries = sqlx::query_scalar(
+        "UPDATE bullwark.actions SET tries = tries + 1 WHERE id = $1 RETURNING tries",
+    )
+    .bind(id)
+    .fetch_optional(&record.pool)
+    .await?;
+    Ok(tries.unwrap_or_default())
+}
+
 async fn carry_out(
     record: &Record,
     id: Uuid,
     size: usize,
-    passes_over: bool,
+    manner: Manner,
 ) -> Result<Step, RecordError> {
     let mut tx = record.begin().await?;
     // Whatever it is that takes so long must not keep its jobs from their workers.
     sqlx::raw_sql("SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '1s'")
         .execute(tx.connection())
         .await?;
-    match batch(&mut tx, id, size, passes_over).await {
+    match batch(&mut tx, id, size, manner).await {
         Ok(step) => {
             tx.commit().await?;
             Ok(step)
@@ -171,7 +236,7 @@ async fn carry_out(
     }
 }
 
-async fn batch(tx: &mut Tx, id: Uuid, size: usize, passes_over: bool) -> Result<Step, RecordError> {
+async fn batch(tx: &mut Tx, id: Uuid, size: usize, manner: Manner) -> Result<Step, RecordError> {
     let held: Option<Held> = sqlx::query_as(
         "SELECT id, workspace_id, action, filter, reason, max_jobs, undoes, actor_kind, actor_id,
            request_id, cursor, matched, created_at
@@ -184,8 +249,8 @@ async fn batch(tx: &mut Tx, id: Uuid, size: usize, passes_over: bool) -> Result<
         return Ok(Step::Left);
     };
     let part = match held.undoes {
-        Some(cancel) => undo::part(tx, &held, cancel, size, passes_over).await?,
-        None => part(tx, &held, size, passes_over).await?,
+        Some(cancel) => undo::part(tx, &held, cancel, size, manner).await?,
+        None => part(tx, &held, size, manner).await?,
     };
     let matched = held.matched + part.matched as i64;
     let is_full = held.max_jobs.is_some_and(|max| matched >= max);
@@ -197,27 +262,20 @@ async fn batch(tx: &mut Tx, id: Uuid, size: usize, passes_over: bool) -> Result<
 
 /// The jobs are found without holding them, then those that still match are held: one that is
 /// started, or changed by somebody else, meanwhile is judged as it is then.
-async fn part(
-    tx: &mut Tx,
-    held: &Held,
-    size: usize,
-    passes_over: bool,
-) -> Result<Part, RecordError> {
+async fn part(tx: &mut Tx, held: &Held, size: usize, manner: Manner) -> Result<Part, RecordError> {
     let change = held.change()?;
     let filter = held.next(size as i64)?;
     let window = WINDOW.min(4 * size as i64);
     let found = filter::find_next(tx.connection(), &filter, window).await?;
     let ids: Vec<Uuid> = found.matches.iter().map(|job| job.id).collect();
+    let (ids, failed) = free(tx, ids, manner).await?;
     let mut part = Part {
         next: found.next,
+        failed,
         ..Part::default()
     };
-    if passes_over {
-        (part.matched, part.failed) = (ids.len(), ids.len());
-        return Ok(part);
-    }
     let held_jobs = filter::hold(tx.connection(), &filter, &ids).await?;
-    part.matched = held_jobs.len();
+    part.matched = held_jobs.len() + part.failed.len();
     let fit = held_jobs
         .iter()
         .filter(|job| change.misfit(job.status.0, job.is_delayed).is_none());
@@ -233,12 +291,43 @@ async fn part(
     Ok(part)
 }
 
+/// Of these jobs those that a batch may deal with, and those that it passes over.
+pub(super) async fn free(
+    tx: &mut Tx,
+    ids: Vec<Uuid>,
+    manner: Manner,
+) -> Result<(Vec<Uuid>, Vec<Failure>), RecordError> {
+    let (free, why): (HashSet<Uuid>, _) = match manner {
+        Manner::Waits => return Ok((ids, Vec::new())),
+        Manner::PassesOver(why) => (HashSet::new(), why),
+        Manner::SkipsHeld => {
+            let free: Vec<Uuid> = sqlx::query_scalar(
+                "SELECT id FROM jobs WHERE id = ANY($1) ORDER BY id
+                 FOR NO KEY UPDATE SKIP LOCKED",
+            )
+            .bind(&ids)
+            .fetch_all(tx.connection())
+            .await?;
+            (free.into_iter().collect(), HELD)
+        }
+    };
+    let (free, passed): (Vec<Uuid>, _) = ids.into_iter().partition(|id| free.contains(id));
+    let failure = |job_id| Failure {
+        job_id,
+        reason: why.to_owned(),
+    };
+    Ok((free, passed.into_iter().map(failure).collect()))
+}
+
 async fn advance(tx: &mut Tx, id: Uuid, part: &Part, is_over: bool) -> Result<(), RecordError> {
-    let skipped = part.matched - part.changed.len() - part.failed;
+    let skipped = part.matched - part.changed.len() - part.failed.len();
     sqlx::query(
         "UPDATE bullwark.actions
          SET cursor = coalesce($2, cursor), matched = matched + $3, done = done + $4,
-           skipped = skipped + $5, failed = failed + $6, updated_at = clock_timestamp(),
+           skipped = skipped + $5, failed = failed + $6, updated_at = clock_timestamp(), tries = 0,
+           failures = (SELECT coalesce(jsonb_agg(f.failure ORDER BY f.nth), '[]')
+                       FROM jsonb_array_elements(failures || $9)
+                         WITH ORDINALITY AS f (failure, nth) WHERE f.nth <= $10),
            state = CASE WHEN $7 THEN 'done' ELSE state END,
            ended_at = CASE WHEN $7 THEN clock_timestamp() END,
            undoable_until = CASE WHEN $7 AND action = 'cancel'
@@ -250,9 +339,11 @@ async fn advance(tx: &mut Tx, id: Uuid, part: &Part, is_over: bool) -> Result<()
     .bind(part.matched as i64)
     .bind(part.changed.len() as i64)
     .bind(skipped as i64)
-    .bind(part.failed as i64)
+    .bind(part.failed.len() as i64)
     .bind(is_over)
     .bind(UNDO_WINDOW.as_secs_f64())
+    .bind(sqlx::types::Json(&part.failed))
+    .bind(FAILURES_MAX)
     .execute(tx.connection())
     .await?;
     Ok(())

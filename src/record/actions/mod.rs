@@ -9,7 +9,7 @@ mod preview;
 mod undo;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use super::access::{self, Audit, By};
 use super::filter::JobFilter;
 use super::{Record, RecordError, Tx, View};
 use crate::job::Change;
-pub use batch::{Step, running, step};
+pub use batch::{Step, TRIES_MAX, running, step};
 pub use preview::{Bounds, Counted, Preview, Sampled, preview};
 pub use undo::{UNDO_WINDOW, Undo, prune, undo};
 
@@ -45,8 +45,11 @@ pub struct ActionRow {
     pub done: i64,
     /// The change did not fit them.
     pub skipped: i64,
-    /// The record refused the change.
+    /// The record refused the change, or something else held them for too long.
     pub failed: i64,
+    /// Those that failed first.
+    #[sqlx(json)]
+    pub failures: Vec<Failure>,
     /// The action that this one takes back, or the one that takes this one back.
     pub undoes: Option<Uuid>,
     pub undone_by: Option<Uuid>,
@@ -59,8 +62,17 @@ pub struct ActionRow {
     pub undoable_until: Option<DateTime<Utc>>,
 }
 
+/// A job that an action could not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = ActionFailure))]
+pub struct Failure {
+    pub job_id: Uuid,
+    pub reason: String,
+}
+
 const COLUMNS: &str = "a.id, a.action, a.state, a.filter, a.reason, a.max_jobs AS \"limit\",
-  a.expected, a.is_exact AS expected_is_exact, a.matched, a.done, a.skipped, a.failed, a.undoes,
+  a.expected, a.is_exact AS expected_is_exact, a.matched, a.done, a.skipped, a.failed,
+  a.failures, a.undoes,
   (SELECT u.id FROM bullwark.actions u WHERE u.undoes = a.id) AS undone_by, a.actor_kind,
   a.actor_id, a.created_at, a.updated_at, a.ended_at, a.undoable_until";
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::batch::{Held, Part};
+use super::batch::{Held, Manner, Part, free};
 use super::{ActionRow, end, in_tx, note};
 use crate::record::access::By;
 use crate::record::control;
@@ -125,7 +125,7 @@ pub(super) async fn part(
     held: &Held,
     cancel: Uuid,
     size: usize,
-    passes_over: bool,
+    manner: Manner,
 ) -> Result<Part, RecordError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT job_id FROM bullwark.cancelled_jobs
@@ -142,10 +142,8 @@ pub(super) async fn part(
         next: ids.last().copied().filter(|_| ids.len() == size),
         ..Part::default()
     };
-    if passes_over {
-        part.failed = ids.len();
-        return Ok(part);
-    }
+    let (ids, failed) = free(tx, ids, manner).await?;
+    part.failed = failed;
     let statement = control::audited(UNDO, "jsonb_build_object('status', was)");
     let (by, reason) = (held.by()?, Some(held.reason.as_str()));
     let query = sqlx::query_scalar(sqlx::AssertSqlSafe(statement));

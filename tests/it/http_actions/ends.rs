@@ -5,16 +5,17 @@ use std::time::Duration;
 use bullwark::broker::BrokerState;
 use bullwark::control::actions::carry_out;
 use bullwark::job::Change;
-use bullwark::record::actions::{self, Step};
+use bullwark::record::actions::{self, Step, TRIES_MAX, Undo};
 use bullwark::record::control::CONTROL_MAX;
 use bullwark::record::filter::JobFilter;
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::tasks::Tasks;
 use bullwark::upkeep;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{PATH, all_are, count, counts, die, done, ended, jobs, states, written_down};
+use super::{BY, PATH, all_are, count, counts, die, done, ended, jobs, states, written_down};
 use crate::http::server;
 use crate::stage::{eventually, spawn};
 use crate::support::server::send;
@@ -118,6 +119,93 @@ async fn two_actions_on_the_same_jobs_change_each_job_once() {
     server.end().await;
 }
 
+/// A job whose row somebody holds for ever, for an action and for its undo.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_held_for_long_is_passed_over_after_some_tries() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    let record = &server.app.record;
+    let ids = jobs(&server, 3, json!({})).await;
+    let hold = async || {
+        let mut holder = pool.begin().await.unwrap();
+        sqlx::query("SELECT FROM jobs WHERE id = $1 FOR UPDATE")
+            .bind(ids[1])
+            .execute(&mut *holder)
+            .await
+            .unwrap();
+        holder
+    };
+    let tried = async |tries: i32| {
+        sqlx::query("UPDATE bullwark.actions SET tries = $1 WHERE state = 'running'")
+            .bind(tries)
+            .execute(&pool)
+            .await
+            .unwrap();
+    };
+    let cancel = written_down(&server, Change::Cancel, &JobFilter::default()).await;
+    let holder = hold().await;
+    assert!(
+        actions::step(record, cancel).await.is_err(),
+        "it may be free soon"
+    );
+    assert_eq!(
+        count(&pool, "SELECT tries::bigint FROM bullwark.actions").await,
+        1
+    );
+    all_are(&pool, &ids, "pending").await;
+    tried(TRIES_MAX - 1).await;
+    let step = actions::step(record, cancel).await.unwrap();
+    assert!(matches!(step, Step::Went { is_over: true, .. }), "{step:?}");
+    holder.rollback().await.unwrap();
+    let cancelled = ended(&server, &json!({ "id": cancel })).await;
+    let reason = "something else held the job for too long";
+    let failures = json!([{ "job_id": ids[1], "reason": reason }]);
+    assert_eq!(counts(&cancelled), [3, 2, 0, 1]);
+    assert_eq!(cancelled["failures"], failures);
+    all_are(&pool, &[ids[0], ids[2]], "cancelled").await;
+    all_are(&pool, &ids[1..2], "pending").await;
+
+    let by_hand = server.request(Method::PATCH, &format!("/api/jobs/{}", ids[1]));
+    let by_hand = send(by_hand.json(&json!({"status": "cancelled"}))).await;
+    assert_eq!(by_hand.status, 200, "{by_hand:?}");
+    let all = JobFilter::default();
+    let retry = written_down(&server, Change::Retry, &all).await;
+    let holder = hold().await;
+    tried(TRIES_MAX - 1).await;
+    actions::step(record, retry).await.unwrap();
+    holder.rollback().await.unwrap();
+    let retried = ended(&server, &json!({ "id": retry })).await;
+    assert_eq!(counts(&retried), [3, 2, 0, 1]);
+
+    // The undo of a cancel comes upon one as well.
+    let cancel = done(
+        &server,
+        json!({"action": "cancel", "filter": {"status": "pending"}}),
+    )
+    .await;
+    assert_eq!(counts(&cancel), [2, 2, 0, 0]);
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM jobs WHERE id = $1 FOR UPDATE")
+        .bind(ids[2])
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let cancelled = cancel["id"].as_str().unwrap().parse().unwrap();
+    let undo = actions::undo(record, DEFAULT_WORKSPACE, cancelled, &BY, "x")
+        .await
+        .unwrap();
+    let Undo::Made(undo) = undo else {
+        panic!("{undo:?}")
+    };
+    tried(TRIES_MAX - 1).await;
+    actions::step(record, undo.id).await.unwrap();
+    holder.rollback().await.unwrap();
+    let undone = ended(&server, &json!({ "id": undo.id })).await;
+    assert_eq!(counts(&undone), [2, 1, 0, 1]);
+    assert_eq!(undone["failures"][0]["job_id"], json!(ids[2]));
+    server.end().await;
+}
+
 /// A row that the record refuses to change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_can_not_be_changed_is_passed_over() {
@@ -137,6 +225,9 @@ async fn a_job_that_can_not_be_changed_is_passed_over() {
         (&action["state"], counts(&action)),
         (&json!("done"), [40, 38, 0, 2])
     );
+    let reason = "the record refused the change";
+    let failures = [ids[20], ids[3]].map(|id| json!({ "job_id": id, "reason": reason }));
+    assert_eq!(action["failures"], json!(failures));
     all_are(&pool, &spoilt, "pending").await;
     server.end().await;
 }
