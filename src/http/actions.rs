@@ -128,7 +128,7 @@ pub(super) async fn start(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, headers, body) = enqueue::open(&state, request, body::expect_json).await?;
-    let whole = body::read(&state, &headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &headers, body, BODY_MAX).await?;
     let wish: Wish = body::object(&whole.bytes, &json!({ "action": "retry" }))?;
     let caller = caller.who_may(needed(wish.action.as_str()))?;
     let mut filter = wish.filter.read("/filter")?;

@@ -67,7 +67,7 @@ pub(super) async fn list(
     };
     let limit = given.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT);
     let before: Option<Uuid> = given.parsed("before")?;
-    let mut view = state.view_of_all().await?;
+    let mut view = state.view_of_all(caller).await?;
     // One more tells whether there is a next page.
     let mut alerts = alerts::page(&mut view, is_open, before, limit + 1).await?;
     let has_more = alerts.len() as i64 > limit;
@@ -110,7 +110,7 @@ pub(super) async fn resolve(
     let path = Path::<String>::from_request_parts(&mut parts, &state).await;
     let id: Option<Uuid> = path.ok().and_then(|Path(id)| id.parse().ok());
     let id = id.ok_or_else(unknown)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let seen = match body::is_absent(&whole.bytes) {
         true => Seen::default(),
         false => {

@@ -118,7 +118,7 @@ pub(super) async fn create(
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_may(Permission::Admin)?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let wish: Wish = body::object(&whole.bytes, &json!({ "name": "", "scopes": [] }))?;
     wish.check()?;
     let rights = Permissions::named(&wish.scopes);

@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, HeaderValue};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Error, Map, Value};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::auth::Caller;
+use super::bounds::Turn;
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::job;
@@ -27,12 +28,13 @@ const FIRST_ROOM_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: Turn,
 }
 
 /// Reads a body of at most `max` bytes.
 pub(super) async fn read(
     state: &State,
+    caller: Caller,
     headers: &HeaderMap,
     body: Body,
     max: usize,
@@ -45,7 +47,7 @@ pub(super) async fn read(
     // Room is taken for what has come, not for what was announced: who announces much and sends
     // nothing keeps nobody out.
     let mut held = expected.min(FIRST_ROOM_BYTES);
-    let mut room = state.bounds.room(held).await?;
+    let mut room = state.bounds.room(caller.workspace_id, held).await?;
     let mut bytes = Vec::with_capacity(held);
     let mut chunks = body.into_data_stream();
     let pause_max = state.options.body_pause_max;
@@ -68,7 +70,7 @@ pub(super) async fn read(
         if length > held {
             // As the buffer grows, by doubling.
             let more = length.max(2 * held).min(max.max(length)) - held;
-            room.merge(state.bounds.room(more).await?);
+            room.merge(state.bounds.room(caller.workspace_id, more).await?);
             held += more;
         }
         bytes.extend_from_slice(&chunk);

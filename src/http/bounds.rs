@@ -1,43 +1,55 @@
 //! The bounds that keep one kind of request, or one caller, from starving the others.
 //!
-//! Whoever finds no room waits a little and is told to come back: 503 where the server has too much
-//! to do, 429 where the caller has. Nothing is queued without a bound.
+//! Of each there is so much, and a workspace may have a share of it (`gate`). Whoever finds no room
+//! waits a little and is told to come back: 503 where the server has too much to do, 429 where the
+//! caller or its workspace has. Nothing is queued without a bound.
+
+mod gate;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
 use crate::record::access::Actor;
+pub(super) use gate::Turn;
+use gate::{Full, Gate};
 
-/// Bytes of bodies that are held in memory at once, in KiB.
+/// Bytes of bodies that are held in memory at once, in KiB. The largest body fits into a share
+/// twice, since bodies that grow may wait for each other.
 const BODIES_MAX_KIB: u32 = 256 * 1024;
+const BODIES_SHARE_KIB: u32 = BODIES_MAX_KIB / 2;
 /// Bytes of large answers that nobody has read yet, in KiB.
 const ANSWERS_MAX_KIB: u32 = 128 * 1024;
+const ANSWERS_SHARE_KIB: u32 = ANSWERS_MAX_KIB / 2;
 /// Requests that read the record at once: fewer than it has connections, so that pages never keep
 /// upkeep and handlers waiting.
-const READS_MAX: usize = 6;
+const READS_MAX: u32 = 6;
+const READS_SHARE: u32 = READS_MAX / 2;
 /// Uploads that arrive at once.
-const UPLOADS_MAX: usize = 32;
+const UPLOADS_MAX: u32 = 32;
+const UPLOADS_SHARE: u32 = UPLOADS_MAX / 4;
 /// Files that are looked at at once, each by a thread of its own.
-const LOOKS_MAX: usize = 2;
+const LOOKS_MAX: u32 = 2;
+const LOOKS_SHARE: u32 = LOOKS_MAX / 2;
 /// How long a request waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(5);
 /// When a caller with too many requests may come back, in seconds.
 const CALLER_RETRY_SECONDS: u64 = 1;
+/// Whose share it is that is taken for those whom nobody knows.
+const STRANGERS: Uuid = Uuid::nil();
 
 /// Turns and room.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    bodies: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
-    looks: Arc<Semaphore>,
+    bodies: Gate,
+    answers: Gate,
+    reads: Gate,
+    uploads: Gate,
+    looks: Gate,
     callers: InFlight,
     turn_max: Duration,
 }
@@ -50,61 +62,57 @@ impl Default for Bounds {
 
 impl Bounds {
     pub(super) fn with_patience(turn_max: Duration) -> Self {
-        let of = |permits| Arc::new(Semaphore::new(permits));
         Self {
-            bodies: of(BODIES_MAX_KIB as usize),
-            answers: of(ANSWERS_MAX_KIB as usize),
-            reads: of(READS_MAX),
-            uploads: of(UPLOADS_MAX),
-            looks: of(LOOKS_MAX),
+            bodies: Gate::new(BODIES_MAX_KIB, BODIES_SHARE_KIB),
+            answers: Gate::new(ANSWERS_MAX_KIB, ANSWERS_SHARE_KIB),
+            reads: Gate::new(READS_MAX, READS_SHARE),
+            uploads: Gate::new(UPLOADS_MAX, UPLOADS_SHARE),
+            looks: Gate::new(LOOKS_MAX, LOOKS_SHARE),
             callers: InFlight::default(),
             turn_max,
         }
     }
 
     /// Room for so many bytes of a body; held while the request lives.
-    pub(super) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        self.turn(&self.bodies, kib(bytes as u64, BODIES_MAX_KIB))
-            .await
+    pub(super) async fn room(&self, of: Uuid, bytes: usize) -> Result<Turn, Problem> {
+        self.turn(&self.bodies, of, kib(bytes as u64)).await
     }
 
     /// Room for an answer of so many bytes; held until it is read.
-    pub(super) async fn answer_room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Problem> {
-        self.turn(&self.answers, kib(bytes, ANSWERS_MAX_KIB)).await
+    pub(super) async fn answer_room(&self, of: Option<Uuid>, bytes: u64) -> Result<Turn, Problem> {
+        let of = of.unwrap_or(STRANGERS);
+        self.turn(&self.answers, of, kib(bytes)).await
     }
 
     /// A turn to read the record.
-    pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.turn(&self.reads, 1).await
+    pub(super) async fn read_turn(&self, of: Uuid) -> Result<Turn, Problem> {
+        self.turn(&self.reads, of, 1).await
     }
 
     /// A turn to look at a file.
-    pub(super) async fn look_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.turn(&self.looks, 1).await
+    pub(super) async fn look_turn(&self, of: Uuid) -> Result<Turn, Problem> {
+        self.turn(&self.looks, of, 1).await
     }
 
     /// A turn to upload.
-    pub(super) async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.turn(&self.uploads, 1).await
+    pub(super) async fn upload_turn(&self, of: Uuid) -> Result<Turn, Problem> {
+        self.turn(&self.uploads, of, 1).await
     }
 
-    async fn turn(
-        &self,
-        gate: &Arc<Semaphore>,
-        permits: u32,
-    ) -> Result<OwnedSemaphorePermit, Problem> {
-        // Mostly there is room: no clock for that.
-        if let Ok(permit) = Arc::clone(gate).try_acquire_many_owned(permits) {
-            return Ok(permit);
-        }
-        let acquired = Arc::clone(gate).acquire_many_owned(permits);
-        match tokio::time::timeout(self.turn_max, acquired).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => {
+    async fn turn(&self, gate: &Gate, of: Uuid, permits: u32) -> Result<Turn, Problem> {
+        let turn = gate.turn(of, permits, self.turn_max).await;
+        turn.map_err(|full| match full {
+            Full::All => {
                 let detail = "the server has too many requests of this kind; try again shortly";
-                Err(Problem::new(Code::Overloaded, detail))
+                Problem::new(Code::Overloaded, detail)
             }
-        }
+            Full::Share => {
+                let detail = "the workspace has too many requests of this kind under way; \
+                    try again when some are answered";
+                let problem = Problem::new(Code::TooManyRequests, detail);
+                problem.with_retry_after(CALLER_RETRY_SECONDS)
+            }
+        })
     }
 
     /// Counts a request of a caller, which may have so many at once, while `place` lives.
@@ -125,15 +133,20 @@ impl Bounds {
     }
 }
 
-/// No more than there are, or the request could never have it.
-fn kib(bytes: u64, max: u32) -> u32 {
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    kib.clamp(1, max)
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 /// Where a request is counted, once it is known whose it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Place(Arc<OnceLock<Entered>>);
+
+impl Place {
+    /// The workspace of the caller, if that is known.
+    pub(super) fn workspace_id(&self) -> Option<Uuid> {
+        self.0.get().map(|entered| entered.caller.1)
+    }
+}
 
 /// How many requests each caller has under way. As large as the number of connections at most.
 #[derive(Debug, Clone, Default)]
@@ -199,9 +212,13 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_is_told_so_in_time() {
         let bounds = Bounds::with_patience(Duration::from_millis(50));
-        let whole = bounds.room(usize::MAX).await.unwrap();
-        assert!(bounds.room(1).await.is_err());
-        drop(whole);
-        assert!(bounds.room(1).await.is_ok());
+        let [one, other, third] = [1, 2, 3].map(Uuid::from_u128);
+        let code = |refused: Result<Turn, Problem>| refused.unwrap_err().document()["code"].clone();
+        let share = bounds.room(one, usize::MAX).await.unwrap();
+        assert_eq!(code(bounds.room(one, 1).await), "too_many_requests");
+        let _rest = bounds.room(other, usize::MAX).await.unwrap();
+        assert_eq!(code(bounds.room(third, 1).await), "overloaded");
+        drop(share);
+        assert!(bounds.room(one, 1).await.is_ok());
     }
 }

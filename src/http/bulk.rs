@@ -68,7 +68,7 @@ pub(super) async fn many(
             `idempotencyKey` instead";
         return Err(body::refuse(&headers, body, mismatch(detail)).await);
     }
-    let whole = body::read(&state, &headers, body, BULK_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &headers, body, BULK_BODY_MAX).await?;
     let entries = match is_lines(&headers) {
         true => lines(&whole.bytes)?,
         false => array(&whole.bytes)?,

@@ -33,6 +33,9 @@ const BUFFER_MAX: usize = 64 * 1024;
 const HEADERS_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may leave an answer unread.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of an answer that a client reads each second at least, on the average: one that takes a
+/// little now and then would hold the memory of its answer for hours.
+const READ_RATE_MIN: u64 = 16 * 1024;
 /// The pause after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -118,29 +121,42 @@ async fn converse(stream: TcpStream, router: Router, stopping: CancellationToken
     }
 }
 
-/// A stream whose writes fail when the other side takes nothing for `patience`.
-struct Patient {
-    stream: TcpStream,
+/// A stream whose writes fail when the other side takes nothing for `patience`, or less than
+/// [`READ_RATE_MIN`] for long: waiting for it uses patience up, and what it takes restores some.
+struct Patient<S> {
+    stream: S,
     patience: Duration,
+    /// What is left of it while nobody waits.
+    left: Duration,
     deadline: Pin<Box<Sleep>>,
     is_waiting: bool,
     /// Is told of what was sent.
     seat: Option<Seat>,
 }
 
-impl Patient {
-    fn new(stream: TcpStream, patience: Duration, seat: Option<Seat>) -> Self {
+impl<S> Patient<S> {
+    fn new(stream: S, patience: Duration, seat: Option<Seat>) -> Self {
         Self {
             stream,
             seat,
             patience,
+            left: patience,
             deadline: Box::pin(sleep(patience)),
             is_waiting: false,
         }
     }
 
-    fn note(&self, written: &Poll<io::Result<usize>>) {
-        if let (Poll::Ready(Ok(1..)), Some(seat)) = (written, &self.seat) {
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        let Poll::Ready(Ok(bytes @ 1..)) = *written else {
+            return;
+        };
+        if self.is_waiting {
+            self.left = self.deadline.deadline() - Instant::now();
+            self.is_waiting = false;
+        }
+        let earned = Duration::from_micros(bytes as u64 * 1_000_000 / READ_RATE_MIN);
+        self.left = self.patience.min(self.left + earned);
+        if let Some(seat) = &self.seat {
             seat.sent();
         }
     }
@@ -151,11 +167,10 @@ impl Patient {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.is_waiting = false;
             return written;
         }
         if !std::mem::replace(&mut self.is_waiting, true) {
-            let deadline = Instant::now() + self.patience;
+            let deadline = Instant::now() + self.left;
             self.deadline.as_mut().reset(deadline);
         }
         ready!(self.deadline.as_mut().poll(cx));
@@ -163,7 +178,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -173,7 +188,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -232,5 +247,43 @@ mod tests {
         // More than both sides buffer.
         let error = patient.write_all(&vec![0; 64 << 20]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_a_little_now_and_then_is_cut_off_as_well() {
+        let (near, mut far) = tokio::io::duplex(512);
+        let mut patient = Patient::new(near, Duration::from_millis(200), None);
+        let drip = async {
+            let mut read = [0; 64];
+            loop {
+                sleep(Duration::from_millis(20)).await;
+                far.read_exact(&mut read).await.unwrap();
+            }
+        };
+        // A fifth of the rate: never for long without a byte, and much longer than the patience.
+        let began = Instant::now();
+        let whole = [0; 64 * 1024];
+        let written = tokio::select! {
+            written = patient.write_all(&whole) => written,
+            () = drip => unreachable!("it reads for ever"),
+        };
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() < Duration::from_secs(5), "{began:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_fast_enough_may_take_longer_than_the_patience() {
+        let (near, mut far) = tokio::io::duplex(512);
+        let mut patient = Patient::new(near, Duration::from_millis(100), None);
+        let reading = async {
+            let (mut all, mut read) = (0, [0; 2048]);
+            while all < 16 * 1024 {
+                sleep(Duration::from_millis(5)).await;
+                all += far.read(&mut read).await.unwrap();
+            }
+        };
+        let whole = [0; 16 * 1024];
+        let (written, ()) = tokio::join!(patient.write_all(&whole), reading);
+        written.unwrap();
     }
 }

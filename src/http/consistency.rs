@@ -71,11 +71,11 @@ pub(super) async fn show(
 ) -> Result<Json<Consistency>, Problem> {
     caller.who_sees_all()?;
     let (record, broker) = (&state.services.record, &state.services.broker);
-    let turn = state.read_turn().await?;
-    let mut view = record.view().await?;
+    let mut view = state.view_of_all(caller).await?;
     let passes = passes::list(&mut view, broker.prefix()).await?;
     let agreement = passes::agreement(&mut view, broker.prefix()).await?;
     drop(view);
+    let turn = state.read_turn(caller).await?;
     let names = first_names(record, broker).await?;
     drop(turn); // Redis may be slow
     let looking = async { tokio::join!(broker.epoch(), live(broker, &names)) };

@@ -64,7 +64,7 @@ pub(super) async fn patch(
     let caller = caller.who_may(Permission::Admin)?;
     let JobId(id) = JobId::from_request_parts(&mut parts, &state).await?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, PATCH_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, PATCH_BODY_MAX).await?;
     let change: Change = body::object(&whole.bytes, &json!({ "status": "" }))?;
     if change.status != Status::Cancelled.as_str() {
         let message = "can only be set to `cancelled`; to run a job again, POST to its /retry";

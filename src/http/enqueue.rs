@@ -47,7 +47,7 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, headers, body) = open(&state, request, body::expect_json).await?;
-    let whole = body::read(&state, &headers, body, JOB_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &headers, body, JOB_BODY_MAX).await?;
     let mut request = job(&whole.bytes, caller)?;
     take_key(&headers, &mut request)?;
     let asked = request.clone();

@@ -68,7 +68,7 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, headers, body) = open(&state, request, body::expect_json).await?;
-    let whole = body::read(&state, &headers, body, FLOW_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &headers, body, FLOW_BODY_MAX).await?;
     let mut flow = read(&whole.bytes)?;
     drop(whole);
     take_key(&headers, &mut flow.job)?;

@@ -107,7 +107,7 @@ pub(super) async fn look(
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_may(Permission::Write)?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let minimal = json!({ "file_url": "", "entity_type": "accounts" });
     let payload: ImportCsv = body::object(&whole.bytes, &minimal)?;
     drop(whole);
@@ -128,7 +128,7 @@ pub(super) async fn look(
         .map_err(|e| Problem::internal(&e))?
         .ok_or_else(unknown)?;
 
-    let turn = state.bounds.look_turn().await?;
+    let turn = state.bounds.look_turn(caller.workspace_id).await?;
     let preview = preview(path, payload, &state.services.data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Content(_) | PreviewError::Format(_) => wrong("/file_url", error.to_string()),

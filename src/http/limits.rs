@@ -46,7 +46,7 @@ pub(super) async fn show(
     caller: Caller,
 ) -> Result<Json<Limits>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
-    let _turn = state.read_turn().await?;
+    let _turn = state.read_turn(caller).await?;
     let record = &state.services.record;
     let row = creations::limit(record, caller.workspace_id).await?;
     let row = row.ok_or_else(|| unknown(caller.workspace_id))?;
@@ -98,7 +98,7 @@ pub(super) async fn change(
         Problem::new(Code::InvalidId, detail)
     })?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, CHANGE_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, CHANGE_BODY_MAX).await?;
     let change: Change = body::object(&whole.bytes, &json!({}))?;
     if change.jobs_per_hour.flatten() > Some(JOBS_PER_HOUR_MAX) {
         let message = format!("must be at most {JOBS_PER_HOUR_MAX}");

@@ -16,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, StreamExt};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use super::bounds::{Bounds, Place};
 use super::problem::{Code, Problem};
@@ -85,8 +86,9 @@ pub(super) async fn observe(
     let mut response = run(patience, &method, request, next)
         .instrument(span.clone())
         .await;
+    let workspace_id = place.workspace_id();
     drop(place);
-    response = held(bounds, response).await;
+    response = held(bounds, workspace_id, response).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let document = problem.render(&request_id);
         let allow = response.headers_mut().remove(axum::http::header::ALLOW);
@@ -157,12 +159,12 @@ fn request_id(request: &Request) -> String {
 
 /// A large answer with the room that it takes until the client has read it, or has been cut off. So
 /// clients that ask for much and read nothing do not fill the memory.
-async fn held(bounds: &Bounds, response: Response) -> Response {
+async fn held(bounds: &Bounds, of: Option<Uuid>, response: Response) -> Response {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     if bytes <= ANSWER_FREE_BYTES {
         return response;
     }
-    let room = match bounds.answer_room(bytes).await {
+    let room = match bounds.answer_room(of, bytes).await {
         Ok(room) => room,
         Err(problem) => return problem.into_response(),
     };
@@ -234,25 +236,25 @@ mod tests {
     async fn large_answers_that_nobody_reads_leave_no_room_for_more_of_them() {
         let bounds = Bounds::with_patience(Duration::from_millis(50));
         let large = || Body::from(vec![b'x'; 100 * 1024]).into_response();
-        let first = held(&bounds, large()).await;
+        let [one, other] = [1, 2].map(|n| Some(Uuid::from_u128(n)));
+        let first = held(&bounds, one, large()).await;
         assert_eq!(first.headers()[CONTENT_LENGTH], "102400");
-        let most = bounds.answer_room(u64::MAX);
+        let most = bounds.answer_room(one, u64::MAX);
         assert!(most.await.is_err(), "the first one holds its part");
         let read = axum::body::to_bytes(first.into_body(), usize::MAX)
             .await
             .unwrap();
         assert_eq!(read.len(), 100 * 1024);
-        let all = bounds.answer_room(u64::MAX).await.unwrap();
-        let refused = held(&bounds, large()).await;
-        assert_eq!(refused.status(), 503);
-        assert_eq!(
-            held(&bounds, Body::from("small").into_response())
-                .await
-                .status(),
-            200
-        );
-        drop(all);
-        assert_eq!(held(&bounds, large()).await.status(), 200);
+        let share = bounds.answer_room(one, u64::MAX).await.unwrap();
+        assert_eq!(held(&bounds, one, large()).await.status(), 429);
+        let small = Body::from("small").into_response();
+        assert_eq!(held(&bounds, one, small).await.status(), 200);
+        // Others have room beside it, until all of it is taken.
+        assert_eq!(held(&bounds, other, large()).await.status(), 200);
+        let rest = bounds.answer_room(other, u64::MAX).await.unwrap();
+        assert_eq!(held(&bounds, None, large()).await.status(), 503);
+        drop((share, rest));
+        assert_eq!(held(&bounds, one, large()).await.status(), 200);
     }
 
     #[tokio::test]

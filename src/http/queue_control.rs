@@ -123,7 +123,7 @@ pub(super) async fn patch(
     let caller = caller.who_operates()?;
     let InPath(queue) = InPath::from_request_parts(&mut parts, &state).await?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let change: Change = body::object(&whole.bytes, &json!({}))?;
     let (change, reason) = change.check()?;
     let (app, by) = (&state.services, caller.by(&request_id));
@@ -174,7 +174,7 @@ pub(super) async fn drain(
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_may(Permission::Admin)?;
     let InPath(queue) = InPath::from_request_parts(&mut parts, &state).await?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let wish = match body::is_absent(&whole.bytes) {
         true => Wish::default(),
         false => {

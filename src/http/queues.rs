@@ -154,7 +154,7 @@ pub(super) async fn list(
     let sees_all = caller.who_sees_all().is_ok();
     let (own, settings, names, has_more) = {
         let own = Own::count(&state, caller).await?;
-        let _turn = state.read_turn().await?;
+        let _turn = state.read_turn(caller).await?;
         let (known, rest) = page_after(&state, after, sees_all).await?;
         let mut names: BTreeSet<String> = own.queues.keys().cloned().collect();
         if sees_all {
@@ -283,7 +283,7 @@ pub(super) async fn find(
     let (record, broker) = (&state.services.record, &state.services.broker);
     let own = Own::count(state, caller).await?;
     let jobs = own.queues.get(name.as_str()).copied();
-    let turn = state.read_turn().await?;
+    let turn = state.read_turn(caller).await?;
     let known = queues::get(record, broker.prefix(), name).await?;
     drop(turn); // Redis may be slow
     if jobs.is_none() && !(sees_all && known.is_some()) {

@@ -71,7 +71,7 @@ pub(super) async fn list(
     let given = Parameters::parse(&uri, &["after"])?;
     let after = given.text("after").unwrap_or_default();
     let (record, broker) = (&state.services.record, &state.services.broker);
-    let turn = state.read_turn().await?;
+    let turn = state.read_turn(caller).await?;
     let (known, next) = queues::page(record, broker.prefix(), after).await?;
     drop(turn); // Redis may be slow
     let looking = tokio::time::timeout(PATIENCE, windows(broker, &known));

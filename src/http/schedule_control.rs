@@ -169,7 +169,7 @@ pub(super) async fn put(
         Problem::new(Code::InvalidId, detail)
     })?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let wish: Wish = body::object(&whole.bytes, &json!({ "job": { "jobType": "" } }))?;
     drop(whole);
     let schedule = wish.schedule()?;

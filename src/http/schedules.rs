@@ -124,7 +124,7 @@ impl Owner {
     async fn view(self, state: &State, caller: Caller) -> Result<Reading, Problem> {
         match self {
             Self::Workspace(_) => state.view(caller).await,
-            Self::Nobody => state.view_of_all().await,
+            Self::Nobody => state.view_of_all(caller).await,
         }
     }
 

@@ -1,14 +1,15 @@
 //! What the routes share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::allowance::Allowances;
 use super::auth::{Caller, Callers};
-use super::bounds::Bounds;
+use super::bounds::{Bounds, Turn};
 use super::events::Feed;
 use super::health::WELL;
 use super::problem::Problem;
@@ -18,6 +19,10 @@ use crate::control;
 use crate::record::{View, Viewer};
 use crate::tasks::Tasks;
 use crate::uploads::Uploads;
+
+/// How long the end of a view may take: its last statement, and a way to PostgreSQL that is slow.
+const READING_END_MAX: Duration = Duration::from_secs(15);
+const TAKEN: &str = "a view is there until it is dropped";
 
 /// Actions that are carried out at once where they were accepted; upkeep does the others.
 const ACTIONS_MAX: usize = 4;
@@ -91,8 +96,8 @@ impl Shared {
     }
 
     /// A turn to read the record.
-    pub(super) async fn read_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.bounds.read_turn().await
+    pub(super) async fn read_turn(&self, caller: Caller) -> Result<Turn, Problem> {
+        self.bounds.read_turn(caller.workspace_id).await
     }
 
     fn redis(&self) -> MutexGuard<'_, &'static str> {
@@ -101,28 +106,31 @@ impl Shared {
 
     /// The record as this caller may see it, and a turn to read it.
     pub(super) async fn view(&self, caller: Caller) -> Result<Reading, Problem> {
-        self.view_for(caller.viewer()).await
+        let turn = self.read_turn(caller).await?;
+        let view = self.services.record.view_for(caller.viewer()).await?;
+        Ok(self.reading(view, turn))
     }
 
-    /// The same for whoever may see what this viewer sees.
-    pub(super) async fn view_for(&self, viewer: Viewer) -> Result<Reading, Problem> {
-        let turn = self.read_turn().await?;
+    /// The same for whoever may see what is this workspace's.
+    pub(super) async fn view_of(&self, workspace_id: Uuid) -> Result<Reading, Problem> {
+        let turn = self.bounds.read_turn(workspace_id).await?;
+        let viewer = Viewer::Tenant(workspace_id);
         let view = self.services.record.view_for(viewer).await?;
         Ok(self.reading(view, turn))
     }
 
     /// A view of everything, for callers who may see all.
-    pub(super) async fn view_of_all(&self) -> Result<Reading, Problem> {
-        let turn = self.read_turn().await?;
+    pub(super) async fn view_of_all(&self, caller: Caller) -> Result<Reading, Problem> {
+        let turn = self.read_turn(caller).await?;
         let view = self.services.record.view().await?;
         Ok(self.reading(view, turn))
     }
 
-    fn reading(&self, view: View, turn: OwnedSemaphorePermit) -> Reading {
+    fn reading(&self, view: View, turn: Turn) -> Reading {
         Reading {
-            view,
+            taken: Some((view, turn)),
             redaction: Arc::clone(&self.redaction),
-            _turn: turn,
+            tasks: self.tasks.clone(),
         }
     }
 
@@ -145,24 +153,44 @@ impl Shared {
 }
 
 /// A view of the record with the turn that it takes.
+///
+/// A reader may leave in the middle of a statement, which goes on all the same. So the turn is
+/// given back when the connection is idle again, and not when the reader has left: those who leave
+/// again and again have no more statements under way than those who stay.
 #[derive(Debug)]
 pub(super) struct Reading {
-    view: View,
+    /// Until it is dropped.
+    taken: Option<(View, Turn)>,
     /// What of it is shown to admins only.
     pub(super) redaction: Arc<Redaction>,
-    _turn: OwnedSemaphorePermit,
+    tasks: Tasks,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let Some((view, turn)) = self.taken.take() else {
+            return;
+        };
+        self.tasks.spawn("reading", async move {
+            match tokio::time::timeout(READING_END_MAX, view.end()).await {
+                Ok(Ok(())) => {}
+                ended => tracing::debug!(?ended, "a view ended with its connection"),
+            }
+            drop(turn);
+        });
+    }
 }
 
 impl std::ops::Deref for Reading {
     type Target = View;
 
     fn deref(&self) -> &View {
-        &self.view
+        &self.taken.as_ref().expect(TAKEN).0
     }
 }
 
 impl std::ops::DerefMut for Reading {
     fn deref_mut(&mut self) -> &mut View {
-        &mut self.view
+        &mut self.taken.as_mut().expect(TAKEN).0
     }
 }

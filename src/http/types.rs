@@ -38,7 +38,7 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<JobTypes>, Problem> {
     caller.who_may(Permission::Read)?;
-    let _turn = state.read_turn().await?;
+    let _turn = state.read_turn(caller).await?;
     let job_types = types::list(&state.services.record).await?;
     Ok(Json(JobTypes { job_types }))
 }
@@ -96,7 +96,7 @@ pub(super) async fn declare(
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_operates()?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, TYPE_BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, TYPE_BODY_MAX).await?;
     let given: Declaration = body::object(&whole.bytes, &json!({ "name": "" }))?;
     JobType::new(&given.name, given.schema.clone()).map_err(|error| {
         let pointer = match error {

@@ -88,7 +88,7 @@ pub(super) async fn upload(
         if body::announced(&parts.headers).is_some_and(|bytes| bytes > max + around) {
             return Err(body::too_large(max));
         }
-        let turn = state.bounds.upload_turn().await?;
+        let turn = state.bounds.upload_turn(caller.workspace_id).await?;
         let file_name = given.text("filename").unwrap_or_default().to_owned();
         Ok((caller, file_name, turn))
     };

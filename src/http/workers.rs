@@ -101,7 +101,7 @@ pub(super) async fn list(
 ) -> Result<Json<Workers>, Problem> {
     caller.who_sees_all()?;
     let (rows, present) = {
-        let mut view = state.view_of_all().await?;
+        let mut view = state.view_of_all(caller).await?;
         let rows = workers::running(&mut view).await?;
         let prefix = state.services.broker.prefix();
         (rows, roster::present(&mut view, prefix).await?)

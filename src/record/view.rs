@@ -67,6 +67,11 @@ impl Record {
 }
 
 impl View {
+    /// Ends it, and waits for the statement that is under way: then its connection is idle.
+    pub async fn end(self) -> Result<(), RecordError> {
+        self.0.rollback().await
+    }
+
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         self.0.connection()
     }

@@ -146,6 +146,101 @@ async fn a_caller_with_too_much_under_way_is_told_to_wait_and_others_are_not() {
     server.end().await;
 }
 
+/// Readers who leave again and again, each of them in the middle of a statement that takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_one_workspace_hold_their_share_until_postgresql_is_done_and_others_read() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    assert_eq!(server.get("/api/jobs/actions").await.status, 200);
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE bullwark.actions IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let stuck = async || {
+        let stuck = "SELECT count(*) FROM pg_locks WHERE NOT granted
+          AND relation = 'bullwark.actions'::regclass";
+        sqlx::query_scalar::<_, i64>(stuck)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+    };
+    let head =
+        format!("GET /api/jobs/actions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n");
+    let read = async || begin(&server, &head).await;
+    let most = async |count: i64| {
+        timeout(LONG, async {
+            while stuck().await < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+    };
+    let mut readers = Vec::new();
+    for _ in 0..6 {
+        readers.push(read().await);
+    }
+    most(3).await;
+    // They leave, and others come.
+    for _ in 0..6 {
+        readers.remove(0);
+        readers.push(read().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let other = server
+        .anonymous(Method::GET, "/api/imports")
+        .bearer_auth(OTHER_KEY);
+    assert_eq!(send(other).await.status, 200, "others have room");
+    assert_eq!(stuck().await, 3, "half of those that may read at once");
+    holder.commit().await.unwrap();
+    let free = timeout(LONG, async {
+        while server.get("/api/jobs/actions").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    free.await.unwrap();
+    server.end().await;
+}
+
+/// Uploads that stand still keep their own workspace from more of them, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_one_workspace_leave_room_for_those_of_others() {
+    let (_sandbox, server) = server_with(HttpOptions {
+        upload_pause_max: LONG,
+        ..HttpOptions::default()
+    })
+    .await;
+    let head = format!(
+        "POST /api/uploads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Length: 100\r\n\r\nx"
+    );
+    let mut standing = Vec::new();
+    for _ in 0..8 {
+        standing.push(begin(&server, &head).await);
+    }
+    let upload = |key: &str| {
+        let request = server
+            .anonymous(Method::POST, "/api/uploads")
+            .bearer_auth(key);
+        send(request.body("a,b\n"))
+    };
+    let refused = timeout(LONG, async {
+        loop {
+            let answer = upload(KEY).await;
+            if answer.status != 201 {
+                break answer;
+            }
+        }
+    });
+    let refused = refused.await.unwrap();
+    refused.problem(429, "too_many_requests");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(upload(OTHER_KEY).await.status, 201);
+    drop(standing);
+    server.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_has_a_size_and_a_number_of_lines() {
     let (_sandbox, server) = server().await;

@@ -13,7 +13,7 @@ use super::kinds::{Counts, LiveEvent};
 use super::snapshot::counts;
 use crate::http::state::State;
 use crate::periodic::Next;
-use crate::record::{RecordError, Viewer};
+use crate::record::RecordError;
 
 /// Between two looks at who is due.
 pub(super) const ROUND: Duration = Duration::from_secs(1);
@@ -81,8 +81,7 @@ impl Counter {
         if told.at.elapsed() < every.max(told.took * SHARE) {
             return Ok(());
         }
-        let viewer = Viewer::Tenant(workspace_id);
-        let Ok(mut view) = self.state.view_for(viewer).await else {
+        let Ok(mut view) = self.state.view_of(workspace_id).await else {
             return Ok(()); // pages come first, and the record may be away
         };
         let began = Instant::now();

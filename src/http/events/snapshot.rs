@@ -18,7 +18,7 @@ use crate::http::state::State;
 use crate::record::events::JobState;
 use crate::record::rollups::{self, Ended};
 use crate::record::stats::{self, OPEN_MAX};
-use crate::record::{RecordError, View, Viewer, events};
+use crate::record::{RecordError, View, events};
 
 /// Jobs of a snapshot of a workspace.
 const JOBS: i64 = 50;
@@ -44,7 +44,7 @@ pub(super) async fn take(state: &State, topic: Topic, heard: &Heard) -> Result<T
     }
     // The place first: what happens while the record is read is told after it.
     let (place, at) = (heard.ring.end(), Instant::now());
-    let mut view = state.view_for(Viewer::Tenant(topic.workspace_id())).await?;
+    let mut view = state.view_of(topic.workspace_id()).await?;
     let present = match topic {
         Topic::Workspace(workspace_id) => Present::Workspace {
             stats: counts(&mut view, workspace_id).await?,
