@@ -33,3 +33,7 @@ CREATE POLICY tenant ON bullwark.stragglers FOR SELECT TO bullwark_tenant
 ALTER TABLE bullwark.actions
   ADD COLUMN tries int NOT NULL DEFAULT 0,
   ADD COLUMN failures jsonb NOT NULL DEFAULT '[]';
+
+-- Dead letters of which the cause is not known, by a process of an older version: upkeep finds it.
+CREATE INDEX dead_letters_unsaid ON bullwark.dead_letters (workspace_id, job_id)
+  WHERE fingerprint = '00000000-0000-0000-0000-000000000000';

@@ -17,7 +17,7 @@ use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
-    Record, RecordError, data_changes, open, owed_logs, rollups, stragglers, types,
+    Record, RecordError, data_changes, dead_letters, open, owed_logs, rollups, stragglers, types,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -41,6 +41,8 @@ const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for actions that nobody carries out, and for those that are too old.
 const ACTIONS_EVERY: Duration = Duration::from_secs(1);
 const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks for dead letters whose cause nobody has told.
+const CAUSES_EVERY: Duration = Duration::from_secs(10);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -56,6 +58,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     roll_up(record, broker, tasks);
     forget_old_changes(record, broker, tasks);
     carry_out_actions(record, broker, tasks);
+    find_causes(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -185,6 +188,13 @@ fn carry_out_actions(record: &Record, broker: &Broker, tasks: &Tasks) {
     let duty = ("old_actions", OLD_ACTIONS_EVERY);
     one_at_a_time(record, broker, tasks, duty, |record| async move {
         actions::prune(&record).await.map(again_if)
+    });
+}
+
+fn find_causes(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("causes", CAUSES_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        dead_letters::find_causes(&record).await.map(again_if)
     });
 }
 

@@ -40,7 +40,8 @@ struct TypeShare {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DeadLetters {
     total: i64,
-    /// False: there are more than are looked at, which are those of the youngest jobs.
+    /// False: there are more than are looked at, which are those of the youngest jobs; or some
+    /// whose cause is not known yet, which are in no group.
     is_exact: bool,
     /// The largest first.
     groups: Vec<Group>,
@@ -93,7 +94,7 @@ pub(super) async fn list(
     });
     Ok(Json(DeadLetters {
         total,
-        is_exact: total < LOOKED_AT_MAX,
+        is_exact: total < LOOKED_AT_MAX && found.are_all_known,
         groups: groups.collect(),
         // A job that was run again between the two looks is in one of them.
         others: (total - shown).max(0),

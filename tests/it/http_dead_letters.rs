@@ -1,5 +1,6 @@
 //! Dead letters over HTTP: in groups by what killed them.
 
+use bullwark::record::dead_letters;
 use bullwark::record::settle::settle_many;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ fn groups(answer: &Answer) -> Vec<(&str, &str, i64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_of_one_cause_are_one_group() {
-    let (_sandbox, server) = server().await;
+    let (sandbox, server) = server().await;
     let mut ids = Vec::new();
     for why in [
         "no answer from 10.0.0.7:443 within 30000 ms",
@@ -106,6 +107,27 @@ async fn dead_letters_of_one_cause_are_one_group() {
         .get("/api/dead-letters?size=1")
         .await
         .problem(400, "invalid_parameter");
+
+    // One by a process of an older version, which knows of no causes.
+    let pool = sandbox.pool().await;
+    let forget = "UPDATE bullwark.dead_letters SET fingerprint = $1 WHERE job_id = $2";
+    sqlx::query(forget)
+        .bind(Uuid::nil())
+        .bind(ids[0])
+        .execute(&pool)
+        .await
+        .unwrap();
+    let without = server.get("/api/dead-letters").await;
+    assert_eq!(
+        (groups(&without)[0].2, &without.body["others"]),
+        (2, &json!(1))
+    );
+    assert_eq!(
+        (&without.body["total"], &without.body["is_exact"]),
+        (&json!(7), &json!(false))
+    );
+    assert!(!dead_letters::find_causes(&server.app.record).await.unwrap());
+    assert_eq!(server.get("/api/dead-letters").await.body, all.body);
 
     // The jobs of a group.
     let fingerprint = first["fingerprint"].as_str().unwrap();
