@@ -37,3 +37,18 @@ ALTER TABLE bullwark.actions
 -- Dead letters of which the cause is not known, by a process of an older version: upkeep finds it.
 CREATE INDEX dead_letters_unsaid ON bullwark.dead_letters (workspace_id, job_id)
   WHERE fingerprint = '00000000-0000-0000-0000-000000000000';
+
+-- What is given back of an allowance goes to the minute that it was taken from, so whoever takes is
+-- told the minute. Under another name: processes of an older version know the columns of the one.
+CREATE FUNCTION bullwark.take_creations_in(
+  of_workspace uuid, quota bigint, wanted bigint, needed bigint,
+  OUT granted bigint, OUT used bigint, OUT restored_in int, OUT retry_in int, OUT minute bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  SELECT t.granted, t.used, t.restored_in, t.retry_in INTO granted, used, restored_in, retry_in
+  FROM bullwark.take_creations(of_workspace, quota, wanted, needed) AS t;
+  -- It holds the row, and has put it last.
+  SELECT c.minutes[cardinality(c.minutes)] INTO minute
+  FROM bullwark.creations c WHERE c.workspace_id = of_workspace AND granted > 0;
+END
+$$;

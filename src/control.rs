@@ -187,6 +187,23 @@ pub async fn upsert_schedule(
     Ok(())
 }
 
+/// The same for a schedule of this workspace's own, of which it may have so many, and that was
+/// checked. Returns whether it is new.
+pub async fn put_schedule(
+    record: &Record,
+    broker: &Broker,
+    queue: &QueueName,
+    schedule: StoredSchedule,
+    by: &By<'_>,
+    (owner, max): (Uuid, i64),
+) -> Result<bool, ScheduleError> {
+    let most = (owner, max);
+    let put = schedules::put(record, broker.prefix(), queue, &schedule, by, most).await?;
+    let put = put.ok_or(ScheduleError::TooMany)?;
+    tell_schedule(record, broker, queue, schedule, put.version, false).await;
+    Ok(put.is_new)
+}
+
 /// Ends a schedule; doing it again changes nothing. An iteration that waits or runs stays.
 pub async fn remove_schedule(
     record: &Record,
@@ -210,6 +227,8 @@ pub async fn remove_schedule(
 pub enum ScheduleError {
     #[error(transparent)]
     Invalid(#[from] InvalidSchedule),
+    #[error("the workspace has as many schedules as it may have")]
+    TooMany,
     #[error(transparent)]
     Record(#[from] RecordError),
 }

@@ -17,7 +17,8 @@ use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
-    Record, RecordError, data_changes, dead_letters, open, owed_logs, rollups, stragglers, types,
+    Record, RecordError, data_changes, dead_letters, open, owed_logs, passes, rollups, stragglers,
+    types,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -43,6 +44,8 @@ const ACTIONS_EVERY: Duration = Duration::from_secs(1);
 const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for dead letters whose cause nobody has told.
 const CAUSES_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks for notes of passes that are too old.
+const OLD_PASSES_EVERY: Duration = Duration::from_secs(600);
 /// Stalls of our own jobs that Redis tolerates before it marks one as failing. The record judges
 /// their crash loops, by what a job achieved in between, so this is out of the way.
 const OWN_STALLS_MAX: u32 = 1_000_000;
@@ -59,6 +62,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     forget_old_changes(record, broker, tasks);
     carry_out_actions(record, broker, tasks);
     find_causes(record, broker, tasks);
+    prune_passes(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -195,6 +199,13 @@ fn find_causes(record: &Record, broker: &Broker, tasks: &Tasks) {
     let duty = ("causes", CAUSES_EVERY);
     one_at_a_time(record, broker, tasks, duty, |record| async move {
         dead_letters::find_causes(&record).await.map(again_if)
+    });
+}
+
+fn prune_passes(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("old_passes", OLD_PASSES_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        passes::prune(&record).await.map(again_if)
     });
 }
 

@@ -12,6 +12,7 @@
 //! seconds.
 
 mod grant;
+mod taken;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use super::problem::Problem;
 use crate::record::creations::{self, Limit};
 use crate::record::{Record, RecordError};
 pub(super) use grant::{Grant, RATE_LIMIT, RATE_LIMIT_POLICY, Standing};
+use taken::Taken;
 
 /// The part of a limit that is taken in advance, and the most of that.
 const ADVANCE_OF: u64 = 1000;
@@ -55,7 +57,7 @@ struct Pool {
 #[derive(Debug, Default)]
 struct Kept {
     quota: u32,
-    left: u64,
+    left: Taken,
     /// Since when there has been some left without a break. Not renewed by what comes to it: a
     /// caller who takes much and creates nothing could else hoard one hour's allowance for another.
     taken: Option<Instant>,
@@ -86,6 +88,7 @@ impl Allowances {
             return Ok(Grant {
                 pool: None,
                 granted: wanted,
+                taken: Taken::default(),
                 standing: None,
                 retry_in: None,
             });
@@ -106,27 +109,29 @@ impl Allowances {
             .spent_until
             .and_then(seconds_until)
             .filter(|_| is_spent);
-        if kept.left < wanted && !is_spent {
+        let left = kept.left.jobs();
+        if left < wanted && !is_spent {
             let others = pool.wanted.load(Ordering::Relaxed);
             let advance = (u64::from(quota) / ADVANCE_OF).min(ADVANCE_MAX);
-            let lacking = (wanted - kept.left) + others.max(advance);
-            let needed = needed.saturating_sub(kept.left);
+            let lacking = (wanted - left) + others.max(advance);
+            let needed = needed.saturating_sub(left);
             let taken = creations::take(record, workspace_id, quota, lacking, needed).await?;
             kept.note(taken, Instant::now());
             retry_in = taken
                 .retry_in
                 .map(|seconds| u64::from(seconds.unsigned_abs()));
         }
-        let granted = match kept.left >= needed {
-            true => kept.left.min(wanted),
-            false => 0,
+        let granted = match kept.left.jobs() {
+            left if left >= needed => left.min(wanted),
+            _ => 0,
         };
-        kept.left -= granted;
+        let taken = kept.left.draw(granted);
         let standing = Some(kept.standing());
         drop(kept);
         Ok(Grant {
             pool: Some(pool),
             granted,
+            taken,
             standing,
             retry_in,
         })
@@ -243,8 +248,8 @@ impl Allowances {
             // If the answer is lost it may have been given back: better too little than too much.
             let unused = std::mem::take(&mut kept.left);
             drop(kept);
-            if unused > 0 {
-                creations::give_back(record, id, unused).await?;
+            for (minute, jobs) in unused {
+                creations::give_back(record, id, minute, jobs).await?;
             }
             let mut known = self.lock();
             // This loop has one, and the map: nobody else can get one while it is locked.
@@ -262,19 +267,20 @@ impl Allowances {
 
 impl Kept {
     /// Has so much more.
-    fn keep(&mut self, jobs: u64, now: Instant) {
-        if self.left == 0 {
+    fn keep(&mut self, more: Taken, now: Instant) {
+        if self.left.jobs() == 0 {
             self.taken = Some(now);
         }
-        self.left += jobs;
+        self.left.add(more);
     }
 
     fn note(&mut self, taken: creations::Taken, now: Instant) {
-        self.keep(taken.granted.unsigned_abs(), now);
+        let minute = taken.minute.unwrap_or_default();
+        self.keep(Taken::of(minute, taken.granted.unsigned_abs()), now);
         self.used = taken.used.unsigned_abs();
         let after = |seconds: i32| now + Duration::from_secs(u64::from(seconds.unsigned_abs()));
         self.restored_at = taken.restored_in.map(after);
-        let is_spent = self.used >= u64::from(self.quota) && self.left == 0;
+        let is_spent = self.used >= u64::from(self.quota) && self.left.jobs() == 0;
         self.spent_until = is_spent.then(|| {
             let retry = self.restored_at.unwrap_or(now + SPENT_FOR);
             retry.min(now + SPENT_FOR)
@@ -284,7 +290,7 @@ impl Kept {
     fn standing(&self) -> Standing {
         Standing {
             quota: self.quota,
-            remaining: u64::from(self.quota).saturating_sub(self.used) + self.left,
+            remaining: u64::from(self.quota).saturating_sub(self.used) + self.left.jobs(),
             restored_in: self.restored_at.and_then(seconds_until),
         }
     }

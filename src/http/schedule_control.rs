@@ -24,7 +24,6 @@ use crate::control::{self, ScheduleError};
 use crate::job::schedule::{Iteration, OWN_SCHEDULE_ID_MAX, Rhythm, StoredSchedule};
 use crate::job::{InvalidSchedule, JobRequest, QueueName, Schedule, Template};
 use crate::record::access::Permission;
-use crate::record::schedules::{count_of, get};
 
 /// The largest schedule: its job is measured without blanks, so this is more than one may be.
 const BODY_MAX: usize = 4 * 1024 * 1024;
@@ -180,20 +179,13 @@ pub(super) async fn put(
         return Err(Problem::new(Code::InvalidRequest, detail).with_error("/endAt", detail));
     }
 
-    let (app, prefix) = (&state.services, state.services.broker.prefix());
-    let mut view = state.view(caller).await?;
-    let is_new = get(&mut view, prefix, &queue, &name).await?.is_none();
-    drop(view);
-    if is_new && count_of(&app.record, prefix, caller.workspace_id).await? >= SCHEDULES_MAX {
-        let detail = format!("this workspace has {SCHEDULES_MAX} schedules, which is the most");
-        return Err(Problem::new(Code::TooManySchedules, detail));
-    }
-    let (record, broker, by) = (&app.record, &app.broker, caller.by(&request_id));
-    control::upsert_schedule(record, broker, &queue, &name, &schedule, &template, &by)
+    let (record, broker) = (&state.services.record, &state.services.broker);
+    let (by, most) = (caller.by(&request_id), (caller.workspace_id, SCHEDULES_MAX));
+    let wanted = StoredSchedule::new(&name, &schedule, &template);
+    let is_new = control::put_schedule(record, broker, &queue, wanted.clone(), &by, most)
         .await
         .map_err(not_taken)?;
     let known = schedules::find(&state, caller, &queue, owner, &id).await;
-    let wanted = StoredSchedule::new(&name, &schedule, &template);
     let is_taken = |stored: &StoredSchedule| {
         let mut wanted = wanted
             .fields
@@ -227,6 +219,10 @@ async fn path(
 fn not_taken(error: ScheduleError) -> Problem {
     match error {
         ScheduleError::Invalid(error) => refused(&error),
+        ScheduleError::TooMany => {
+            let detail = format!("this workspace has {SCHEDULES_MAX} schedules, which is the most");
+            Problem::new(Code::TooManySchedules, detail)
+        }
         ScheduleError::Record(error) => error.into(),
     }
 }
@@ -240,7 +236,8 @@ pub(super) struct Success {
 
 /// Delete a schedule
 ///
-/// A run that is not due yet goes with it; one that waits or runs stays. For admins.
+/// A run that is not due yet goes with it; one that waits or runs stays. Who may put a schedule may
+/// end it, too: an end that is near would do the same.
 #[utoipa::path(delete, path = "/api/schedules/{queue}/{id}", operation_id = "deleteSchedule",
     tag = "schedules",
     params(
@@ -258,7 +255,8 @@ pub(super) async fn delete(
 ) -> Result<Json<Success>, Problem> {
     let owner = Owner::of(caller, &Parameters::parse(&uri, &["owner"])?)?;
     let caller = match owner {
-        Owner::Workspace(_) => caller.who_may(Permission::Admin)?,
+        // As for a change, which could end it as well.
+        Owner::Workspace(_) => caller.who_may(Permission::Write)?,
         Owner::Nobody => caller.who_operates()?,
     };
     let queue = queue_name(&queue)?;

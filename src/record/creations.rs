@@ -124,6 +124,8 @@ pub struct Taken {
     pub restored_in: Option<i32>,
     /// Seconds until what was needed is free; none: it is now, or never will be.
     pub retry_in: Option<i32>,
+    /// In which minute since 1970 it was taken; none: nothing was.
+    pub minute: Option<i64>,
 }
 
 /// Takes up to `wanted` of what is left of the quota, or nothing if that is less than `needed`. By
@@ -138,7 +140,7 @@ pub async fn take(
     needed: u64,
 ) -> Result<Taken, RecordError> {
     Ok(
-        sqlx::query_as("SELECT * FROM bullwark.take_creations($1, $2, $3, $4)")
+        sqlx::query_as("SELECT * FROM bullwark.take_creations_in($1, $2, $3, $4)")
             .bind(workspace_id)
             .bind(i64::from(quota))
             .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
@@ -148,18 +150,22 @@ pub async fn take(
     )
 }
 
-/// Gives back what was taken lately and not used. What the newest minute does not have stays taken.
+/// Gives back what was taken in this minute and not used. A minute that does not count any more has
+/// nothing to give back.
 pub async fn give_back(
     record: &Record,
     workspace_id: Uuid,
+    minute: i64,
     unused: u64,
 ) -> Result<(), RecordError> {
     sqlx::query(
         "UPDATE bullwark.creations
-         SET counts[cardinality(counts)] = greatest(counts[cardinality(counts)] - $2, 0)
-         WHERE workspace_id = $1 AND cardinality(counts) > 0",
+         SET counts[array_position(minutes, $2)] =
+           greatest(counts[array_position(minutes, $2)] - $3, 0)
+         WHERE workspace_id = $1 AND array_position(minutes, $2) IS NOT NULL",
     )
     .bind(workspace_id)
+    .bind(minute)
     .bind(i64::try_from(unused).unwrap_or(i64::MAX))
     .execute(&record.pool)
     .await?;

@@ -93,6 +93,35 @@ pub async fn note(record: &Record, prefix: &str, passes: &[NotedPass]) -> Result
     Ok(())
 }
 
+/// How long the last pass of a queue is kept, and of how many queues.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const KEPT_MAX: i64 = 10_000;
+/// Rows that are removed at once.
+const PRUNE_MAX: i64 = 1_000;
+
+/// Forgets passes of queues that were not looked at for long, and the oldest of too many. Returns
+/// whether there may be more to do; done again, it goes on. One that is made meanwhile stays.
+pub async fn prune(record: &Record) -> Result<bool, RecordError> {
+    let done = sqlx::query(
+        "WITH old AS (
+           (SELECT prefix, kind, job_queue, ended_at FROM bullwark.passes
+            WHERE ended_at < now() - make_interval(secs => $1) LIMIT $3)
+           UNION
+           (SELECT prefix, kind, job_queue, ended_at FROM bullwark.passes
+            ORDER BY ended_at DESC OFFSET $2 LIMIT $3)
+         )
+         DELETE FROM bullwark.passes p USING old
+         WHERE (p.prefix, p.kind, p.job_queue, p.ended_at)
+           = (old.prefix, old.kind, old.job_queue, old.ended_at)",
+    )
+    .bind(KEPT.as_secs_f64())
+    .bind(KEPT_MAX)
+    .bind(PRUNE_MAX)
+    .execute(&record.pool)
+    .await?;
+    Ok(done.rows_affected() >= PRUNE_MAX as u64)
+}
+
 /// The last pass of a kind.
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Pass))]

@@ -1,15 +1,16 @@
 //! Schedules, as the record keeps them for the day when Redis forgets.
 
+mod change;
+
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::access::{self, Audit, By};
 use super::{Record, RecordError, View};
 use crate::job::QueueName;
 use crate::job::schedule::StoredSchedule;
+pub use change::{Put, change, put, remove};
 
 /// The most schedules of one statement.
 pub const SCHEDULES_PAGE: usize = 1000;
@@ -142,133 +143,6 @@ pub async fn page_of(
     .fetch_all(view.connection())
     .await?;
     Ok(rows.into_iter().filter_map(Row::known).collect())
-}
-
-/// How many schedules a workspace has.
-pub async fn count_of(record: &Record, prefix: &str, owner: Uuid) -> Result<i64, RecordError> {
-    Ok(sqlx::query_scalar(
-        "SELECT count(*) FROM bullwark.schedules
-         WHERE prefix = $1 AND workspace_id = $2 AND NOT is_removed",
-    )
-    .bind(prefix)
-    .bind(owner)
-    .fetch_one(&record.pool)
-    .await?)
-}
-
-/// Writes what Bullwark wants of a schedule, and who wanted it; Redis is to be told. Returns the
-/// new version.
-pub async fn change(
-    record: &Record,
-    prefix: &str,
-    queue: &QueueName,
-    schedule: &StoredSchedule,
-    by: &By<'_>,
-) -> Result<i64, RecordError> {
-    let mut tx = record.begin().await?;
-    let before = lock(tx.connection(), prefix, queue, &schedule.id).await?;
-    let version = sqlx::query_scalar(
-        "INSERT INTO bullwark.schedules AS s (prefix, job_queue, schedule_id, fields, version,
-           is_told)
-         VALUES ($1, $2, $3, $4, 1, false)
-         ON CONFLICT (prefix, job_queue, schedule_id) DO UPDATE
-           SET fields = excluded.fields, version = s.version + 1, is_told = false,
-             is_removed = false, changed_at = now()
-         RETURNING version",
-    )
-    .bind(prefix)
-    .bind(queue.as_str())
-    .bind(&schedule.id)
-    .bind(Json(&schedule.fields))
-    .fetch_one(tx.connection())
-    .await?;
-    let change = (before.as_ref(), Some(&schedule.fields));
-    note(tx.connection(), (queue, &schedule.id), change, by).await?;
-    tx.commit().await?;
-    Ok(version)
-}
-
-/// Notes that Bullwark wants a schedule gone, and who wants it; Redis is to be told. Returns the
-/// new version.
-pub async fn remove(
-    record: &Record,
-    prefix: &str,
-    queue: &QueueName,
-    id: &str,
-    by: &By<'_>,
-) -> Result<i64, RecordError> {
-    let mut tx = record.begin().await?;
-    let before = lock(tx.connection(), prefix, queue, id).await?;
-    // Also one that the record does not know yet: a client may have made it a moment ago.
-    let version = sqlx::query_scalar(
-        "INSERT INTO bullwark.schedules AS s (prefix, job_queue, schedule_id, fields, version,
-           is_told, is_removed)
-         VALUES ($1, $2, $3, '{}', 1, false, true)
-         ON CONFLICT (prefix, job_queue, schedule_id) DO UPDATE
-           SET version = s.version + 1, is_told = false, is_removed = true, changed_at = now()
-         RETURNING version",
-    )
-    .bind(prefix)
-    .bind(queue.as_str())
-    .bind(id)
-    .fetch_one(tx.connection())
-    .await?;
-    if before.is_some() {
-        note(tx.connection(), (queue, id), (before.as_ref(), None), by).await?;
-    }
-    tx.commit().await?;
-    Ok(version)
-}
-
-/// The texts of a schedule.
-type Fields = BTreeMap<String, String>;
-
-/// What a schedule is now, kept so until the transaction ends; none: it is to be removed, or
-/// unknown.
-async fn lock(
-    connection: &mut PgConnection,
-    prefix: &str,
-    queue: &QueueName,
-    id: &str,
-) -> Result<Option<Fields>, RecordError> {
-    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "{COLUMNS} WHERE prefix = $1 AND job_queue = $2 AND schedule_id = $3 FOR NO KEY UPDATE"
-    )))
-    .bind(prefix)
-    .bind(queue.as_str())
-    .bind(id)
-    .fetch_optional(connection)
-    .await?;
-    let row = row.filter(|row| !row.is_removed);
-    Ok(row.map(|row| row.fields.0))
-}
-
-async fn note(
-    connection: &mut PgConnection,
-    (queue, id): (&QueueName, &str),
-    (before, after): (Option<&Fields>, Option<&Fields>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    // When it runs and what. Payloads may be large, and options are those of each job.
-    let shown = |fields: &Fields| {
-        let mut fields = fields.clone();
-        fields.retain(|name, _| name != "data" && name != "opts");
-        serde_json::json!(fields)
-    };
-    let audit = Audit {
-        workspace_id: by.workspace_id,
-        actor: by.actor,
-        action: match after {
-            Some(_) => "schedule.put",
-            None => "schedule.delete",
-        },
-        target: ("schedule", format!("{queue}/{id}")),
-        reason: None,
-        before: before.map(shown),
-        after: after.map(shown),
-        request_id: by.request_id,
-    };
-    access::note(connection, &audit).await
 }
 
 /// Redis has been told of this version, and shows the schedule so; none: it is gone there, and

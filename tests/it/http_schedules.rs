@@ -11,7 +11,7 @@ use crate::http::server;
 use crate::stage::eventually;
 use crate::support::server::{Answer, OTHER_KEY, OTHER_WORKSPACE, Server, send};
 
-async fn put(server: &Server, path: &str, body: Value) -> Answer {
+pub(crate) async fn put(server: &Server, path: &str, body: Value) -> Answer {
     let path = format!("/api/schedules/{path}");
     send(server.request(Method::PUT, &path).json(&body)).await
 }
@@ -22,7 +22,7 @@ async fn theirs(server: &Server, method: Method, path: &str, body: Value) -> Ans
     send(request.json(&body)).await
 }
 
-fn every(every_ms: u64) -> Value {
+pub(crate) fn every(every_ms: u64) -> Value {
     json!({"everyMs": every_ms, "job": {"jobType": "noop"}})
 }
 
@@ -310,11 +310,18 @@ async fn each_workspace_has_names_and_jobs_of_its_own() {
 
     let scopes = json!({"name": "reader", "scopes": ["read"]});
     let reader = server.post("/api/api-keys", scopes).await.body["key"].clone();
-    let request = server.anonymous(Method::PUT, "/api/schedules/mails/x");
-    let request = request.bearer_auth(reader.as_str().unwrap());
-    send(request.json(&every(1000)))
-        .await
-        .problem(403, "forbidden");
+    let scopes = json!({"name": "writer", "scopes": ["read", "write"]});
+    let writer = server.post("/api/api-keys", scopes).await.body["key"].clone();
+    let ask = async |key: &Value, method: Method| {
+        let request = server.anonymous(method, "/api/schedules/mails/x");
+        let request = request.bearer_auth(key.as_str().unwrap());
+        send(request.json(&every(1000))).await
+    };
+    ask(&reader, Method::PUT).await.problem(403, "forbidden");
+    // Who may change a schedule could end it that way.
+    assert_eq!(ask(&writer, Method::PUT).await.status, 201);
+    ask(&reader, Method::DELETE).await.problem(403, "forbidden");
+    assert_eq!(ask(&writer, Method::DELETE).await.status, 200);
     server.end().await;
 }
 

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::problem::{Code, Problem};
 use super::Pool;
+use super::taken::Taken;
 
 pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
@@ -30,6 +31,8 @@ pub(in crate::http) struct Grant {
     /// None: there is no limit.
     pub(super) pool: Option<Arc<Pool>>,
     pub(in crate::http) granted: u64,
+    /// The same, as long as it is not used.
+    pub(super) taken: Taken,
     pub(super) standing: Option<Standing>,
     pub(super) retry_in: Option<u64>,
 }
@@ -41,8 +44,9 @@ impl Grant {
         let Some(pool) = self.pool.as_ref().filter(|_| unused > 0) else {
             return;
         };
+        self.taken.draw(used);
         let mut kept = pool.kept.lock().await;
-        kept.keep(unused, Instant::now());
+        kept.keep(std::mem::take(&mut self.taken), Instant::now());
         kept.spent_until = None;
         self.granted = used;
         self.standing = Some(kept.standing());
