@@ -52,3 +52,28 @@ BEGIN
   FROM bullwark.creations c WHERE c.workspace_id = of_workspace AND granted > 0;
 END
 $$;
+
+-- A payload as those are shown it who may not see secrets, so that they can search what they see
+-- and nothing else. `secrets` are patterns for the names of members, in lower case and without `_`,
+-- `-` and blanks; the server hides them by the same rule (`src/http/redact.rs`). What is nested too
+-- deeply to look at is hidden as a whole.
+CREATE FUNCTION bullwark.redacted(value jsonb, secrets text[], depth int DEFAULT 0) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
+BEGIN
+  IF jsonb_typeof(value) NOT IN ('object', 'array') THEN
+    RETURN value;
+  ELSIF depth >= 128 THEN
+    RETURN '"[redacted]"';
+  ELSIF jsonb_typeof(value) = 'array' THEN
+    RETURN (
+      SELECT coalesce(jsonb_agg(bullwark.redacted(e.part, secrets, depth + 1) ORDER BY e.nth), '[]')
+      FROM jsonb_array_elements(redacted.value) WITH ORDINALITY AS e (part, nth));
+  END IF;
+  RETURN (
+    SELECT coalesce(jsonb_object_agg(m.name, CASE
+      WHEN jsonb_typeof(m.part) IN ('null', 'boolean') THEN m.part
+      WHEN lower(translate(m.name, '_- ', '')) LIKE ANY (secrets) THEN '"[redacted]"'
+      ELSE bullwark.redacted(m.part, secrets, depth + 1) END), '{}')
+    FROM jsonb_each(redacted.value) AS m (name, part));
+END
+$$;

@@ -132,7 +132,8 @@ pub(super) async fn start(
     let wish: Wish = body::object(&whole.bytes, &json!({ "action": "retry" }))?;
     let caller = caller.who_may(needed(wish.action.as_str()))?;
     let mut filter = wish.filter.read("/filter")?;
-    state.redaction.permit(caller, &filter.search)?;
+    let asked = json!([wish.action, filter]);
+    state.redaction.permit(caller, &mut filter.search)?;
     if filter.is_empty() && !wish.all {
         let message = "is empty: say which jobs, or that you mean every one with \"all\": true";
         let detail = format!("`filter` {message}");
@@ -164,7 +165,7 @@ pub(super) async fn start(
     }
 
     let key = enqueue::key(&headers)?;
-    let same = json!([wish.action, filter, reason, wish.limit]).to_string();
+    let same = json!([asked, reason, wish.limit]).to_string();
     let fingerprint = Sha256::digest(same).to_vec();
     let new = NewAction {
         workspace_id: caller.workspace_id,
@@ -178,7 +179,7 @@ pub(super) async fn start(
     let record = &state.services.record;
     match actions::create(record, &new, &caller.by(&request_id)).await? {
         Created::New(row) => Ok(accepted(&state, caller, *row)),
-        Created::Known(row) => Ok(answer(StatusCode::OK, caller, *row)),
+        Created::Known(row) => Ok(answer(StatusCode::OK, &state, caller, *row)),
         Created::KeyReused(id) => {
             let detail = format!("this Idempotency-Key was used for another request: action {id}");
             let problem = Problem::new(Code::IdempotencyKeyReused, detail);
@@ -202,19 +203,20 @@ fn needed(action: &str) -> Permission {
 /// It is carried out from here on.
 fn accepted(state: &State, caller: Caller, row: ActionRow) -> Response {
     state.carry_out(row.id);
-    answer(StatusCode::ACCEPTED, caller, row)
+    answer(StatusCode::ACCEPTED, state, caller, row)
 }
 
-fn answer(status: StatusCode, caller: Caller, row: ActionRow) -> Response {
+fn answer(status: StatusCode, state: &State, caller: Caller, row: ActionRow) -> Response {
     let location = (LOCATION, format!("/api/jobs/actions/{}", row.id));
     let body = Json(OneAction {
-        action: shown(caller, row),
+        action: shown(state, caller, row),
     });
     (status, [location], body).into_response()
 }
 
 /// As the audit, which is for admins: that it was a person is no secret, who it was is.
-fn shown(caller: Caller, row: ActionRow) -> ActionRow {
+fn shown(state: &State, caller: Caller, mut row: ActionRow) -> ActionRow {
+    state.redaction.show_filter(caller, &mut row.filter);
     let is_admin = caller.who_may(Permission::Admin).is_ok();
     ActionRow {
         actor_id: row.actor_id.filter(|_| is_admin),
@@ -243,7 +245,10 @@ pub(super) async fn list(
     let rows = actions::list(&mut view, caller.workspace_id, before, limit).await?;
     let is_full = rows.len() as i64 == limit;
     let next_before = rows.last().filter(|_| is_full).map(|row| row.id);
-    let actions = rows.into_iter().map(|row| shown(caller, row)).collect();
+    let actions = rows
+        .into_iter()
+        .map(|row| shown(&state, caller, row))
+        .collect();
     Ok(Json(Actions {
         actions,
         next_before,
@@ -262,7 +267,7 @@ pub(super) async fn show(
     let caller = caller.who_may(Permission::Read)?;
     let row = find(&state, caller, &id).await?;
     Ok(Json(OneAction {
-        action: shown(caller, row),
+        action: shown(&state, caller, row),
     }))
 }
 
@@ -302,7 +307,7 @@ pub(super) async fn stop(
         return Err(wrong_state(&row, "there is nothing left to stop"));
     }
     Ok(Json(OneAction {
-        action: shown(caller, row),
+        action: shown(&state, caller, row),
     }))
 }
 
@@ -341,7 +346,7 @@ pub(super) async fn undo(
     let (record, by) = (&state.services.record, caller.by(&request_id));
     match actions::undo(record, caller.workspace_id, row.id, &by, &reason).await? {
         Undo::Made(undo) => Ok(accepted(&state, caller, *undo)),
-        Undo::Known(undo) => Ok(answer(StatusCode::OK, caller, *undo)),
+        Undo::Known(undo) => Ok(answer(StatusCode::OK, &state, caller, *undo)),
         Undo::Unknown => Err(unknown()),
         Undo::NotACancel => Err(wrong_state(&row, "only a cancel can be undone")),
         Undo::Over(until) => {

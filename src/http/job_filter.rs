@@ -139,6 +139,7 @@ impl Wanted {
                     .ok_or_else(|| wrong("attemptsMin", "must be from 1 on".to_owned()))?,
                 error: text("error", &self.error)?,
                 text: text("q", &self.q)?,
+                hidden: Vec::new(),
                 payload,
             },
             ..JobFilter::default()

@@ -112,8 +112,8 @@ pub(super) async fn list(
     if page.is_some() && before.is_some() {
         return Err(invalid("give `page` or `before`, not both"));
     }
-    let search = search(&given)?;
-    state.redaction.permit(caller, &search)?;
+    let mut search = search(&given)?;
+    state.redaction.permit(caller, &mut search)?;
     let is_search = search != Search::default() || given.text("fingerprint").is_some();
     if page.is_some_and(|page| page > 1) && is_search {
         return Err(invalid("a search goes on with `before`, not with `page`"));
@@ -198,6 +198,7 @@ fn search(given: &Parameters) -> Result<Search, Problem> {
         attempts_min: attempts_min.and_then(|min| i32::try_from(min).ok()),
         error: text("error")?,
         text: text("q")?,
+        hidden: Vec::new(),
         payload,
     })
 }

@@ -39,15 +39,21 @@ const NAMES: [&str; 15] = [
 #[derive(Debug)]
 pub(super) struct Redaction {
     ends: Vec<String>,
+    /// The same as patterns of SQL.
+    patterns: Vec<String>,
 }
 
 impl Redaction {
     pub(super) fn new(names: Option<&[String]>) -> Self {
-        let ends = match names {
+        let ends: Vec<String> = match names {
             Some(names) => names.iter().map(|name| plain(name)).collect(),
             None => NAMES.iter().map(|name| plain(name)).collect(),
         };
-        Self { ends }
+        let patterns = ends.iter().map(|end| format!("%{}", literal(end)));
+        Self {
+            patterns: patterns.collect(),
+            ends,
+        }
     }
 
     /// The row as this caller may see it.
@@ -73,10 +79,35 @@ impl Redaction {
         self.hide(part);
     }
 
-    /// Refuses a search that would tell what is not shown.
-    pub(super) fn permit(&self, caller: Caller, search: &Search) -> Result<(), Problem> {
+    /// The filter of an action as this caller may see it. What an admin looked for may be a secret,
+    /// and that something was found would tell that it is one.
+    pub(super) fn show_filter(&self, caller: Caller, filter: &mut Value) {
+        let Some(members) = filter.as_object_mut() else {
+            return;
+        };
+        let was_hidden = members.remove("hidden").is_some();
+        if self.shows_all(caller) {
+            return;
+        }
+        if let Some(text) = members.get_mut("q").filter(|_| !was_hidden) {
+            *text = HIDDEN.into();
+        }
+        let payload = members.get_mut("payload").and_then(Value::as_object_mut);
+        for (path, value) in payload.into_iter().flatten() {
+            if path.split('.').any(|name| self.is_secret(name)) {
+                *value = HIDDEN.into();
+            }
+        }
+    }
+
+    /// The search as this caller may make it: a text is looked for in what is shown only. Refuses
+    /// one for what is not shown.
+    pub(super) fn permit(&self, caller: Caller, search: &mut Search) -> Result<(), Problem> {
         if self.shows_all(caller) {
             return Ok(());
+        }
+        if search.text.is_some() {
+            search.hidden.clone_from(&self.patterns);
         }
         let mut paths = search.payload.iter().map(|(path, _)| path);
         let Some(path) = paths.find(|path| path.iter().any(|name| self.is_secret(name))) else {
@@ -113,6 +144,14 @@ impl Redaction {
         let name = plain(name);
         self.ends.iter().any(|end| name.ends_with(end.as_str()))
     }
+}
+
+/// A text that a pattern of SQL takes as it is.
+fn literal(text: &str) -> String {
+    let escape = |c: char| matches!(c, '%' | '_' | '\\').then_some('\\');
+    text.chars()
+        .flat_map(|c| escape(c).into_iter().chain([c]))
+        .collect()
 }
 
 fn plain(name: &str) -> String {

@@ -4,6 +4,8 @@
 //! What no index serves is looked for in windows: so many jobs at a time, of those among which the
 //! wanted ones must be. So one statement is bounded, however many jobs there are.
 
+mod search;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -13,6 +15,8 @@ use super::RecordError;
 use super::open::first_id_at;
 use super::stragglers::Part;
 use crate::job::Status;
+pub use search::Search;
+pub(super) use search::push_search;
 
 /// Jobs that are looked at for one page, or at once for a dry run.
 pub const SEARCHED_MAX: i64 = 5_000;
@@ -69,49 +73,6 @@ impl JobFilter {
     /// Whether matches are looked for in windows.
     pub fn is_search(&self) -> bool {
         self.search != Search::default() || self.fingerprint.is_some()
-    }
-}
-
-/// Conditions that no index serves. At most [`SEARCHED_MAX`] jobs are looked at for one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Search {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attempts_min: Option<i32>,
-    /// In the error message, in whatever case.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// In the payload as JSON text or in the error message, in whatever case.
-    #[serde(rename = "q", skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// Values in the payload: their path, and what stands there, as text.
-    #[serde(with = "by_path", skip_serializing_if = "Vec::is_empty")]
-    pub payload: Vec<(Vec<String>, String)>,
-}
-
-/// Paths as they are written in requests: names with dots between them, of which they have none.
-mod by_path {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        payload: &[(Vec<String>, String)],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let pairs = payload.iter().map(|(path, value)| (path.join("."), value));
-        pairs.collect::<BTreeMap<_, _>>().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<(Vec<String>, String)>, D::Error> {
-        let pairs = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let split = |path: String| path.split('.').map(str::to_owned).collect();
-        Ok(pairs
-            .into_iter()
-            .map(|(p, value)| (split(p), value))
-            .collect())
     }
 }
 
@@ -301,31 +262,6 @@ fn push_id_range(query: &mut Query, filter: &JobFilter, id: &str) {
     }
     if let Some(to) = filter.created_to {
         push(" < ", first_id_at(to + ID_SLACK));
-    }
-}
-
-pub(super) fn push_search(query: &mut Query, search: &Search) {
-    if let Some(min) = search.attempts_min {
-        query.push(" AND attempts >= ").push_bind(min);
-    }
-    if let Some(error) = &search.error {
-        query.push(" AND strpos(lower(error_message), lower(");
-        query.push_bind(error.clone()).push(")) > 0");
-    }
-    if let Some(text) = &search.text {
-        query.push(" AND (strpos(lower(payload::text), lower(");
-        query.push_bind(text.clone()).push(")) > 0");
-        query.push(" OR strpos(lower(coalesce(error_message, '')), lower(");
-        query.push_bind(text.clone()).push(")) > 0)");
-    }
-    for (path, value) in &search.payload {
-        query.push(" AND payload #>> ").push_bind(path.clone());
-        query.push(" = ").push_bind(value.clone());
-        // Not a whole object: whoever may not see one of its members could guess at it.
-        query
-            .push(" AND jsonb_typeof(payload #> ")
-            .push_bind(path.clone());
-        query.push(") NOT IN ('object', 'array')");
     }
 }
 

@@ -91,6 +91,74 @@ async fn secrets_in_payloads_are_shown_to_admins_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_search_for_a_text_does_not_tell_what_is_hidden() {
+    let (_sandbox, server) = server().await;
+    let member = key(&server, json!(["read", "write"])).await;
+    let payload = json!({
+        "to": "Ada", "list": [{ "API-Key": "Hush", "note": "calm" }], "jwt": true,
+        "smtp": { "secret": { "deep": "quiet" } }, "100%_sure": "yes",
+    });
+    let body = json!({ "jobType": "noop", "payload": payload, "delayMs": 3_600_000 });
+    assert_eq!(server.post("/api/jobs", body).await.status, 201);
+    let found = async |key: &str, text: &str| {
+        let answer = get(&server, key, &format!("/api/jobs?q={text}")).await;
+        answer.body["jobs"].as_array().unwrap().len()
+    };
+    for text in ["hush", "quiet", "%22deep%22"] {
+        assert_eq!(
+            (found(KEY, text).await, found(&member, text).await),
+            (1, 0),
+            "{text}"
+        );
+    }
+    for text in ["ada", "CALM", "API-Key", "true", "100%25_sure"] {
+        assert_eq!(found(&member, text).await, 1, "{text}");
+        assert_eq!(found(KEY, text).await, 1, "{text}");
+    }
+
+    // Nor what is done to all that match, nor what others have looked for.
+    let act = async |key: &str, filter: Value| {
+        let request = server.anonymous(Method::POST, "/api/jobs/actions");
+        let wish = json!({ "action": "promote", "filter": filter });
+        send(request.bearer_auth(key).json(&wish)).await
+    };
+    let ended = async |action: &Answer| {
+        let path = action.header("location").to_owned();
+        eventually("the end of an action", async || {
+            let action = server.get(&path).await.body["action"].clone();
+            (action["state"] != "running").then_some(action)
+        })
+        .await
+    };
+    let guess = act(&member, json!({ "q": "quiet" })).await;
+    assert_eq!(guess.status, 202, "{guess:?}");
+    let guessed = ended(&guess).await;
+    assert_eq!(
+        (&guessed["matched"], &guessed["filter"]),
+        (&json!(0), &json!({ "q": "quiet" }))
+    );
+    let filter = json!({ "q": "quiet", "payload": { "list.0.API-Key": "Hush", "to": "Ada" } });
+    let admins = act(KEY, filter.clone()).await;
+    let path = admins.header("location").to_owned();
+    let done = ended(&admins).await;
+    assert_eq!((&done["matched"], &done["filter"]), (&json!(1), &filter));
+    let shown = json!({ "q": "[redacted]",
+        "payload": { "list.0.API-Key": "[redacted]", "to": "Ada" } });
+    assert_eq!(
+        get(&server, &member, &path).await.body["action"]["filter"],
+        shown
+    );
+    let all = get(&server, &member, "/api/jobs/actions").await.body;
+    assert_eq!(all["actions"][0]["filter"], shown);
+    assert_eq!(
+        all["actions"][1]["filter"],
+        json!({ "q": "quiet" }),
+        "its own guess"
+    );
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_hidden_wherever_a_payload_or_progress_is_shown() {
     let (sandbox, server) = server().await;
     let pool = sandbox.pool().await;

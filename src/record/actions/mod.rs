@@ -153,7 +153,10 @@ pub async fn create(
     .bind(new.key.map(|(_, fingerprint)| fingerprint))
     .fetch_one(tx.connection())
     .await?;
-    let after = json!({ "action": new.change, "filter": new.filter, "limit": new.limit });
+    // Not what its caller is not shown: that is the same for each of them.
+    let mut filter = json!(new.filter);
+    filter.as_object_mut().map(|filter| filter.remove("hidden"));
+    let after = json!({ "action": new.change, "filter": filter, "limit": new.limit });
     note(
         &mut tx,
         ("action.start", id),
