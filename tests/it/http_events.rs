@@ -76,6 +76,39 @@ pub(crate) async fn names_up_to(stream: &mut EventStream, job: &str, last: &str)
     }
 }
 
+/// A load balancer may send a listener to one server and who acts to another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_through_one_server_is_told_by_another() {
+    let (sandbox, server) = server().await;
+    let (database, redis) = (&sandbox.database_url, &sandbox.redis_url);
+    let other = Server::start(database, redis, &sandbox.prefix).await;
+    let mut stream = follow(events(&other)).await;
+    let job = add(&server, json!({"jobType": "noop", "delayMs": 3_600_000})).await;
+    assert_eq!(
+        names_up_to(&mut stream, &job, "accepted").await,
+        ["accepted"]
+    );
+    let mut of_job = follow(events_of(&other, &job)).await;
+    let path = format!("/api/jobs/{job}");
+    let cancel = server.request(Method::PATCH, &path);
+    let answer = send(cancel.json(&json!({"status": "cancelled"}))).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for stream in [&mut stream, &mut of_job] {
+        let told = stream.next_of(&job).await;
+        assert_eq!(
+            (told.name.as_str(), &told.data["job"]["status"]),
+            ("cancelled", &json!("cancelled"))
+        );
+    }
+    let answer = server.post(&format!("{path}/retry"), json!({})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for stream in [&mut stream, &mut of_job] {
+        assert_eq!(stream.next_of(&job).await.data["job"]["status"], "pending");
+    }
+    server.end().await;
+    other.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_a_job_is_told_in_its_order_and_to_its_workspace_only() {
     let (_sandbox, server) = server().await;
