@@ -19,6 +19,8 @@ pub mod handlers;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod job;
+#[cfg(any(feature = "handlers", feature = "server"))]
+pub mod outbound;
 pub mod periodic;
 pub mod reconcile;
 pub mod record;

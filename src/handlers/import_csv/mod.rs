@@ -12,7 +12,6 @@
 //! the file; a bad row costs nothing but itself and is reported with its original bytes. Refuses:
 //! files that cannot be read as a whole, before the first row of them is taken over.
 
-mod address;
 pub mod cells;
 mod choices;
 mod chunks;

@@ -10,19 +10,17 @@
 //! Query strings of addresses are secrets (signed links) and never appear in an error.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use reqwest::Url;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::{Attempt, Policy};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::address::{GuardedResolver, is_forbidden};
+use crate::outbound::{Failure, GuardedResolver, check_literal, explain, retry_after};
 use crate::uploads::Uploads;
 
 /// Redirects that a download follows.
@@ -31,8 +29,8 @@ const REDIRECTS_MAX: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a download.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait that a server may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// What leads somewhere, in refusals.
+const WHAT: &str = "the download";
 
 /// Where files may come from.
 #[derive(Debug, Clone)]
@@ -209,7 +207,8 @@ async fn download(
     cancelled: &CancellationToken,
 ) -> Result<LocalFile, SourceError> {
     let url = Url::parse(address).map_err(|_| SourceError::refused("file_url is no valid URL"))?;
-    check_literal(&url, options.allow_private_addresses).map_err(SourceError::refused)?;
+    check_literal(&url, WHAT, options.allow_private_addresses)
+        .map_err(|forbidden| SourceError::refused(forbidden.0))?;
     let name = url
         .path_segments()
         .and_then(|mut parts| parts.next_back())
@@ -269,9 +268,9 @@ fn client(options: &SourceOptions) -> Result<reqwest::Client, SourceError> {
         if attempt.previous().len() > REDIRECTS_MAX {
             return attempt.error("too many redirects");
         }
-        match check_literal(attempt.url(), allow_private) {
+        match check_literal(attempt.url(), WHAT, allow_private) {
             Ok(()) => attempt.follow(),
-            Err(why) => attempt.error(Forbidden(why)),
+            Err(forbidden) => attempt.error(forbidden),
         }
     });
     reqwest::Client::builder()
@@ -287,62 +286,13 @@ fn client(options: &SourceOptions) -> Result<reqwest::Client, SourceError> {
         .map_err(|error| SourceError::unavailable(format!("prepare the download: {error}")))
 }
 
-/// An address that a download must not reach.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Forbidden(pub String);
-
-/// Hosts that are addresses never reach the resolver; look at them here.
-fn check_literal(url: &Url, allow_private: bool) -> Result<(), String> {
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!(
-            "the download leads to `{}://`, which is not allowed",
-            url.scheme()
-        ));
-    }
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    match host.parse::<IpAddr>() {
-        Ok(ip) if !allow_private && is_forbidden(ip) => Err(format!(
-            "the download leads to {ip}, an address inside of this network"
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// What a failed request means. The address, with its secrets, stays out of the message.
 fn failed(error: reqwest::Error) -> SourceError {
-    let error = error.without_url();
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    let mut message = String::new();
-    while let Some(source) = cause {
-        if let Some(Forbidden(why)) = source.downcast_ref() {
-            return SourceError::refused(why.clone());
-        }
-        message = format!(
-            "{message}{}{source}",
-            if message.is_empty() { "" } else { ": " }
-        );
-        cause = source.source();
+    match explain(error) {
+        Failure::Forbidden(forbidden) => SourceError::refused(forbidden.0),
+        Failure::Redirect(why) => SourceError::refused(format!("download the file: {why}")),
+        Failure::Unavailable(why) => SourceError::unavailable(format!("download the file: {why}")),
     }
-    if error.is_redirect() {
-        return SourceError::refused(format!("download the file: {message}"));
-    }
-    SourceError::unavailable(format!("download the file: {message}"))
-}
-
-/// `Retry-After` in seconds, or as a date compared with the server's own clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    let seconds = match text.trim().parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let date = |text| chrono::DateTime::parse_from_rfc2822(text).ok();
-            let now = date(headers.get(DATE)?.to_str().ok()?)?;
-            u64::try_from((date(text)? - now).num_seconds()).unwrap_or(0)
-        }
-    };
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which network addresses a download may reach.
+//! Which network addresses may be reached.
 //!
 //! The resolver hands out allowed addresses only, and the connection is made to exactly those: a
 //! name that answers differently the second time gains nothing.
@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::source::Forbidden;
+use super::Forbidden;
 
 /// Looks names up and leaves out forbidden addresses.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GuardedResolver {
-    pub(super) allow_private: bool,
+pub struct GuardedResolver {
+    pub allow_private: bool,
 }
 
 impl Resolve for GuardedResolver {
