@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::sealed::{Keys, Sealer};
 use crate::secret::Secret;
 
 /// Every variable that Bullwark reads.
@@ -31,6 +32,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_JOBS_PER_HOUR",
     "BULLWARK_CORS_ORIGINS",
     "BULLWARK_REDACT",
+    "BULLWARK_ENCRYPTION_KEY",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -82,6 +84,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Ends of the names of members of payloads that only admins are shown; none: the usual ones.
     pub redacted: Option<Vec<String>>,
+    /// Seal what is stored of secrets; none: the key of the data directory does.
+    pub encryption_keys: Option<Keys>,
 }
 
 /// Settings as they were given on the command line.
@@ -227,6 +231,13 @@ impl Config {
                 why: format!("it must have at least {JWT_SECRET_MIN} bytes"),
             });
         }
+        let encryption_keys = read("BULLWARK_ENCRYPTION_KEY").map(|text| Keys::parse(&text));
+        let encryption_keys = encryption_keys.transpose();
+        let encryption_keys = encryption_keys.map_err(|error| ConfigError::Invalid {
+            name: "BULLWARK_ENCRYPTION_KEY",
+            value: "(not shown)".to_owned(),
+            why: error.to_string(),
+        })?;
         let jwks_url = read("BULLWARK_JWKS_URL");
         if let Some(value) = jwks_url.clone().filter(|url| !is_protected(url)) {
             return Err(ConfigError::Invalid {
@@ -259,7 +270,15 @@ impl Config {
                 "none" => Vec::new(),
                 names => listed(names),
             }),
+            encryption_keys,
         })
+    }
+}
+
+impl Config {
+    /// Seals and opens stored secrets.
+    pub fn sealer(&self) -> Sealer {
+        Sealer::new(self.encryption_keys.clone(), &self.data_dir)
     }
 }
 

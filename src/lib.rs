@@ -24,6 +24,7 @@ pub mod outbound;
 pub mod periodic;
 pub mod reconcile;
 pub mod record;
+pub mod sealed;
 pub mod secret;
 pub mod settle;
 #[cfg(feature = "cli")]

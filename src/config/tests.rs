@@ -113,3 +113,18 @@ fn a_wrong_setting_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn an_encryption_key_is_read_and_never_shown() {
+    let stores = [("DATABASE_URL", "postgres://x"), ("REDIS_URL", "redis://x")];
+    let name = "BULLWARK_ENCRYPTION_KEY";
+    let with = |key: &str| settle(&[stores[0], stores[1], (name, key)]);
+    assert!(settle(&stores).unwrap().encryption_keys.is_none());
+    let hex = "ab".repeat(32);
+    let config = with(&hex).unwrap();
+    assert!(config.encryption_keys.is_some());
+    assert!(!format!("{config:?}").contains("abab"), "{config:?}");
+    let refused = with("hush").unwrap_err().to_string();
+    assert!(refused.starts_with("BULLWARK_ENCRYPTION_KEY"), "{refused}");
+    assert!(!refused.contains("hush"), "{refused}");
+}
