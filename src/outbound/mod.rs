@@ -3,13 +3,15 @@
 //! Whoever may name an address may try to make this machine talk to its own network: to a metadata
 //! service, to a database, to a router. So a host that is an address is looked at in the URL
 //! ([`check_literal`]), a name when it is resolved ([`GuardedResolver`]), each time anew; and no
-//! proxy stands between the guard and the connection.
+//! proxy stands between the guard and the connection. [`Caller`] sends what is to be sent.
 //!
 //! Promises: with private addresses forbidden, no byte goes to an address that is not of the public
 //! internet. Query strings are secrets (signed links): no error has one.
 
 mod address;
 mod failure;
+mod post;
+mod url;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 pub use address::GuardedResolver;
 use address::is_forbidden;
 pub use failure::{Failure, explain};
+pub use post::{ANSWER_MAX_BYTES, Answer, CALL_TIMEOUT, CallFailure, Caller, Post};
+pub use url::{URL_MAX_BYTES, check_url, without_query};
 
 /// Longest wait that a server may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
