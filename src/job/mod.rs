@@ -17,6 +17,7 @@ pub mod request;
 pub mod schedule;
 mod status;
 mod types;
+pub mod webhook;
 pub mod wire;
 mod wire_form;
 

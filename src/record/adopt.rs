@@ -28,7 +28,7 @@ pub(super) async fn adopt_on(
     for job in jobs {
         rows.push(job);
     }
-    let adopted: i64 = sqlx::query_scalar(
+    let adopted: i64 = sqlx::query_scalar(concat!(
         "WITH input AS (
            SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[],
              $6::int[], $7::int[], $8::int[], $9::int[], $10::bigint[], $11::text[], $12::text[],
@@ -59,7 +59,11 @@ pub(super) async fn adopt_on(
              WHERE f.job_queue = u.job_queue AND f.redis_id = u.redis_id)
            ORDER BY u.id
            ON CONFLICT (id) DO NOTHING
-           RETURNING id, workspace_id, redis_id, job_queue, job_type, status, error_message
+           RETURNING id, workspace_id, redis_id, job_queue, job_type, status, error_message,
+             attempt, attempts
+         ), ended AS (
+           SELECT id, workspace_id, job_type, attempt, attempts, status FROM adopted
+           WHERE status NOT IN ('pending', 'processing')
          ), named AS (
            INSERT INTO bullwark.foreign_jobs (job_queue, redis_id, job_id, epoch)
            SELECT DISTINCT ON (a.job_queue, a.redis_id) a.job_queue, a.redis_id, a.id, u.epoch
@@ -86,9 +90,10 @@ pub(super) async fn adopt_on(
            SELECT id, coalesce(workspace_id, bullwark.nobody()) FROM adopted
            WHERE status IN ('pending', 'processing', 'failed')
            ON CONFLICT DO NOTHING
-         )
-         SELECT count(*) FROM adopted",
-    )
+         )",
+        include_str!("sql/webhooks_hear.sql"),
+        "SELECT count(*) FROM adopted",
+    ))
     .bind(rows.id)
     .bind(rows.redis_id)
     .bind(rows.job_type)

@@ -100,9 +100,9 @@ pub(super) async fn change_in(
 ) -> Result<Vec<Uuid>, RecordError> {
     debug_assert!(ids.len() <= CONTROL_MAX);
     let statement = match change {
-        Change::Cancel => CANCEL,
+        Change::Cancel => &format!("{CANCEL}{HEAR}"),
         Change::Retry => RETRY,
-        Change::Delete => DELETE,
+        Change::Delete => &format!("{DELETE}{HEAR}"),
         Change::Promote => PROMOTE,
     };
     let before = match change {
@@ -149,6 +149,9 @@ pub(super) fn bound<'q>(
         .bind(by.request_id)
 }
 
+/// Behind a statement that names what it `ended`.
+const HEAR: &str = include_str!("sql/webhooks_hear.sql");
+
 const CANCEL: &str = "WITH wanted AS (
     SELECT id, status FROM jobs
     WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
@@ -158,7 +161,10 @@ const CANCEL: &str = "WITH wanted AS (
     UPDATE jobs j SET status = 'cancelled', error_message = $3, next_retry_at = NULL,
       completed_at = now()
     FROM wanted WHERE j.id = wanted.id
-    RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, wanted.status AS was, j.status
+    RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, j.attempt, j.attempts,
+      wanted.status AS was, j.status
+  ), ended AS (
+    SELECT id, workspace_id, job_type, attempt, attempts, status FROM changed
   ), counted AS (
     INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, cancelled)
     SELECT workspace_id, job_queue, job_type, count(*) FROM changed
@@ -206,8 +212,11 @@ const DELETE: &str = "WITH wanted AS (
       wire = (wire::jsonb - 'data')::json, completed_at = coalesce(completed_at, now()),
       status = 'cancelled' -- to its parent, and to a Redis that still knows it
     FROM wanted WHERE j.id = wanted.id
-    RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, wanted.status AS was,
-      'deleted'::text AS status
+    RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, j.attempt, j.attempts,
+      wanted.status AS was, 'deleted'::text AS status
+  ), ended AS (
+    SELECT id, workspace_id, job_type, attempt, attempts, 'cancelled' AS status FROM changed
+    WHERE was IN ('pending', 'failed')
   ), counted AS (
     INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, cancelled)
     SELECT workspace_id, job_queue, job_type, count(*) FROM changed

@@ -16,6 +16,12 @@ use crate::job::{QueueName, Status};
 /// The most jobs of one statement.
 pub const MIRROR_MAX: usize = 1000;
 
+const CHANGE_MANY: &str = concat!(
+    include_str!("sql/mirror_change.sql"),
+    include_str!("sql/webhooks_hear.sql"),
+    "SELECT count(*) FROM changed"
+);
+
 /// A row, as far as deciding needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownJob {
@@ -313,7 +319,7 @@ async fn change_many(
             .map(|c| part(c).as_deref().map(storable_json))
             .collect()
     };
-    let changed: i64 = sqlx::query_scalar(include_str!("sql/mirror_change.sql"))
+    let changed: i64 = sqlx::query_scalar(CHANGE_MANY)
         .bind(changes.iter().map(|c| c.id).collect::<Vec<_>>())
         .bind(changes.iter().map(|c| c.was.0.as_str()).collect::<Vec<_>>())
         .bind(changes.iter().map(|c| c.was.1).collect::<Vec<_>>())

@@ -61,6 +61,9 @@ pub mod timeline;
 mod tx;
 pub mod types;
 mod view;
+pub mod webhook_deliveries;
+pub mod webhook_events;
+pub mod webhooks;
 pub mod workers;
 pub mod workspaces;
 

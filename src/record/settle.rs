@@ -14,6 +14,22 @@ use crate::job::{Outcome, Status};
 /// The most outcomes of one statement.
 pub const SETTLE_MAX: usize = 500;
 
+const COMPLETE_MANY: &str = concat!(
+    include_str!("sql/complete_many.sql"),
+    include_str!("sql/webhooks_hear.sql"),
+    "SELECT id FROM settled"
+);
+const SETTLE_MIXED: &str = concat!(
+    include_str!("sql/settle_mixed.sql"),
+    include_str!("sql/webhooks_hear.sql"),
+    "SELECT id FROM settled"
+);
+const COMPLETE_IN: &str = concat!(
+    include_str!("sql/complete_in.sql"),
+    include_str!("sql/webhooks_hear.sql"),
+    "SELECT count(*) FROM settled"
+);
+
 /// One attempt that ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SettledAttempt {
@@ -53,7 +69,7 @@ async fn complete_many(
     record: &Record,
     batch: &[&SettledAttempt],
 ) -> Result<Vec<Uuid>, RecordError> {
-    Ok(sqlx::query_scalar(include_str!("sql/complete_many.sql"))
+    Ok(sqlx::query_scalar(COMPLETE_MANY)
         .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
         .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
         .bind(
@@ -84,7 +100,7 @@ async fn settle_mixed(
     record: &Record,
     batch: &[&SettledAttempt],
 ) -> Result<Vec<Uuid>, RecordError> {
-    Ok(sqlx::query_scalar(include_str!("sql/settle_mixed.sql"))
+    Ok(sqlx::query_scalar(SETTLE_MIXED)
         .bind(batch.iter().map(|s| s.id).collect::<Vec<_>>())
         .bind(batch.iter().map(|s| s.attempt).collect::<Vec<_>>())
         .bind(
@@ -137,36 +153,15 @@ async fn settle_mixed(
 /// Completes an attempt inside a handler's own transaction, behind the fence: its effects and its
 /// outcome are committed together or not at all. False: this attempt has no say.
 pub async fn complete_in(tx: &mut Tx, settled: &SettledAttempt) -> Result<bool, RecordError> {
-    // The transaction may have begun long ago, and `now()` with it.
-    let done: i64 = sqlx::query_scalar(
-        "WITH settled AS (
-           UPDATE jobs
-           SET status = 'completed', attempts = $3, result = $4::jsonb, error_message = NULL,
-             started_at = $5, completed_at = clock_timestamp(), next_retry_at = NULL
-           WHERE id = $1 AND attempt = $2 AND status = 'processing' AND worker_id = $6
-           RETURNING workspace_id, job_queue, job_type, completed_at,
-             extract(epoch FROM completed_at - started_at)::float8 * 1000 AS run_ms,
-             CASE WHEN attempt = 1 AND wire #>> '{children,0}' IS NULL THEN
-               extract(epoch FROM started_at - coalesce(scheduled_for, created_at))::float8 * 1000
-             END AS wait_ms
-         ), counted AS (
-           INSERT INTO bullwark.ended_attempts (ended_at, workspace_id, job_queue, job_type,
-             completed, run_ms, runs, waits)
-           SELECT completed_at, workspace_id, job_queue, job_type, 1, greatest(run_ms, 0),
-             ARRAY[bullwark.latency_bucket(run_ms)],
-             CASE WHEN wait_ms IS NOT NULL THEN ARRAY[bullwark.latency_bucket(wait_ms)] END
-           FROM settled WHERE workspace_id IS NOT NULL
-         )
-         SELECT count(*) FROM settled",
-    )
-    .bind(settled.id)
-    .bind(settled.attempt)
-    .bind(settled.outcome.attempts as i32)
-    .bind(settled.outcome.result.as_deref())
-    .bind(settled.started_at)
-    .bind(&settled.worker_id)
-    .fetch_one(tx.connection())
-    .await?;
+    let done: i64 = sqlx::query_scalar(COMPLETE_IN)
+        .bind(settled.id)
+        .bind(settled.attempt)
+        .bind(settled.outcome.attempts as i32)
+        .bind(settled.outcome.result.as_deref())
+        .bind(settled.started_at)
+        .bind(&settled.worker_id)
+        .fetch_one(tx.connection())
+        .await?;
     Ok(done == 1)
 }
 

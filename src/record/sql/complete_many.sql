@@ -1,4 +1,4 @@
--- settle::complete_many: the usual batch, everything completed.
+-- settle::complete_many: the usual batch, everything completed. `webhooks_hear.sql` comes behind it.
 WITH settled AS (
   UPDATE jobs j
   SET status = 'completed', attempt = u.attempt, attempts = u.attempts,
@@ -9,12 +9,14 @@ WITH settled AS (
   WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
     AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
       AND j.worker_id = u.worker_id))
-  RETURNING j.id, j.workspace_id, j.job_queue, j.job_type,
+  RETURNING j.id, j.workspace_id, j.job_queue, j.job_type, j.attempt, j.attempts,
     extract(epoch FROM j.completed_at - j.started_at)::float8 * 1000 AS run_ms,
     -- The first start's. A parent waits for its children, which says nothing of the queue.
     CASE WHEN j.attempt = 1 AND j.wire #>> '{children,0}' IS NULL THEN
       extract(epoch FROM j.started_at - coalesce(j.scheduled_for, j.created_at))::float8 * 1000
     END AS wait_ms
+), ended AS (
+  SELECT id, workspace_id, job_type, attempt, attempts, 'completed' AS status FROM settled
 ), counted AS (
   INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, completed, run_ms, runs,
     waits)
@@ -23,4 +25,3 @@ WITH settled AS (
     array_agg(bullwark.latency_bucket(wait_ms)) FILTER (WHERE wait_ms IS NOT NULL)
   FROM settled WHERE workspace_id IS NOT NULL GROUP BY workspace_id, job_queue, job_type
 )
-SELECT id FROM settled

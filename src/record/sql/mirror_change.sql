@@ -1,4 +1,5 @@
--- mirror::change_many: rows follow what BullMQ clients did in Redis.
+-- mirror::change_many: rows follow what BullMQ clients did in Redis. `webhooks_hear.sql` comes behind
+-- it.
 WITH input AS (
   SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[],
     $7::text[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
@@ -42,10 +43,13 @@ WITH input AS (
   WHERE j.id = u.id AND j.status = u.was_status AND j.attempt = u.was_attempt
     AND j.deleted_at IS NULL
     AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = j.id)
-  RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.error_message,
-    j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note,
+  RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.attempts,
+    j.error_message, j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note,
     extract(epoch FROM coalesce(bullwark.at_ms(u.ended_ms), now()) - j.started_at)::float8 * 1000
       AS run_ms
+), ended AS (
+  SELECT id, workspace_id, job_type, attempt, attempts, status FROM changed
+  WHERE status <> was_status AND status NOT IN ('pending', 'processing')
 ), counted AS (
   -- When it could have started first is not known any more.
   INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, completed, failed, dead,
@@ -87,4 +91,3 @@ WITH input AS (
   SELECT id, CASE WHEN note LIKE 'recovered:%' THEN 'warn' ELSE 'info' END, note
   FROM changed WHERE note IS NOT NULL
 )
-SELECT count(*) FROM changed

@@ -1,4 +1,5 @@
 -- settle::settle_mixed: any mix of outcomes. Also writes the retry history and the dead letters.
+-- `webhooks_hear.sql` comes behind it.
 WITH settled AS (
   UPDATE jobs j
   SET status = u.status, attempt = u.attempt, attempts = u.attempts,
@@ -19,7 +20,7 @@ WITH settled AS (
   WHERE j.id = u.id AND j.status IN ('pending', 'processing', 'failed')
     AND (j.attempt < u.attempt OR (j.attempt = u.attempt AND j.status = 'processing'
       AND j.worker_id = u.worker_id))
-  RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt,
+  RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.attempts,
     j.error_message, j.error_stack, j.worker_id, j.started_at, j.next_retry_at,
     extract(epoch FROM now() - j.started_at)::float8 * 1000 AS run_ms,
     -- The first start's. A parent waits for its children, which says nothing of the queue.
@@ -38,6 +39,9 @@ WITH settled AS (
     bullwark.error_fingerprint(job_type, error_message)
   FROM settled WHERE status = 'dead_letter'
   ON CONFLICT (job_id) DO NOTHING
+), ended AS (
+  SELECT id, workspace_id, job_type, attempt, attempts, status FROM settled
+  WHERE status <> 'pending'
 ), counted AS (
   INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, completed, failed, dead,
     run_ms, runs, waits)
@@ -48,4 +52,3 @@ WITH settled AS (
   FROM settled WHERE status <> 'pending' AND workspace_id IS NOT NULL
   GROUP BY workspace_id, job_queue, job_type
 )
-SELECT id FROM settled

@@ -81,6 +81,14 @@ impl Tenant {
              INSERT INTO bullwark.schedules (prefix, job_queue, schedule_id, fields)
                VALUES ('{word}', '{word}', '{word}@{workspace}', '{{\"name\": \"{word}\"}}');
              SELECT set_config('bullwark.job_id', '{job}', true);
+             INSERT INTO webhooks (id, workspace_id, url, events, secret)
+               VALUES ('{job}', '{workspace}', 'https://{word}.example/', '{{job.completed}}',
+                 'sealed');
+             INSERT INTO bullwark.webhook_deliveries (job_id, webhook_id, workspace_id, message_id,
+                 event)
+               VALUES ('{job}', '{job}', '{workspace}', '{word}', 'job.completed');
+             INSERT INTO bullwark.webhook_events (webhook_id, event, job_ids, starts, failures)
+               VALUES ('{job}', 'job.completed', '{{{job}}}', '{{1}}', '{{0}}');
              INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,

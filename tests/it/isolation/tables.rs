@@ -11,7 +11,7 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 21] = [
+const SEEN: [&str; 24] = [
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
@@ -21,6 +21,7 @@ const SEEN: [&str; 21] = [
     "bullwark.rollups",
     "bullwark.schedules",
     "bullwark.stragglers",
+    "bullwark.webhook_deliveries",
     "public.accounts",
     "public.contacts",
     "public.exports",
@@ -31,6 +32,7 @@ const SEEN: [&str; 21] = [
     "public.job_logs",
     "public.job_steps",
     "public.jobs",
+    "public.webhooks",
     "public.workspace_members",
     "public.workspaces",
     "bullwark.job_types",
@@ -160,6 +162,33 @@ async fn a_member_sees_what_was_done_to_jobs_and_not_what_admins_did() {
         .unwrap_err();
     assert!(hash.to_string().contains("permission denied"), "{hash}");
     owner.close_on_drop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_reads_for_callers_reads_a_secret_of_a_webhook_or_changes_one() {
+    let (stage, mine, _) = stage().await;
+    for viewer in [Viewer::User(mine.owner), Viewer::Tenant(mine.workspace)] {
+        for statement in [
+            "SELECT secret FROM webhooks",
+            "SELECT previous_secret FROM webhooks",
+            "SELECT * FROM webhooks",
+            "SELECT id FROM webhooks WHERE secret > ''",
+            "UPDATE webhooks SET url = 'https://elsewhere.example/'",
+            "INSERT INTO webhooks (workspace_id, url, events, secret) SELECT workspace_id, url,
+               events, '' FROM webhooks",
+            "SELECT id FROM bullwark.webhook_events",
+            "DELETE FROM bullwark.webhook_deliveries",
+        ] {
+            let mut connection = become_role(&stage.pool, viewer).await;
+            let denied = sqlx::raw_sql(statement).execute(&mut *connection).await;
+            let denied = denied.unwrap_err().to_string();
+            assert!(
+                denied.contains("permission denied"),
+                "{statement}: {denied}"
+            );
+            connection.close_on_drop();
+        }
+    }
 }
 
 /// A new table must not be forgotten: either nobody who reads for callers may read it, or its rows
