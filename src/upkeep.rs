@@ -18,7 +18,7 @@ use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
     Record, RecordError, data_changes, dead_letters, open, owed_logs, passes, rollups, stragglers,
-    types,
+    types, webhook_events,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -39,6 +39,8 @@ const GRAVES_EVERY: Duration = Duration::from_secs(60);
 const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for changes of records that were kept for long enough.
 const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks for what webhooks are to be told.
+const WEBHOOKS_EVERY: Duration = Duration::from_millis(500);
 /// Between two looks for actions that nobody carries out, and for those that are too old.
 const ACTIONS_EVERY: Duration = Duration::from_secs(1);
 const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
@@ -63,6 +65,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     carry_out_actions(record, broker, tasks);
     find_causes(record, broker, tasks);
     prune_passes(record, broker, tasks);
+    make_deliveries(record, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -206,6 +209,18 @@ fn prune_passes(record: &Record, broker: &Broker, tasks: &Tasks) {
     let duty = ("old_passes", OLD_PASSES_EVERY);
     one_at_a_time(record, broker, tasks, duty, |record| async move {
         passes::prune(&record).await.map(again_if)
+    });
+}
+
+/// In every process: each batch is one's alone. The relay tells Redis of the jobs.
+fn make_deliveries(record: &Record, tasks: &Tasks) {
+    let record = record.clone();
+    every(tasks, "webhooks", WEBHOOKS_EVERY, move || {
+        let record = record.clone();
+        async move {
+            let done = webhook_events::make_deliveries(&record).await?;
+            Ok::<_, RecordError>(again_if(done > 0))
+        }
     });
 }
 

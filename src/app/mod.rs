@@ -148,6 +148,8 @@ impl App {
             enqueue: self.enqueue.clone(),
             types: self.types.clone(),
             data_dir: self.config.data_dir.clone(),
+            sealer: self.config.sealer(),
+            allows_private_addresses: self.config.allows_private_addresses,
             failing: self.failing.clone(),
         }
     }

@@ -44,6 +44,7 @@ fn builtin(config: &Config) -> Handlers {
     };
     handlers::builtin(&BuiltinOptions {
         source,
+        sealer: config.sealer(),
         has_diagnostics: config.has_diagnostics,
     })
 }

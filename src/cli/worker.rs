@@ -11,6 +11,7 @@ use super::serve::{STOP_LIMIT, Signals};
 use super::{Done, Global, connect, output, whole};
 use crate::app::{App, AppError, worker_id};
 use crate::http::{Exposition, WorkerAdmin, serve_worker};
+use crate::job::webhook;
 use crate::tasks::Tasks;
 use crate::worker::{Events, ServedQueue, WorkerOptions};
 
@@ -67,12 +68,19 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Jobs at once when nothing is said.
 const SLOTS: u32 = 50;
 
-/// The specification's queues, most urgent first.
+/// The specification's queues, most urgent first. That jobs have ended is told before others begin:
+/// deliveries wait for receivers, not for this machine, and no receiver takes many slots.
 fn default_queues() -> Vec<ServedQueue> {
-    ["high_priority", "default", "scheduled", "low_priority"]
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect()
+    [
+        "high_priority",
+        webhook::QUEUE,
+        "default",
+        "scheduled",
+        "low_priority",
+    ]
+    .iter()
+    .filter_map(|name| name.parse().ok())
+    .collect()
 }
 
 pub(crate) async fn run(global: &Global, worker: WorkerArgs) -> Done {

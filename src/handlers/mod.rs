@@ -3,13 +3,17 @@
 //! A handler reads and writes the record and the outside world; it never talks to Redis or HTTP
 //! callers.
 
+pub mod deliver_webhook;
 pub mod diagnostics;
 pub mod export;
 pub mod formula;
 pub mod import_csv;
 mod spool;
 
+use crate::outbound::Caller;
+use crate::sealed::Sealer;
 use crate::worker::Handlers;
+use deliver_webhook::DeliverWebhook;
 use export::{ExportCsvHandler, ExportDataHandler};
 use import_csv::{ImportCsvHandler, SourceOptions};
 
@@ -18,8 +22,21 @@ use import_csv::{ImportCsvHandler, SourceOptions};
 pub struct BuiltinOptions {
     /// Where imports may read; exports are written below its data directory.
     pub source: SourceOptions,
+    /// Opens secrets that are stored.
+    pub sealer: Sealer,
     /// Also offer the diagnostic types.
     pub has_diagnostics: bool,
+}
+
+impl BuiltinOptions {
+    /// Imports from there, secrets with the key of its directory, and no diagnostic types.
+    pub fn new(source: SourceOptions) -> Self {
+        Self {
+            sealer: Sealer::new(None, &source.data_dir),
+            source,
+            has_diagnostics: false,
+        }
+    }
 }
 
 /// Handlers of every built-in type; the diagnostic ones only when asked for.
@@ -33,6 +50,8 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         data_dir: data_dir.clone(),
     });
     handlers.add(ExportDataHandler { data_dir });
+    let caller = Caller::new(options.source.allow_private_addresses);
+    handlers.add(DeliverWebhook::new(caller, options.sealer.clone()));
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

@@ -31,8 +31,8 @@ mod events;
 mod exports;
 mod exposition;
 mod figures;
-mod flow_view;
 mod files;
+mod flow_view;
 mod flows;
 mod form;
 mod gauges;
@@ -64,6 +64,9 @@ mod stats;
 mod steering;
 mod types;
 mod uploads;
+mod webhook_control;
+mod webhook_deliveries;
+mod webhooks;
 mod workers;
 
 use std::path::PathBuf;
@@ -86,6 +89,7 @@ use crate::job::JobTypes;
 use crate::periodic::{Next as Rest, every};
 use crate::reconcile::ReconcileError;
 use crate::record::{Record, RecordError};
+use crate::sealed::Sealer;
 pub use crate::secret::Secret;
 use crate::tasks::{Names, Tasks};
 pub use auth::{AUDIENCE, TokenOptions};
@@ -116,6 +120,10 @@ pub struct Services {
     pub types: JobTypes,
     /// Uploads and reports are below it.
     pub data_dir: PathBuf,
+    /// Seals secrets that are stored.
+    pub sealer: Sealer,
+    /// Whether addresses of users may be inside of this network.
+    pub allows_private_addresses: bool,
     /// Duties of this process that fail.
     pub failing: Names,
 }
@@ -288,6 +296,16 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(api_keys::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(data_changes::list))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(
+            webhooks::show,
+            webhook_control::patch,
+            webhook_control::delete
+        ))
+        .routes(routes!(webhook_control::rotate))
+        .routes(routes!(webhook_control::test))
+        .routes(routes!(webhook_deliveries::list))
+        .routes(routes!(webhook_deliveries::replay))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))

@@ -103,6 +103,10 @@ const TAGS: [(&str, &str); 10] = [
     ),
     ("queues", "Look at queues, pause, limit and drain them."),
     ("schedules", "Jobs that are made again and again."),
+    (
+        "webhooks",
+        "Tell receivers outside of what happens to jobs, signed.",
+    ),
     ("figures", "How much there is to do, and how it goes."),
     ("job types", "What kinds of jobs there are."),
     ("access", "Who may do what, and who did it."),

@@ -82,6 +82,11 @@ impl JobContext {
         self.inner.held.attempt
     }
 
+    /// Failures that were counted before this attempt.
+    pub fn failures(&self) -> u32 {
+        self.inner.attempts
+    }
+
     /// Whose job it is. A handler touches rows of this workspace only.
     pub fn workspace_id(&self) -> Option<Uuid> {
         self.inner.workspace_id

@@ -53,8 +53,8 @@ impl Rig {
         };
         let config = Config::settle(given, |_| None, |_| None).unwrap();
         let handlers = handlers::builtin(&BuiltinOptions {
-            source: SourceOptions::new(&config.data_dir),
             has_diagnostics: true,
+            ..BuiltinOptions::new(SourceOptions::new(&config.data_dir))
         });
         let app = App::connect(config, handlers).await.unwrap();
         let rig = Self {

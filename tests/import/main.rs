@@ -5,10 +5,10 @@
 
 mod chunks;
 mod examples;
-mod lineage;
 mod export_resume;
 mod export_rows;
 mod exports;
+mod lineage;
 mod modes;
 mod resume;
 mod source;

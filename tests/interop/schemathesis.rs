@@ -9,6 +9,7 @@ use bullwark::http::{self, HttpOptions, Services};
 use bullwark::job::JobRequest;
 use bullwark::record::api_keys;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use bullwark::sealed::Sealer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -147,6 +148,7 @@ async fn every_route_answers_as_the_document_says() {
         .unwrap();
     let services = Services {
         data_dir: directory.path().to_owned(),
+        sealer: Sealer::new(None, directory.path()),
         ..stage.app.services()
     };
     let mut jobs = Vec::new();

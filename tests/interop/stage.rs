@@ -118,8 +118,8 @@ impl Stage {
         };
         let config = Config::settle(given, |_| None, |_| None).unwrap();
         let mut handlers = handlers::builtin(&BuiltinOptions {
-            source: SourceOptions::new(&config.data_dir),
             has_diagnostics: true,
+            ..BuiltinOptions::new(SourceOptions::new(&config.data_dir))
         });
         handlers.add(Act);
         Arc::new(Self {

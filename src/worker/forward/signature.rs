@@ -51,7 +51,8 @@ impl Secret {
         ]
     }
 
-    fn signature(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+    /// The value of the header `webhook-signature`.
+    pub fn signature(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mac = Hmac::<Sha256>::new_from_slice(&self.0).map(|mac| {
             mac.chain_update(format!("{id}.{timestamp}."))
                 .chain_update(body)

@@ -69,8 +69,8 @@ async fn doomed_process() {
 
 pub(crate) fn builtin() -> Handlers {
     handlers::builtin(&BuiltinOptions {
-        source: SourceOptions::new(std::env::temp_dir()),
         has_diagnostics: true,
+        ..BuiltinOptions::new(SourceOptions::new(std::env::temp_dir()))
     })
 }
 

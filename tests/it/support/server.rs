@@ -35,10 +35,13 @@ pub(crate) struct Server {
 }
 
 fn builtin(config: &Config) -> Handlers {
-    let source = SourceOptions::new(&config.data_dir);
+    let source = SourceOptions {
+        allow_private_addresses: config.allows_private_addresses,
+        ..SourceOptions::new(&config.data_dir)
+    };
     handlers::builtin(&BuiltinOptions {
-        source,
         has_diagnostics: true,
+        ..BuiltinOptions::new(source)
     })
 }
 
@@ -91,6 +94,17 @@ impl Server {
         prefix: &str,
         options: HttpOptions,
     ) -> Self {
+        Self::start_as(database_url, redis_url, prefix, options, |_| None).await
+    }
+
+    /// The same, with settings from an environment.
+    pub(crate) async fn start_as(
+        database_url: &str,
+        redis_url: &str,
+        prefix: &str,
+        options: HttpOptions,
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
@@ -103,7 +117,7 @@ impl Server {
             has_diagnostics: true,
             ..Given::default()
         };
-        let config = Config::settle(given, |_| None, |_| None).unwrap();
+        let config = Config::settle(given, read, |_| None).unwrap();
         let app = App::connect(config.clone(), builtin(&config))
             .await
             .unwrap();

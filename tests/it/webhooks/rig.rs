@@ -1,0 +1,158 @@
+//! A server whose webhooks may call this machine, with workers, and duties that work when told to.
+
+use bullwark::app::worker_id;
+use bullwark::http::HttpOptions;
+use bullwark::job::webhook;
+use bullwark::reconcile;
+use bullwark::record::webhook_events::make_deliveries;
+use bullwark::tasks::Tasks;
+use bullwark::worker::WorkerOptions;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::eventually;
+use crate::support::Sandbox;
+use crate::support::server::{Answer, Server, send};
+
+pub(crate) struct Rig {
+    pub(crate) server: Server,
+    pub(crate) pool: PgPool,
+    _sandbox: Sandbox,
+}
+
+/// A worker of its own, which may be ended in the middle.
+pub(crate) struct Working {
+    stop: CancellationToken,
+    hurry: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Working {
+    /// Gives back what runs, as a process that is told to hurry.
+    pub(crate) async fn hurry(self) {
+        self.stop.cancel();
+        self.hurry.cancel();
+        self.tasks.drained().await;
+    }
+}
+
+impl Rig {
+    /// Webhooks may call loopback addresses.
+    pub(crate) async fn new() -> Self {
+        let allow =
+            |name: &str| (name == "BULLWARK_ALLOW_PRIVATE_ADDRESSES").then(|| "1".to_owned());
+        Self::with(allow).await
+    }
+
+    /// They may not, as usual.
+    pub(crate) async fn guarded() -> Self {
+        Self::with(|_| None).await
+    }
+
+    async fn with(read: impl Fn(&str) -> Option<String>) -> Self {
+        let sandbox = Sandbox::new().await;
+        let (database, redis) = (&sandbox.database_url, &sandbox.redis_url);
+        let options = HttpOptions::default();
+        let server = Server::start_as(database, redis, &sandbox.prefix, options, read).await;
+        Self {
+            server,
+            pool: sandbox.pool().await,
+            _sandbox: sandbox,
+        }
+    }
+
+    /// Makes a webhook; its path and its secret.
+    pub(crate) async fn webhook(&self, url: &str, events: &[&str]) -> (String, String) {
+        let wish = json!({ "url": url, "events": events });
+        let answer = self.server.post("/api/webhooks", wish).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let id = answer.body["webhook"]["id"].as_str().unwrap();
+        let secret = answer.body["secret"].as_str().unwrap().to_owned();
+        (format!("/api/webhooks/{id}"), secret)
+    }
+
+    pub(crate) async fn patch(&self, path: &str, change: Value) -> Answer {
+        send(self.server.request(Method::PATCH, path).json(&change)).await
+    }
+
+    /// Enqueues a job, which may fail; its id.
+    pub(crate) async fn enqueue(&self, job: Value) -> String {
+        let answer = self.server.post("/api/jobs", job).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["job"]["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn noop(&self) -> String {
+        self.enqueue(json!({ "jobType": "noop" })).await
+    }
+
+    /// Starts a worker of the default queue and that of deliveries.
+    pub(crate) fn work(&self) -> Working {
+        let mut options = WorkerOptions::new(worker_id());
+        let queues = [webhook::QUEUE, "default"];
+        options.queues = queues.map(|name| name.parse().unwrap()).to_vec();
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = Tasks::new();
+        let app = self.server.app.clone();
+        let (stopping, hurrying) = (stop.clone(), hurry.clone());
+        tasks.spawn("worker", async move {
+            app.work(options, stopping, hurrying).await.unwrap();
+        });
+        Working { stop, hurry, tasks }
+    }
+
+    /// Waits until a job is in this status.
+    pub(crate) async fn until(&self, job: &str, status: &str) -> Value {
+        let what = format!("{job} is {status}");
+        let path = format!("/api/jobs/{job}");
+        eventually(&what, async || {
+            let answer = self.server.get(&path).await;
+            let job = answer.body["job"].clone();
+            (job["status"] == status).then_some(job)
+        })
+        .await
+    }
+
+    /// What the duties do: makes jobs of all that happened, and tells Redis of them.
+    pub(crate) async fn tell(&self) {
+        let app = &self.server.app;
+        while make_deliveries(&app.record).await.unwrap() > 0 {}
+        while reconcile::relay_outbox(&app.record, &app.broker)
+            .await
+            .unwrap()
+            > 0
+        {}
+    }
+
+    /// The deliveries of a webhook, newest first.
+    pub(crate) async fn deliveries(&self, webhook: &str) -> Vec<Value> {
+        let answer = self.server.get(&format!("{webhook}/deliveries")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["deliveries"].as_array().unwrap().clone()
+    }
+
+    /// Waits until the newest delivery is in this status.
+    pub(crate) async fn delivery_until(&self, webhook: &str, status: &str) -> Value {
+        let what = format!("the newest delivery is {status}");
+        eventually(&what, async || {
+            let newest = self.deliveries(webhook).await.into_iter().next()?;
+            (newest["status"] == status).then_some(newest)
+        })
+        .await
+    }
+
+    pub(crate) async fn sql(&self, sql: String) {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn end(self) {
+        self.pool.close().await;
+        self.server.end().await;
+    }
+}
