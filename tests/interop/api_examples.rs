@@ -1,4 +1,5 @@
-//! The examples of `docs/api.md`, run as they stand there, against `bullwark dev`.
+//! The examples of `docs/api.md` and `docs/webhooks.md`, run as they stand there, against
+//! `bullwark dev`.
 
 use std::process::Stdio;
 
@@ -11,6 +12,7 @@ use crate::driver::clients;
 use crate::wait::within;
 
 const DOCS: &str = include_str!("../../docs/api.md");
+const WEBHOOKS: &str = include_str!("../../docs/webhooks.md");
 
 /// Everything on one machine, as `make run` starts it.
 struct Dev {
@@ -33,6 +35,8 @@ impl Dev {
             ])
             .arg("--data-dir")
             .arg(data_dir.path())
+            // The receivers of webhooks are on this machine.
+            .env("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -61,12 +65,16 @@ impl Dev {
     }
 }
 
-/// The longest block of this language in this section.
+/// The longest block of this language in this section of the API's page.
 fn example(section: &str, language: &str) -> String {
     let (_, rest) = DOCS.split_once(&format!("\n## {section}\n")).unwrap();
-    let section = rest.split("\n## ").next().unwrap();
+    longest(rest.split("\n## ").next().unwrap(), language)
+}
+
+/// The longest block of this language in a text.
+fn longest(text: &str, language: &str) -> String {
     let opening = format!("```{language}\n");
-    let blocks = section.split(&opening).skip(1);
+    let blocks = text.split(&opening).skip(1);
     let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
     blocks.max_by_key(|block| block.len()).unwrap().to_owned()
 }
@@ -134,6 +142,18 @@ async fn the_examples_of_the_api_do_what_they_say() {
     let mut lines: Vec<&str> = out.lines().collect();
     lines.dedup();
     assert_eq!(lines, told);
+
+    // Receivers of webhooks, which check who tells them.
+    let script = longest(WEBHOOKS, "js");
+    assert_eq!(promised(&script, "//"), ["webhook.test"]);
+    let mut program = Command::new("node");
+    let out = printed(program.args(["--input-type=module", "-e", &script]), &dev).await;
+    assert_eq!(out, "webhook.test\n");
+    let script = longest(WEBHOOKS, "python");
+    assert_eq!(promised(&script, "#"), ["webhook.test"]);
+    let mut program = Command::new(clients().join("schemathesis/bin/python"));
+    let out = printed(program.args(["-c", &script]), &dev).await;
+    assert_eq!(out, "webhook.test\n");
     dev.stop().await;
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use bullwark::http::{self, HttpOptions, Services};
 use bullwark::job::JobRequest;
+use bullwark::record::access::By;
 use bullwark::record::api_keys;
+use bullwark::record::webhooks::{self, NewWebhook};
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::sealed::Sealer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::driver::{clients, sources};
 use crate::stage::Stage;
@@ -24,6 +27,8 @@ const KEY: &str = "key-of-the-default-workspace";
 const CASES: &str = "15";
 /// A machine with nothing else to do needs a minute.
 const LIMIT: Duration = Duration::from_secs(480);
+/// An address that may be called, though nobody does here.
+const URL: &str = "https://example.com/hooks";
 /// Jobs that routes are asked about.
 const JOBS: usize = 40;
 
@@ -79,10 +84,13 @@ fn each_schema(value: &mut Value, change: &mut impl FnMut(&mut Value)) {
 /// The document, stricter than for clients: answers have no members that it does not name, and no
 /// status that it does not name. Requests ask for what there is, so that they get far: for jobs
 /// that exist, and for a type that takes whatever payload.
-fn narrowed(jobs: &[String]) -> Value {
+fn narrowed(jobs: &[String], webhook: Uuid) -> Value {
     let mut document = document();
     let schemas = document["components"]["schemas"].as_object_mut().unwrap();
     schemas["NewJob"]["properties"]["jobType"] = json!({ "type": "string", "enum": ["noop"] });
+    for name in ["NewWebhook", "WebhookChange"] {
+        schemas[name]["properties"]["url"]["enum"] = json!([URL]);
+    }
     let mut parts = Vec::new();
     for schema in schemas.values_mut() {
         each_schema(schema, &mut |part| {
@@ -132,6 +140,9 @@ fn narrowed(jobs: &[String]) -> Value {
                 if parameter["name"] == "id" && path.starts_with("/api/jobs/") {
                     parameter["schema"]["enum"] = json!(jobs);
                 }
+                if parameter["name"] == "id" && path.starts_with("/api/webhooks/") {
+                    parameter["schema"]["enum"] = json!([webhook]);
+                }
             }
         }
     }
@@ -151,6 +162,19 @@ async fn every_route_answers_as_the_document_says() {
         sealer: Sealer::new(None, directory.path()),
         ..stage.app.services()
     };
+    let webhook = NewWebhook {
+        id: Uuid::now_v7(),
+        workspace_id: DEFAULT_WORKSPACE,
+        url: URL.to_owned(),
+        description: String::new(),
+        events: vec!["job.failed".to_owned()],
+        job_types: None,
+        sealed_secret: "sealed".to_owned(),
+        created_by: None,
+    };
+    webhooks::create(record, &webhook, &By::OPERATOR)
+        .await
+        .unwrap();
     let mut jobs = Vec::new();
     for nth in 0..JOBS {
         let mut request = JobRequest::new("noop", json!({ "nth": nth }));
@@ -158,7 +182,7 @@ async fn every_route_answers_as_the_document_says() {
         let accepted = services.enqueue.enqueue(request).await.unwrap();
         jobs.push(accepted.id.to_string());
     }
-    let narrowed = narrowed(&jobs).to_string();
+    let narrowed = narrowed(&jobs, webhook.id).to_string();
     std::fs::write(directory.path().join("openapi.json"), narrowed).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

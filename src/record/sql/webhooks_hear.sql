@@ -3,8 +3,8 @@
   -- Without any active webhook that is one look per statement. With some it is one look by index
   -- per job; OFFSET keeps it from becoming a join whose cost depends on statistics.
   INSERT INTO bullwark.webhook_events (webhook_id, event, job_ids, starts, failures)
-  SELECT w.id, w.event, array_agg(e.id ORDER BY e.id), array_agg(e.attempt ORDER BY e.id),
-    array_agg(e.attempts ORDER BY e.id)
+  -- All three in whatever order the rows come in, which is one for all.
+  SELECT w.id, w.event, array_agg(e.id), array_agg(e.attempt), array_agg(e.attempts)
   FROM ended e CROSS JOIN LATERAL (
     SELECT w.id, 'job.' || e.status AS event FROM webhooks w
     WHERE w.workspace_id = e.workspace_id AND w.is_active
