@@ -33,12 +33,19 @@ pub struct Caller {
 }
 
 /// What is sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Post {
     pub url: String,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON text.
     pub body: String,
+}
+
+impl std::fmt::Debug for Post {
+    /// Neither the address nor the headers: both may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Post").finish_non_exhaustive()
+    }
 }
 
 /// What came back.

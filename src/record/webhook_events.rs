@@ -60,6 +60,10 @@ pub async fn make_deliveries(record: &Record) -> Result<usize, RecordError> {
 }
 
 async fn make_in(tx: &mut Tx) -> Result<usize, RecordError> {
+    // A batch of ids is looked up by index, whatever statistics say of `jobs`.
+    let settings = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+        SET LOCAL enable_seqscan = off";
+    sqlx::raw_sql(settings).execute(tx.connection()).await?;
     let rows: Vec<EventRow> = sqlx::query_as(
         "SELECT id, webhook_id, event, at, job_ids, starts, failures
          FROM bullwark.webhook_events ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",

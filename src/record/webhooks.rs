@@ -171,7 +171,9 @@ pub async fn change(
            events = coalesce($4, events), job_types = CASE WHEN $5 THEN $6 ELSE job_types END,
            is_active = coalesce($7, is_active),
            disabled_reason = CASE WHEN $7 THEN NULL ELSE disabled_reason END,
-           failing_since = CASE WHEN $7 AND NOT is_active THEN NULL ELSE failing_since END,
+           -- Another receiver, or another try with this one, has not failed yet.
+           failing_since = CASE WHEN ($7 AND NOT is_active) OR $2 <> url THEN NULL
+                                ELSE failing_since END,
            updated_at = now()
          WHERE id = $1 RETURNING {COLUMNS}"
     )))

@@ -145,6 +145,40 @@ async fn a_webhook_that_has_failed_for_five_days_is_taken_out_of_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_hangs_keeps_few_slots_and_costs_nobody_a_try() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let (webhook, _) = rig.webhook(&receiver.url("/"), &["job.completed"]).await;
+    receiver.close_gate();
+    let test = format!("{webhook}/test");
+    for _ in 0..9 {
+        rig.server.post(&test, Value::Null).await;
+    }
+    let working = rig.work();
+    let put_off = eventually("one is put off", async || {
+        let deliveries = rig.deliveries(&webhook).await;
+        let is_put_off =
+            |one: &&Value| one["status"] == "pending" && !one["error_message"].is_null();
+        let put_off: Vec<_> = deliveries.iter().filter(is_put_off).collect();
+        put_off.first().map(|one| (*one).clone())
+    })
+    .await;
+    assert_eq!(receiver.until(8).await.len(), 8);
+    assert_eq!(put_off["attempts"], 0);
+    receiver.open_gate();
+    let id = put_off["id"].as_str().unwrap();
+    rig.server
+        .post(&format!("/api/jobs/{id}/promote"), Value::Null)
+        .await;
+    for delivery in rig.deliveries(&webhook).await {
+        rig.until(delivery["id"].as_str().unwrap(), "completed")
+            .await;
+    }
+    assert_eq!(receiver.got().len(), 9);
+    working.hurry().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_leads_inside_is_refused_when_it_is_resolved() {
     let (rig, receiver) = (Rig::guarded().await, Receiver::start().await);
     let (webhook, _) = rig
