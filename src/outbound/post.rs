@@ -139,3 +139,6 @@ fn failed(error: reqwest::Error) -> CallFailure {
         Failure::Redirect(why) | Failure::Unavailable(why) => CallFailure::Unavailable(why),
     }
 }
+
+#[cfg(test)]
+mod tests;

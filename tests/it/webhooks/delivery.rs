@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::receiver::Receiver;
 use super::rig::Rig;
+use crate::stage::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_is_told_of_each_end_once_and_can_check_who_says_so() {
@@ -109,29 +110,28 @@ async fn after_a_rotation_both_secrets_sign_until_the_old_one_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_ends_between_sending_and_settling_sends_again_under_the_same_id() {
+async fn a_worker_that_dies_between_sending_and_settling_sends_again_under_the_same_id() {
     let (rig, receiver) = (Rig::new().await, Receiver::start().await);
-    let (webhook, _) = rig.webhook(&receiver.url("/"), &["job.completed"]).await;
-    receiver.close_gate();
-    let working = rig.work();
+    let (webhook, secret) = rig.webhook(&receiver.url("/"), &["job.completed"]).await;
     let sent = rig
         .server
         .post(&format!("{webhook}/test"), Value::Null)
         .await;
     let delivery = sent.body["delivery"]["id"].as_str().unwrap().to_owned();
-    // The receiver has it; the worker has no answer when it ends.
-    receiver.until(1).await;
-    working.hurry().await;
-    receiver.open_gate();
-    let working = rig.work();
-    // Given back, or put off for a moment: due now.
-    let promote = format!("/api/jobs/{delivery}/promote");
-    rig.server.post(&promote, Value::Null).await;
+    // The receiver has it, and has said so; nobody has written that down.
+    rig.work_until_it_dies("after_handler:abort").await;
+    assert_eq!(receiver.got().len(), 1);
+    let job = rig.server.get(&format!("/api/jobs/{delivery}")).await;
+    assert_ne!(job.body["job"]["status"], "completed");
+
+    let (working, rescuing) = (rig.work(), rig.rescue());
     rig.until(&delivery, "completed").await;
     let got = receiver.got();
     assert_eq!(got.len(), 2);
     assert_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
     assert_eq!(got[0].body(), got[1].body());
+    assert_eq!(got[1].signed_by(&secret), 1);
+    rescuing.stop(PATIENCE).await;
     working.hurry().await;
     rig.end().await;
 }

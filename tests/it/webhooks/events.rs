@@ -1,8 +1,9 @@
 //! What is noted when jobs end: each event once, by whatever ends a job, for whoever wants it.
 
 use bullwark::control;
-use bullwark::job::{NewJob, Status};
+use bullwark::job::{NewJob, QueueName, Status, WireForm};
 use bullwark::record::access::By;
+use bullwark::record::adopt::{ForeignJob, Standing, adopt_many};
 use bullwark::record::mirror::{self, Change};
 use bullwark::record::settle::{complete_in, settle_many};
 use bullwark::record::start::mark_running;
@@ -209,4 +210,50 @@ async fn a_webhook_that_is_deleted_meanwhile_holds_up_no_commit() {
     assert_eq!(made.unwrap(), 1, "and is told of nothing");
     assert_eq!(stage.count("bullwark.webhook_deliveries").await, 0);
     assert_eq!(stage.count("bullwark.webhook_events").await, 0);
+}
+
+/// A BullMQ worker may have run the job of a workspace's schedule before anybody saw it wait.
+#[tokio::test]
+async fn a_job_that_is_over_when_it_is_adopted_is_told_of_once() {
+    let stage = Stage::new().await;
+    let workspace = crate::record_enqueue::workspace(&stage).await;
+    let webhook = webhook(&stage, workspace, &ALL, None).await;
+    let queue = QueueName::default();
+    let adopted = |wire_id: &str, standing| {
+        let wire = WireForm {
+            opts: "{}".into(),
+            rjk: Some(format!("nightly@{workspace}")),
+            ..WireForm::default()
+        };
+        let id = Uuid::now_v7();
+        ForeignJob::new(id, wire_id.into(), &queue, "report", "{}")
+            .with_numbers(0, 3)
+            .with_starts(1)
+            .with_wire(wire)
+            .with_standing(standing)
+    };
+    let done = Standing::Completed {
+        result: "1".into(),
+        started_ms: Some(1),
+        ended_ms: 2,
+    };
+    let dead = Standing::Dead {
+        error: "x".into(),
+        stack: None,
+        started_ms: Some(1),
+        ended_ms: 2,
+    };
+    let jobs = [
+        adopted("repeat:nightly:1", done),
+        adopted("repeat:nightly:2", dead),
+        adopted("repeat:nightly:3", Standing::Waiting),
+    ];
+    for _ in 0..2 {
+        adopt_many(&stage.record, &jobs).await.unwrap();
+    }
+    let expected = [
+        (webhook, "job.completed".to_owned(), jobs[0].id(), 1),
+        (webhook, "job.dead_letter".to_owned(), jobs[1].id(), 1),
+    ];
+    assert_eq!(noted(&stage).await, expected);
 }

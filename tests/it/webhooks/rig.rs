@@ -1,5 +1,8 @@
 //! A server whose webhooks may call this machine, with workers, and duties that work when told to.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
 use bullwark::app::worker_id;
 use bullwark::http::HttpOptions;
 use bullwark::job::webhook;
@@ -11,16 +14,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPool;
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::eventually;
+use crate::stage::{PATIENCE, eventually};
 use crate::support::Sandbox;
 use crate::support::server::{Answer, Server, send};
 
 pub(crate) struct Rig {
     pub(crate) server: Server,
     pub(crate) pool: PgPool,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
 }
 
 /// A worker of its own, which may be ended in the middle.
@@ -60,7 +64,7 @@ impl Rig {
         Self {
             server,
             pool: sandbox.pool().await,
-            _sandbox: sandbox,
+            sandbox,
         }
     }
 
@@ -102,6 +106,34 @@ impl Rig {
             app.work(options, stopping, hurrying).await.unwrap();
         });
         Working { stop, hurry, tasks }
+    }
+
+    /// A worker process of deliveries that dies at this point, once it gets there. It may call this
+    /// machine, too.
+    pub(crate) async fn work_until_it_dies(&self, fault: &str) {
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_bullwark"));
+        worker
+            .args(["worker", "--queue", webhook::QUEUE, "--lease-ms", "1000"])
+            .env("BULLWARK_DATABASE_URL", &self.sandbox.database_url)
+            .env("BULLWARK_REDIS_URL", &self.sandbox.redis_url)
+            .env("BULLWARK_PREFIX", &self.sandbox.prefix)
+            .env("BULLWARK_DATA_DIR", self.server.data_dir.path())
+            .env("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")
+            .env("BULLWARK_FAULT", fault)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let ended = tokio::time::timeout(PATIENCE, worker.status()).await;
+        let signal = ended.unwrap().unwrap().signal();
+        assert_eq!(signal, Some(nix::libc::SIGABRT), "it died there");
+    }
+
+    /// Gives back what dead workers had, until it is dropped.
+    pub(crate) fn rescue(&self) -> Tasks {
+        let tasks = Tasks::new();
+        bullwark::upkeep::start_rescue(&self.server.app.broker, 1, &tasks);
+        tasks
     }
 
     /// Waits until a job is in this status.
