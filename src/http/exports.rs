@@ -67,7 +67,7 @@ pub(super) async fn start(
     request: Request,
 ) -> Result<Response, Problem> {
     let (caller, headers, body) = enqueue::open(&state, request, body::expect_json).await?;
-    let whole = body::read(&state, &headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &headers, body, BODY_MAX).await?;
     let payload: ExportData = body::object(&whole.bytes, &json!({ "entity_type": "accounts" }))?;
     drop(whole);
     Plan::new(&payload).map_err(|mistakes| {

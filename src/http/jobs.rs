@@ -254,7 +254,7 @@ pub(super) async fn show(
         .await?
         .ok_or_else(|| unknown(id))?;
     drop(view); // Redis may be slow
-    let (stores, waits) = standing::standing(&state, &job, &ties).await;
+    let (stores, waits) = standing::standing(&state, caller, &job, &ties).await;
     Ok(Json(JobDetails {
         job,
         logs,

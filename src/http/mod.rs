@@ -45,6 +45,7 @@ mod limits;
 mod links;
 mod observe;
 mod openapi;
+mod options;
 mod own_origin;
 mod places;
 mod problem;
@@ -95,6 +96,7 @@ use crate::tasks::{Names, Tasks};
 pub use auth::{AUDIENCE, TokenOptions};
 pub use exposition::Exposition;
 use gauges::Gauges;
+pub use options::HttpOptions;
 use problem::{Code, Problem};
 use state::State;
 pub use steering::{WorkerAdmin, serve_worker};
@@ -126,65 +128,6 @@ pub struct Services {
     pub allows_private_addresses: bool,
     /// Duties of this process that fail.
     pub failing: Names,
-}
-
-/// Limits of the server that an operator may change.
-#[derive(Debug, Clone)]
-pub struct HttpOptions {
-    /// How long a request may take.
-    pub request_patience: Duration,
-    /// How long an upload may take.
-    pub upload_patience: Duration,
-    /// How long an upload may stand still.
-    pub upload_pause_max: Duration,
-    /// The largest upload.
-    pub upload_max_bytes: u64,
-    /// Event streams of this server, and of one workspace on it. Each is an open connection.
-    pub streams_max: usize,
-    pub workspace_streams_max: usize,
-    /// How often a stream on which nothing happens says that it is there.
-    pub heartbeat_every: Duration,
-    /// How long a body may stand still, but for uploads.
-    pub body_pause_max: Duration,
-    /// Connections that are open at once.
-    pub connections_max: usize,
-    /// Requests that one caller may have under way at once.
-    pub requests_per_caller: usize,
-    /// Jobs that a workspace may create in an hour, unless its plan says otherwise.
-    pub jobs_per_hour: Option<u32>,
-    /// Whose pages may use the API from a browser.
-    pub cors_origins: Vec<String>,
-    /// Ends of the names of members of payloads that only admins are shown; none: the usual ones.
-    pub redacted: Option<Vec<String>>,
-    /// How long requests in flight may take to end at a stop.
-    pub stop_limit: Duration,
-    /// Whose tokens are taken, beside API keys.
-    pub tokens: TokenOptions,
-    /// The figures of this process; none are shown without it.
-    pub metrics: Option<Exposition>,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            request_patience: Duration::from_secs(30),
-            upload_patience: Duration::from_secs(600),
-            upload_pause_max: Duration::from_secs(30),
-            upload_max_bytes: 2 * 1024 * 1024 * 1024,
-            streams_max: 500,
-            workspace_streams_max: 100,
-            heartbeat_every: Duration::from_secs(15),
-            body_pause_max: Duration::from_secs(10),
-            connections_max: connection::CONNECTIONS_MAX,
-            requests_per_caller: 512,
-            jobs_per_hour: None,
-            cors_origins: Vec::new(),
-            redacted: None,
-            stop_limit: Duration::from_secs(10),
-            tokens: TokenOptions::default(),
-            metrics: None,
-        }
-    }
 }
 
 /// Serves the API until `shutdown`: then no connection is accepted any more, requests in flight

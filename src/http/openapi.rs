@@ -91,7 +91,7 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::Caller;
 use super::state::State;
 use crate::broker::{Broker, BrokerError, BrokerState};
 use crate::clock;
@@ -110,7 +111,12 @@ pub(super) enum Reason {
 }
 
 /// The job in both stores, and why it waits, if it does.
-pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Stores, Vec<Reason>) {
+pub(super) async fn standing(
+    state: &State,
+    caller: Caller,
+    job: &JobRow,
+    ties: &Ties,
+) -> (Stores, Vec<Reason>) {
     let seen = match job.job_queue.parse() {
         Ok(queue) => {
             let look = look(&state.services.broker, &queue, &ties.wire_id);
@@ -133,7 +139,7 @@ pub(super) async fn standing(state: &State, job: &JobRow, ties: &Ties) -> (Store
             let in_line = seen.iter().flatten().any(Place::is_in_line);
             let idle_workers = match job.job_queue.parse() {
                 Ok(queue) if in_line => {
-                    let workers = idle_workers(state, &queue, &job.job_type);
+                    let workers = idle_workers(state, caller, &queue, &job.job_type);
                     let known = tokio::time::timeout(PATIENCE, workers).await;
                     known.ok().flatten()
                 }
@@ -200,9 +206,14 @@ async fn look(
 
 /// How many workers look at a queue of which none runs this type; none: some does, or it is not
 /// known whether one does.
-async fn idle_workers(state: &State, queue: &QueueName, job_type: &str) -> Option<u64> {
+async fn idle_workers(
+    state: &State,
+    caller: Caller,
+    queue: &QueueName,
+    job_type: &str,
+) -> Option<u64> {
     let (record, broker) = (&state.services.record, &state.services.broker);
-    let _turn = state.read_turn().await.ok()?;
+    let _turn = state.read_turn(caller).await.ok()?;
     let serving = roster::serving(record, broker.prefix(), queue.as_str(), job_type).await;
     let told = |error: &RecordError| tracing::debug!(%error, "workers are not known");
     let serving = serving.inspect_err(told).ok()?;

@@ -70,7 +70,7 @@ pub(super) async fn patch(
     let caller = caller.who_may(Permission::Admin)?;
     let id = id_in_path(&mut parts, &state).await?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let wish: Change = body::object(&whole.bytes, &json!({}))?;
     let types = wish.job_types.map(|types| types.map(job_types).transpose());
     let change = WebhookChange {

@@ -127,7 +127,7 @@ pub(super) async fn create(
     let caller = Caller::from_request_parts(&mut parts, &state).await?;
     let caller = caller.who_may(Permission::Admin)?;
     body::expect_json(&parts.headers)?;
-    let whole = body::read(&state, &parts.headers, body, BODY_MAX).await?;
+    let whole = body::read(&state, caller, &parts.headers, body, BODY_MAX).await?;
     let minimal = json!({ "url": "", "events": [] });
     let wish: Wish = body::object(&whole.bytes, &minimal)?;
     let id = Uuid::now_v7();

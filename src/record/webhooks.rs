@@ -1,7 +1,7 @@
 //! Webhooks of workspaces: made, changed and deleted by people, each time with a row in the audit.
 //!
-//! Secrets come in sealed and leave sealed; they are read by [`for_delivery`] alone, and the roles
-//! that read for callers may not read them at all.
+//! Secrets come in sealed and leave sealed, for who delivers alone
+//! ([`super::webhook_deliveries::for_delivery`]): roles that read for callers may not read them.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ async fn serve(answer: &'static str, more: &'static [u8]) -> String {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut request = [0; 4096];
-            socket.read(&mut request).await.unwrap();
+            let _ = socket.read(&mut request).await.unwrap();
             socket.write_all(answer.as_bytes()).await.unwrap();
             while !more.is_empty() && socket.write_all(more).await.is_ok() {}
         }

@@ -160,7 +160,7 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 19] = [
+const NOT_ASKED: [(&str, &str); 20] = [
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
