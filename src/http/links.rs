@@ -19,13 +19,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::jobs::JobId;
+use super::jobs::{self, JobId};
 use super::observe::RequestId;
 use super::problem::{Code, Problem};
 use super::state::State;
 use super::{body, exports, reports};
 use crate::record::access::Permission;
-use crate::record::download_links::{self, FileKind, LINKS_MAX, NewLink, Opened};
+use crate::record::download_links::{self, Created, FileKind, LINKS_MAX, NewLink, Opened};
 
 /// The largest request for a link.
 const BODY_MAX: usize = 16 * 1024;
@@ -139,7 +139,7 @@ pub(super) async fn revoke_of_report(
     JobId(id): JobId,
 ) -> Result<Json<Revoked>, Problem> {
     let caller = caller.who_may(Permission::Write)?;
-    super::jobs::find(&mut state.view(caller).await?, id, caller).await?;
+    jobs::find(&mut state.view(caller).await?, id, caller).await?;
     revoke(&state, caller, (id, FileKind::Report), &request_id).await
 }
 
@@ -233,10 +233,15 @@ impl Asked {
         };
         let by = self.caller.by(request_id);
         let made = download_links::create(&state.services.record, &new, &by).await?;
-        let made = made.ok_or_else(|| {
-            let detail = format!("this file has {LINKS_MAX} links, which is the most: revoke them");
-            Problem::new(Code::TooManyLinks, detail)
-        })?;
+        let made = match made {
+            Created::Made(made) => made,
+            Created::Gone => return Err(jobs::unknown(self.id)),
+            Created::TooMany => {
+                let detail =
+                    format!("this file has {LINKS_MAX} links, which is the most: revoke them");
+                return Err(Problem::new(Code::TooManyLinks, detail));
+            }
+        };
         let link = Link {
             url: format!("/api/downloads/{}", made.token),
             expires_at: made.expires_at,

@@ -62,13 +62,18 @@ pub struct Made {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Makes a link, with a row in the audit. None: the file has [`LINKS_MAX`] already, or its job is
-/// gone.
-pub async fn create(
-    record: &Record,
-    new: &NewLink,
-    by: &By<'_>,
-) -> Result<Option<Made>, RecordError> {
+/// What became of the wish for a link.
+#[derive(Debug, Clone)]
+pub enum Created {
+    Made(Made),
+    /// The file has [`LINKS_MAX`] already.
+    TooMany,
+    /// The job was deleted meanwhile.
+    Gone,
+}
+
+/// Makes a link, with a row in the audit.
+pub async fn create(record: &Record, new: &NewLink, by: &By<'_>) -> Result<Created, RecordError> {
     let random: [u8; 32] = rand::random();
     let token = URL_SAFE_NO_PAD.encode(random);
     let mut tx = record.begin().await?;
@@ -81,6 +86,9 @@ pub async fn create(
     .bind(new.workspace_id)
     .fetch_optional(tx.connection())
     .await?;
+    if job.is_none() {
+        return Ok(Created::Gone);
+    }
     let links: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM bullwark.download_links
          WHERE job_id = $1 AND kind = $2 AND expires_at > now()",
@@ -89,8 +97,8 @@ pub async fn create(
     .bind(new.kind.as_str())
     .fetch_one(tx.connection())
     .await?;
-    if job.is_none() || links >= LINKS_MAX {
-        return Ok(None);
+    if links >= LINKS_MAX {
+        return Ok(Created::TooMany);
     }
     let (actor_kind, actor_id) = by.actor.parts();
     let expires_at: DateTime<Utc> = sqlx::query_scalar(
@@ -122,7 +130,7 @@ pub async fn create(
     };
     access::note(tx.connection(), &audit).await?;
     tx.commit().await?;
-    Ok(Some(Made { token, expires_at }))
+    Ok(Created::Made(Made { token, expires_at }))
 }
 
 /// Makes all links of a file worthless, with a row in the audit if there were any; answers how
