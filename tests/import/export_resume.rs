@@ -110,6 +110,16 @@ async fn an_export_that_dies_again_and_again_has_each_row_once() {
         assert!(attempt >= 5, "{attempt}");
         assert!(!path(&world, job, format).exists());
         let summary = run(&world, job, attempt, format).await;
+        let parts = std::fs::read_dir(world.dir.path().join("exports")).unwrap();
+        let parts = parts.filter(|part| {
+            let name = part.as_ref().unwrap().file_name().into_string().unwrap();
+            name.starts_with(&job.to_string()) && name.ends_with(".part")
+        });
+        assert_eq!(
+            parts.count(),
+            0,
+            "each attempt took the place of the one before"
+        );
         assert_eq!(summary.rows, ROWS as u64);
         assert_whole(&world.exported(&summary), format);
     }

@@ -142,12 +142,13 @@ async fn windows_and_pages_that_are_smaller_than_the_rows_lose_none() {
         assert_eq!((rows as usize, names.len()), (expected.clone().count(), 3));
 
         let fields = [field("employee_count"), field("description")];
-        let (mut numbers, mut pages, mut after) = (Vec::new(), 0, Uuid::nil());
+        let (mut numbers, mut after) = (Vec::new(), Uuid::nil());
         loop {
             let page = selection.page(record, &fields, (after, until), 20).await;
             let page = page.unwrap();
+            let is_large = |row: &&Vec<Cell>| matches!(&row[1], Cell::Text(text) if text.len() > 9);
+            assert!(page.rows.iter().filter(is_large).count() <= 2);
             numbers.extend(page.rows.iter().map(|row| row[0].clone()));
-            pages += 1;
             let Some(next) = page.next else { break };
             after = next;
         }
@@ -157,7 +158,6 @@ async fn windows_and_pages_that_are_smaller_than_the_rows_lose_none() {
         });
         let expected: Vec<Cell> = expected.map(Cell::Number).collect();
         assert_eq!(numbers, expected);
-        assert!(pages > 3, "{pages}");
     }
 }
 

@@ -102,13 +102,20 @@ impl<'a> Export<'a> {
         let path = part_file::part_path(data_dir, id, attempt);
         let writer = TextWriter::new(self.plan.format, &self.plan.options, &self.fields);
         let earlier = part_file::part_path(data_dir, id, at.attempt);
-        let (part, bytes, sum) = (path.clone(), at.bytes, at.sha256.clone());
+        let (from, part) = (earlier.clone(), path.clone());
+        let (bytes, sum) = (at.bytes, at.sha256.clone());
         let resumed = match bytes {
             0 => None,
-            _ => on_disk(move || PartFile::resume(&earlier, part, bytes, &sum)).await?,
+            _ => on_disk(move || PartFile::resume(&from, part, bytes, &sum)).await?,
         };
         let mut file = match resumed {
-            Some(file) => file,
+            Some(file) => {
+                // Once the copy is vouched for, nobody needs the other one.
+                at.attempt = attempt;
+                let file = self.save(&mut at, file).await?;
+                on_disk(move || std::fs::remove_file(earlier)).await?;
+                file
+            }
             None => {
                 if at.rows > 0 {
                     let message = "the part file is not here; the export begins anew";
