@@ -5,7 +5,7 @@
 //! may be dropped at any moment: the place moves only with what was handed out. Streams are
 //! trimmed: a reader that is too slow misses entries, and is told so.
 //!
-//! It never ends because of what somebody wrote into a stream: see [`Event::Invalid`].
+//! It never ends because of what somebody wrote into a stream: see `Event::Invalid`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -101,7 +101,7 @@ pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
 /// there. A job that gets on is no crash loop: its lost leases are forgotten.
 ///
-/// Returns the number of the transaction, for [`Tx::has_committed`].
+/// Returns the number of the transaction, for `Tx::has_committed`.
 pub async fn save_checkpoint(
     tx: &mut Tx,
     id: Uuid,
