@@ -7,6 +7,9 @@
 # Where rustup puts cargo; a shell that was opened before its installation lacks it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+# Tests wait for servers most of their time: several per core.
+export RUST_TEST_THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n > 4 ? n : 4 )))
+
 # Handed to the program: make run ARGS="--http-addr 127.0.0.1:9000"
 ARGS ?=
 

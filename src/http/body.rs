@@ -24,6 +24,9 @@ const MISTAKES_MAX: usize = 100;
 /// Room that a body has before any of it has come.
 const FIRST_ROOM_BYTES: usize = 16 * 1024;
 
+/// How far a body grows before it takes all the room that it may need.
+const GROWING_MAX_BYTES: usize = 1024 * 1024;
+
 /// A whole body; its room in memory is given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Whole {
@@ -68,8 +71,13 @@ pub(super) async fn read(
             return Err(too_large(max as u64));
         }
         if length > held {
-            // As the buffer grows, by doubling.
-            let more = length.max(2 * held).min(max.max(length)) - held;
+            // As the buffer grows, by doubling; beyond a size all of it at once, or bodies that
+            // have half of what they need would wait for each other.
+            let whole = match held >= GROWING_MAX_BYTES {
+                true => expected,
+                false => 2 * held,
+            };
+            let more = length.max(whole).min(max.max(length)) - held;
             room.merge(state.bounds.room(caller.workspace_id, more).await?);
             held += more;
         }

@@ -18,8 +18,7 @@ use crate::record::access::Actor;
 pub(super) use gate::Turn;
 use gate::{Full, Gate};
 
-/// Bytes of bodies that are held in memory at once, in KiB. The largest body fits into a share
-/// twice, since bodies that grow may wait for each other.
+/// Bytes of bodies that are held in memory at once, in KiB. Four of the largest fit into a share.
 const BODIES_MAX_KIB: u32 = 256 * 1024;
 const BODIES_SHARE_KIB: u32 = BODIES_MAX_KIB / 2;
 /// Bytes of large answers that nobody has read yet, in KiB.
@@ -35,6 +34,9 @@ const UPLOADS_SHARE: u32 = UPLOADS_MAX / 4;
 /// Files that are looked at at once, each by a thread of its own.
 const LOOKS_MAX: u32 = 2;
 const LOOKS_SHARE: u32 = LOOKS_MAX / 2;
+/// Links that are looked up at once, each by a short statement.
+const LINKS_MAX: u32 = 3;
+const LINKS_SHARE: u32 = 2;
 /// How long a request waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(5);
 /// When a caller with too many requests may come back, in seconds.
@@ -50,6 +52,7 @@ pub(super) struct Bounds {
     reads: Gate,
     uploads: Gate,
     looks: Gate,
+    links: Gate,
     callers: InFlight,
     turn_max: Duration,
 }
@@ -68,6 +71,7 @@ impl Bounds {
             reads: Gate::new(READS_MAX, READS_SHARE),
             uploads: Gate::new(UPLOADS_MAX, UPLOADS_SHARE),
             looks: Gate::new(LOOKS_MAX, LOOKS_SHARE),
+            links: Gate::new(LINKS_MAX, LINKS_SHARE),
             callers: InFlight::default(),
             turn_max,
         }
@@ -82,6 +86,18 @@ impl Bounds {
     pub(super) async fn answer_room(&self, of: Option<Uuid>, bytes: u64) -> Result<Turn, Problem> {
         let of = of.unwrap_or(STRANGERS);
         self.turn(&self.answers, of, kib(bytes)).await
+    }
+
+    /// The same, if there is room at this moment.
+    pub(super) async fn answer_room_at_once(&self, of: Option<Uuid>, bytes: u64) -> Option<Turn> {
+        let of = of.unwrap_or(STRANGERS);
+        let turn = self.answers.turn(of, kib(bytes), Duration::ZERO).await;
+        turn.ok()
+    }
+
+    /// A turn to look a link up, for those whom nobody knows.
+    pub(super) async fn link_turn(&self) -> Result<Turn, Problem> {
+        self.turn(&self.links, STRANGERS, 1).await
     }
 
     /// A turn to read the record.

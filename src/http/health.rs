@@ -183,6 +183,7 @@ async fn postgres(record: &Record) -> Store {
             RecordTrouble::Away
             | RecordTrouble::Lost
             | RecordTrouble::Conflict
+            | RecordTrouble::Slow
             | RecordTrouble::Comparing,
         ))
         | None => "away",

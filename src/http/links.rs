@@ -29,8 +29,6 @@ use crate::record::download_links::{self, Created, FileKind, LINKS_MAX, NewLink,
 
 /// The largest request for a link.
 const BODY_MAX: usize = 16 * 1024;
-/// Whose share of the turns to read those have who show a link: nobody knows them.
-const NOBODY: Uuid = Uuid::nil();
 /// How long a link may work, in seconds: seven days, if not said and at most.
 const SECONDS_MIN: u64 = 60;
 const SECONDS_MAX: u64 = 604_800;
@@ -166,7 +164,7 @@ pub(super) async fn download(
     let token = Path::<String>::from_request_parts(&mut parts, &state).await;
     let token = token.map_or_else(|_| String::new(), |Path(token)| token);
     let opened = {
-        let _turn = state.bounds.read_turn(NOBODY).await?;
+        let _turn = state.bounds.link_turn().await?;
         download_links::open(&state.services.record, &token).await?
     };
     sent(&state, &parts, opened).await

@@ -88,7 +88,7 @@ pub(super) async fn observe(
         .await;
     let workspace_id = place.workspace_id();
     drop(place);
-    response = held(bounds, workspace_id, response).await;
+    response = held(bounds, workspace_id, method.is_safe(), response).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let document = problem.render(&request_id);
         let allow = response.headers_mut().remove(axum::http::header::ALLOW);
@@ -159,14 +159,20 @@ fn request_id(request: &Request) -> String {
 
 /// A large answer with the room that it takes until the client has read it, or has been cut off. So
 /// clients that ask for much and read nothing do not fill the memory.
-async fn held(bounds: &Bounds, of: Option<Uuid>, response: Response) -> Response {
+///
+/// Only where nothing was done may there be no room: whoever is told "too many requests" asks
+/// again. What was done is told in any case, and takes the room that there is.
+async fn held(bounds: &Bounds, of: Option<Uuid>, may_refuse: bool, response: Response) -> Response {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     if bytes <= ANSWER_FREE_BYTES {
         return response;
     }
-    let room = match bounds.answer_room(of, bytes).await {
-        Ok(room) => room,
-        Err(problem) => return problem.into_response(),
+    let room = match may_refuse {
+        true => match bounds.answer_room(of, bytes).await {
+            Ok(room) => Some(room),
+            Err(problem) => return problem.into_response(),
+        },
+        false => bounds.answer_room_at_once(of, bytes).await,
     };
     let (mut parts, body) = response.into_parts();
     // A stream does not know its length any more.
@@ -237,7 +243,7 @@ mod tests {
         let bounds = Bounds::with_patience(Duration::from_millis(50));
         let large = || Body::from(vec![b'x'; 100 * 1024]).into_response();
         let [one, other] = [1, 2].map(|n| Some(Uuid::from_u128(n)));
-        let first = held(&bounds, one, large()).await;
+        let first = held(&bounds, one, true, large()).await;
         assert_eq!(first.headers()[CONTENT_LENGTH], "102400");
         let most = bounds.answer_room(one, u64::MAX);
         assert!(most.await.is_err(), "the first one holds its part");
@@ -246,15 +252,17 @@ mod tests {
             .unwrap();
         assert_eq!(read.len(), 100 * 1024);
         let share = bounds.answer_room(one, u64::MAX).await.unwrap();
-        assert_eq!(held(&bounds, one, large()).await.status(), 429);
+        assert_eq!(held(&bounds, one, true, large()).await.status(), 429);
         let small = Body::from("small").into_response();
-        assert_eq!(held(&bounds, one, small).await.status(), 200);
+        assert_eq!(held(&bounds, one, true, small).await.status(), 200);
+        // What was done is told all the same.
+        assert_eq!(held(&bounds, one, false, large()).await.status(), 200);
         // Others have room beside it, until all of it is taken.
-        assert_eq!(held(&bounds, other, large()).await.status(), 200);
+        assert_eq!(held(&bounds, other, true, large()).await.status(), 200);
         let rest = bounds.answer_room(other, u64::MAX).await.unwrap();
-        assert_eq!(held(&bounds, None, large()).await.status(), 503);
+        assert_eq!(held(&bounds, None, true, large()).await.status(), 503);
         drop((share, rest));
-        assert_eq!(held(&bounds, one, large()).await.status(), 200);
+        assert_eq!(held(&bounds, one, true, large()).await.status(), 200);
     }
 
     #[tokio::test]

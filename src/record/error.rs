@@ -14,6 +14,8 @@ pub enum Trouble {
     /// Rolled back for the sake of another transaction: nothing was done, and the same call may
     /// work at once.
     Conflict,
+    /// Somebody else holds what it needs, or it took too long: nothing was done.
+    Slow,
     /// Another server answers, which may lack its tail: Redis is to be looked at first.
     Comparing,
 }
@@ -107,6 +109,8 @@ fn from_database(error: &dyn sqlx::error::DatabaseError, text: String) -> Record
         (_, "53100") => unavailable(Trouble::Full),
         (_, "25006") => unavailable(Trouble::ReadOnly),
         ("40", _) => unavailable(Trouble::Conflict),
+        // A lock that did not come free, a statement that was ended for its length.
+        (_, "55P03" | "57014") => unavailable(Trouble::Slow),
         // Resources, operator intervention, system error, transaction state, locks.
         ("53" | "57" | "58" | "25" | "55", _) => unavailable(Trouble::Away),
         // A file that may not grow (a quota, a limit of the process) has no code of its own.

@@ -1,5 +1,5 @@
-//! A gate: so many pass at once, and of one workspace no more than its share, so that another one
-//! always finds room, or only those of its own before it.
+//! A gate: so many pass at once, and of one workspace no more than its share, so that one alone
+//! does not keep others out.
 //!
 //! Who waits is let in by turns, first of its workspace and then of all: however many wait of one
 //! workspace, only its share stands in the way of the others. Nothing is kept of workspaces that

@@ -173,7 +173,7 @@ pub async fn step(record: &Record, id: Uuid) -> Result<Step, RecordError> {
 }
 
 fn is_slow(error: &RecordError) -> bool {
-    error.trouble() == Some(Trouble::Away)
+    error.trouble() == Some(Trouble::Slow)
 }
 
 /// Counts the next job as failed, and leaves it as it is.
