@@ -213,8 +213,9 @@ async fn idle_workers(
     job_type: &str,
 ) -> Option<u64> {
     let (record, broker) = (&state.services.record, &state.services.broker);
-    let _turn = state.read_turn(caller).await.ok()?;
+    let turn = state.read_turn(caller).await.ok()?;
     let serving = roster::serving(record, broker.prefix(), queue.as_str(), job_type).await;
+    drop(turn); // Redis may be slow
     let told = |error: &RecordError| tracing::debug!(%error, "workers are not known");
     let serving = serving.inspect_err(told).ok()?;
     if serving.job_type > 0 {
