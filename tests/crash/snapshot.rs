@@ -17,7 +17,9 @@ impl Snapshot {
         let mut tx = stage.app.record.begin().await.unwrap();
         let tables: Vec<String> = sqlx::query_scalar(
             "SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables
-             WHERE table_schema IN ('public', 'bullwark', 'auth') AND table_type = 'BASE TABLE'",
+             WHERE table_schema IN ('public', 'bullwark', 'auth') AND table_type = 'BASE TABLE'
+               -- that a worker lives is no writing of its jobs
+               AND (table_schema, table_name) <> ('bullwark', 'workers')",
         )
         .fetch_all(tx.connection())
         .await
