@@ -98,8 +98,18 @@ pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {
     Ok(tx)
 }
 
+/// Whether a checkpoint is ahead of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gain {
+    /// The handler got on. A job that does so is no crash loop: its lost leases are forgotten.
+    Ahead,
+    /// It begins, or ends without having got on: the lost leases stay, so that a job that kills
+    /// each of its workers before it gets on is stopped in the end.
+    None,
+}
+
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
-/// there. A job that gets on is no crash loop: its lost leases are forgotten.
+/// there. A checkpoint that is equal to the one before is no gain either.
 ///
 /// Returns the number of the transaction, for `Tx::has_committed`.
 pub async fn save_checkpoint(
@@ -107,14 +117,18 @@ pub async fn save_checkpoint(
     id: Uuid,
     checkpoint: &serde_json::Value,
     progress: &Progress,
+    gain: Gain,
 ) -> Result<String, RecordError> {
     let number = sqlx::query_scalar(
-        "UPDATE jobs SET checkpoint = $2, progress = $3, lease_losses = 0 WHERE id = $1
-         RETURNING pg_current_xact_id()::text",
+        "UPDATE jobs SET checkpoint = $2, progress = $3,
+           lease_losses = CASE WHEN $4 AND checkpoint IS DISTINCT FROM $2 THEN 0
+             ELSE lease_losses END
+         WHERE id = $1 RETURNING pg_current_xact_id()::text",
     )
     .bind(id)
     .bind(checkpoint)
-    .bind(sqlx::types::Json(progress));
+    .bind(sqlx::types::Json(progress))
+    .bind(gain == Gain::Ahead);
     Ok(number.fetch_one(tx.connection()).await?)
 }
 

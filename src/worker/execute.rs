@@ -244,6 +244,10 @@ async fn run_to_end(
     // A handler that is done at this very moment, or commits its last work, may still say so.
     match tokio::time::timeout(GRACE, handler).await {
         Ok(Ok(Ok(result))) if !matches!(stopped, Ending::Error(_)) => Ending::Value(result),
+        // It got on and wants to go on later: a time limit only interrupts it then.
+        Ok(Ok(Err(snooze @ JobError::Snooze(..)))) if matches!(stopped, Ending::Timeout(_)) => {
+            Ending::Error(snooze)
+        }
         Ok(Err(panic)) if !matches!(stopped, Ending::Error(_)) => ending(Err(panic)),
         Ok(_) | Err(_) => stopped,
     }

@@ -249,3 +249,30 @@ async fn another_file_under_the_same_address_is_refused() {
         "failed"
     );
 }
+
+#[tokio::test]
+async fn an_import_that_gets_nowhere_forgives_no_vanished_worker() {
+    let world = World::new().await;
+    let url = world.upload("name,domain\nOne,one.com\n").await;
+    let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
+    let job = world.job(None).await;
+    sqlx::query("UPDATE jobs SET lease_losses = 3")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let losses = "SELECT lease_losses FROM jobs";
+    for (attempt, left) in [(1, 3), (2, 0)] {
+        let context = world.context(job, attempt).await;
+        if attempt == 1 {
+            // It says that it begins, and ends before its first chunk.
+            context.cancelled().cancel();
+        }
+        let ended = world.handler().run(context, payload()).await;
+        assert_eq!(ended.is_ok(), attempt == 2, "{ended:?}");
+        assert_eq!(world.one::<i32>(losses).await, left);
+    }
+    assert_eq!(
+        world.one::<String>("SELECT status FROM imports").await,
+        "completed"
+    );
+}

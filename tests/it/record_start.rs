@@ -8,7 +8,9 @@ use bullwark::record::adopt::{ForeignJob, adopt_many, record_id};
 use bullwark::record::control::{cancel_many, retry_many};
 use bullwark::record::restart::{Asked, Restart, Restarted, restart_many};
 use bullwark::record::settle::settle_many;
-use bullwark::record::start::{fence, mark_running, save_checkpoint, save_progress, still_held};
+use bullwark::record::start::{
+    Gain, fence, mark_running, save_checkpoint, save_progress, still_held,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -191,9 +193,24 @@ async fn lost_leases_in_a_row_are_counted_until_the_job_gets_on() {
     let mut tx = stage.record.begin().await.unwrap();
     assert!(fence(&mut tx, id, 4, "a").await.unwrap());
     let progress = Progress::new(10, 4, 0, "at 4");
-    save_checkpoint(&mut tx, id, &json!({"at": 4}), &progress)
-        .await
-        .unwrap();
+    // What it writes before it got on, or a place that is the same, forgives nothing.
+    for (place, gain, losses) in [
+        (0, Gain::None, 3),
+        (0, Gain::Ahead, 3),
+        (4, Gain::None, 3),
+        (5, Gain::Ahead, 0),
+        (4, Gain::Ahead, 0),
+    ] {
+        let place = json!({"at": place});
+        save_checkpoint(&mut tx, id, &place, &progress, gain)
+            .await
+            .unwrap();
+        let left: i32 = sqlx::query_scalar("SELECT lease_losses FROM jobs")
+            .fetch_one(tx.connection())
+            .await
+            .unwrap();
+        assert_eq!(left, losses, "{place} {gain:?}");
+    }
     tx.commit().await.unwrap();
     let restarted = run_again(&stage, "b", id, 5).await;
     assert_eq!(

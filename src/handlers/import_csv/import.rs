@@ -68,7 +68,8 @@ impl Import<'_> {
         self.counts = imports::counts(begun.tx(), import.id)
             .await
             .map_err(record_error)?;
-        begun.commit(json!(from), self.progress(0)).await?;
+        let progress = self.progress(0);
+        begun.commit_without_gain(json!(from), progress).await?;
         let metadata = json!({
             "rows": prepared.census.rows, "bytes": prepared.bytes, "sha256": prepared.sha256,
             "encoding": prepared.text.encoding, "delimiter": prepared.dialect.delimiter_name(),

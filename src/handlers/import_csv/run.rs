@@ -75,7 +75,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
         let message = format!("stopped behind row {processed} of {total}");
         let progress = Progress::new(total, processed, counts.failed.unsigned_abs(), message);
         let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-        begun.commit(checkpoint, progress).await?;
+        begun.commit_without_gain(checkpoint, progress).await?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use super::write::{Fenced, Wrote, not_committed, write_error};
 use super::{JobContext, storable};
 use crate::job::{JobError, Progress};
-use crate::record::{RecordError, Tx, start};
+use crate::record::start::{self, Gain};
+use crate::record::{RecordError, Tx};
 
 impl JobContext {
     /// Begins a checkpoint: a transaction that commits work of the handler together with the place
@@ -33,14 +34,37 @@ impl Checkpoint {
     /// Commits the work, the place to go on from and the progress: all or nothing. A job that was
     /// interrupted any time later goes on from this checkpoint. When the answer to the commit is
     /// lost, the record is asked what became of it.
+    ///
+    /// A job that gets on is no crash loop: if the place is another one than before, the workers
+    /// that vanished while they ran the job are forgotten.
     pub async fn commit(
+        self,
+        checkpoint: serde_json::Value,
+        progress: Progress,
+    ) -> Result<(), JobError> {
+        self.save(checkpoint, progress, Gain::Ahead).await
+    }
+
+    /// The same for what an attempt writes before it got on, such as that it begins: vanished
+    /// workers stay counted. A job that kills each of its workers is stopped by that count alone.
+    pub async fn commit_without_gain(
+        self,
+        checkpoint: serde_json::Value,
+        progress: Progress,
+    ) -> Result<(), JobError> {
+        self.save(checkpoint, progress, Gain::None).await
+    }
+
+    async fn save(
         mut self,
         checkpoint: serde_json::Value,
         mut progress: Progress,
+        gain: Gain,
     ) -> Result<(), JobError> {
         progress.message = storable(&progress.message);
         let id = self.context.inner.held.id;
-        let number = start::save_checkpoint(&mut self.fenced.tx, id, &checkpoint, &progress)
+        let tx = &mut self.fenced.tx;
+        let number = start::save_checkpoint(tx, id, &checkpoint, &progress, gain)
             .await
             .map_err(write_error)?;
         match self.fenced.commit().await {

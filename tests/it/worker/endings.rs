@@ -179,6 +179,22 @@ async fn a_timeout_tells_the_handler_and_then_drops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_wants_to_go_on_behind_its_time_limit_spends_no_retry() {
+    let rig = Rig::new().await;
+    let worker = rig.work(|_| {});
+    let mut request = scripted("long", &[&[Act::SnoozeWhenTold], &[]]);
+    request.timeout_seconds = Some(1);
+    request.max_attempts = Some(0);
+    let id = rig.enqueue(request).await;
+    let job = rig.until(id, "completed").await;
+    assert_eq!((rig.probe.starts_of("long"), job.attempts), (2, 0));
+    assert!(rig.failures(id).await.is_empty());
+    worker.stop().await;
+    rig.agree().await;
+    rig.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_type_without_handler_fails_and_names_the_known_ones() {
     let rig = Rig::new().await;
     let worker = rig.work(|_| {});

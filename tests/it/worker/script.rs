@@ -36,6 +36,8 @@ pub(crate) enum Act {
         ms: u64,
     },
     Panic,
+    /// Waits until it is told to stop, and wants to go on later then.
+    SnoozeWhenTold,
     /// Returns a text of so many bytes.
     Large {
         bytes: usize,
@@ -133,6 +135,10 @@ async fn perform(
         Act::Snooze { ms } => JobError::Snooze(Duration::from_millis(*ms), "quota".to_owned()),
         Act::Panic => panic!("at the disco"),
         Act::Large { bytes } => return Some(Ok(Value::from("x".repeat(*bytes)))),
+        Act::SnoozeWhenTold => {
+            ctx.cancelled().cancelled().await;
+            JobError::Snooze(Duration::from_millis(20), "it got on".to_owned())
+        }
         Act::Wait { gate } => tokio::select! {
             () = probe.passed(gate) => return None,
             () = ctx.cancelled().cancelled() => {
