@@ -30,6 +30,8 @@ CREATE TABLE exports (
     (status IN ('completed', 'expired')) = (sha256 IS NOT NULL AND expires_at IS NOT NULL))
 ) WITH (fillfactor = 50);
 CREATE INDEX exports_workspace ON exports (workspace_id, id DESC);
+-- What is kept for a workspace.
+CREATE INDEX exports_kept ON exports (workspace_id) WHERE status IN ('running', 'completed');
 CREATE INDEX exports_expiring ON exports (expires_at) WHERE status = 'completed';
 
 GRANT SELECT ON exports TO authenticated, bullwark_tenant;

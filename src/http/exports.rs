@@ -21,7 +21,7 @@ use super::{body, enqueue};
 use crate::handlers::export::{ExportData, Plan, file_path};
 use crate::job::JobRequest;
 use crate::record::access::Permission;
-use crate::record::exports::{self, ExportRow};
+use crate::record::exports::{self, ExportRow, KEPT_BYTES_MAX};
 
 /// The largest request for an export.
 const BODY_MAX: usize = 256 * 1024;
@@ -60,7 +60,8 @@ pub(super) struct OneExport {
         (status = 200, description = "The export that this key made", body = OneExport,
             headers(("Location" = String, description = "Where it is shown"))),
         (status = 409, description = "The key was used for another request: \
-            `idempotency_key_reused`"),
+            `idempotency_key_reused`; or the files of earlier exports take all the room that the \
+            workspace has: `exports_full`"),
         (status = 410, description = "The key's job has been removed since: `job_gone`")))]
 pub(super) async fn start(
     extract::State(state): extract::State<State>,
@@ -78,6 +79,7 @@ pub(super) async fn start(
         let detail = format!("the request is invalid: {}", texts.join("; "));
         Problem::new(Code::InvalidRequest, detail).with_errors(mistakes)
     })?;
+    check_room(&state, caller).await?;
     let format = payload.format.as_str();
     let mut job = JobRequest::new("export_data", json!(payload));
     job.workspace_id = Some(caller.workspace_id);
@@ -116,6 +118,20 @@ pub(super) async fn start(
     let location = [(LOCATION, format!("/api/exports/{id}"))];
     let answer = (status, location, Json(OneExport { export }));
     Ok(enqueue::with_standing(answer, &grant))
+}
+
+/// Refuses an export for whose file there would be no room.
+async fn check_room(state: &State, caller: Caller) -> Result<(), Problem> {
+    let mut view = state.view(caller).await?;
+    let kept = exports::kept(&mut view, caller.workspace_id).await?;
+    if kept < KEPT_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!(
+        "the files of this workspace's exports have {kept} bytes and may have {KEPT_BYTES_MAX}: \
+         delete jobs of exports that nobody needs, or wait until files are seven days old"
+    );
+    Err(Problem::new(Code::ExportsFull, detail))
 }
 
 /// List exports
@@ -188,7 +204,14 @@ pub(super) async fn file(
     let caller = caller.who_may(Permission::Read)?;
     let export = find(&state, caller, id).await?;
     whole(&export)?;
-    send(&state, &request.into_parts().0, &export).await
+    let sent = send(&state, &request.into_parts().0, &export).await?;
+    sent.ok_or_else(|| {
+        let detail = format!(
+            "the file of export {id} is not on this server: servers and workers must have one \
+             data directory"
+        );
+        Problem::new(Code::FileNotFound, detail)
+    })
 }
 
 /// An export of the caller's workspace.
@@ -217,12 +240,12 @@ pub(super) fn whole(export: &ExportRow) -> Result<(), Problem> {
     }
 }
 
-/// The file of an export that has one.
+/// The file of an export that has one; none: it is not on this server.
 pub(super) async fn send(
     state: &State,
     request: &Parts,
     export: &ExportRow,
-) -> Result<Response, Problem> {
+) -> Result<Option<Response>, Problem> {
     let path = file_path(&state.services.data_dir, export.id, &export.format);
     let name = export.file_name.clone();
     let name = name.unwrap_or_else(|| format!("{}.{}", export.entity_type, export.format));
@@ -237,13 +260,9 @@ pub(super) async fn send(
         },
         name: &name,
     };
-    files::send(request, sent).await?.ok_or_else(|| {
+    let sent = files::send(request, sent).await?;
+    if sent.is_none() {
         tracing::warn!(path = %path.display(), "the file of an export is not here");
-        let detail = format!(
-            "the file of export {} is not on this server: servers and workers must have one data \
-             directory",
-            export.id
-        );
-        Problem::new(Code::FileNotFound, detail)
-    })
+    }
+    Ok(sent)
 }

@@ -2,8 +2,9 @@
 //! used by whoever has one.
 //!
 //! Promises: a link opens its file and nothing else; it ends when its time is over, when it is
-//! revoked, and with its file; links that do not work look all the same. Its token is shown once,
-//! is kept as a hash, and goes into no log: those have the pattern of a path and not the path.
+//! revoked, with its file, and with the key or the membership of who made it; links that do not
+//! work look all the same. Its token is shown once, is kept as a hash, and goes into no log: those
+//! have the pattern of a path and not the path.
 
 use std::time::Duration;
 
@@ -172,7 +173,7 @@ pub(super) async fn download(
 
 async fn sent(state: &State, request: &Parts, opened: Option<Opened>) -> Result<Response, Problem> {
     let sent = match opened {
-        Some(Opened::Export(export)) => Some(exports::send(state, request, &export).await?),
+        Some(Opened::Export(export)) => exports::send(state, request, &export).await?,
         Some(Opened::Report(id)) => reports::send(state, request, id).await?,
         None => None,
     };

@@ -178,13 +178,20 @@ const CANCEL: &str = "WITH wanted AS (
 
 /// They may be older than the seal, so they are noted as open as well. A first attempt may have run
 /// before the record heard of it: its number is used up now, so that it has no say any more.
+///
+/// An export whose file was whole begins anew, with the rows and columns that there are then: what
+/// is left of the earlier run would give the old file once more.
 const RETRY: &str = "WITH wanted AS (
     SELECT id, status FROM jobs
     WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
       AND status IN ('completed', 'dead_letter', 'cancelled') AND deleted_at IS NULL
     ORDER BY id FOR NO KEY UPDATE
+  ), exported AS (
+    DELETE FROM exports e USING wanted
+    WHERE e.id = wanted.id AND e.status IN ('completed', 'expired') RETURNING e.id
   ), changed AS (
     UPDATE jobs j SET status = 'pending', attempts = 0, attempt = greatest(j.attempt, 1),
+      checkpoint = CASE WHEN j.id IN (SELECT id FROM exported) THEN NULL ELSE j.checkpoint END,
       lease_losses = 0, result = NULL, error_message = NULL, completed_at = NULL,
       failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
     FROM wanted WHERE j.id = wanted.id

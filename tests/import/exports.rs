@@ -5,8 +5,9 @@ use std::io::Cursor;
 
 use bullwark::handlers::export::{ExportDataHandler, Summary};
 use bullwark::job::JobError;
+use bullwark::record::exports::KEPT_BYTES_MAX;
 use bullwark::worker::Handler;
-use calamine::{Data, Reader, Xlsx};
+use calamine::{Data, DataType, Reader, Xlsx};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -221,6 +222,107 @@ async fn a_text_that_no_cell_can_hold_is_cut_and_told() {
     let text = sheet.rows().nth(1).unwrap()[1].to_string();
     assert_eq!(text.encode_utf16().count(), 32_767);
     assert!(text.ends_with('…'));
+}
+
+#[tokio::test]
+async fn custom_fields_are_as_they_are_and_have_names_that_a_column_can_have() {
+    let world = World::new().await;
+    sqlx::query(
+        "INSERT INTO accounts (name, custom) VALUES ('a', jsonb_build_object(
+           '', 1, repeat('x', 101), 2, repeat('é', 50), 'longest', 'score', -7, 'part', -0.5,
+           'large', 90071992547409930, 'text', '-7'))",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let longest = format!("custom.{}", "é".repeat(50));
+    let custom = [
+        "custom.large",
+        "custom.part",
+        "custom.score",
+        "custom.text",
+        &longest,
+    ];
+    for format in ["csv", "xlsx"] {
+        let summary = world
+            .export(json!({"entity_type": "accounts", "format": format}))
+            .await;
+        let columns = summary.columns.iter().filter(|c| c.starts_with("custom."));
+        assert_eq!(columns.collect::<Vec<_>>(), custom);
+        assert_eq!(summary.warnings.len(), 1, "{:?}", summary.warnings);
+        assert!(summary.warnings[0].contains("more than 100 bytes"));
+        let content = world.exported(&summary);
+        if format == "csv" {
+            let row = &csv_rows(&content)[0];
+            let values = custom.map(|name| row[name].as_str());
+            assert_eq!(
+                values,
+                ["90071992547409930", "-0.5", "-7", "'-7", "longest"]
+            );
+            continue;
+        }
+        let mut book: Xlsx<_> = Xlsx::new(Cursor::new(content)).unwrap();
+        let sheet = book.worksheet_range("accounts").unwrap();
+        let header: Vec<String> = sheet
+            .rows()
+            .next()
+            .unwrap()
+            .iter()
+            .map(Data::to_string)
+            .collect();
+        let cell = |name: &str| {
+            let column = header.iter().position(|h| h == name).unwrap();
+            sheet.rows().nth(1).unwrap()[column].clone()
+        };
+        assert_eq!(cell("custom.score").as_f64(), Some(-7.0));
+        assert_eq!(cell("custom.part"), Data::Float(-0.5));
+        for (name, text) in [("custom.large", "90071992547409930"), ("custom.text", "-7")] {
+            assert_eq!(cell(name), Data::String(text.to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_workspace_keeps_so_many_bytes_and_no_more() {
+    let world = World::new().await;
+    let (full, other) = (
+        world.workspace("full").await,
+        world.workspace("other").await,
+    );
+    let job = world.job(Some(full)).await;
+    let payload = json!({"entity_type": "accounts"});
+    let export = async |workspace| world.export_in(Some(workspace), payload.clone()).await;
+    sqlx::query(
+        "INSERT INTO exports (id, workspace_id, entity_type, format, file_name, status, bytes,
+           sha256, finished_at, expires_at)
+         VALUES ($1, $2, 'accounts', 'csv', 'x.csv', 'completed', $3, 'x', now(),
+           now() + interval '1 hour')",
+    )
+    .bind(job)
+    .bind(full)
+    .bind(KEPT_BYTES_MAX - 300)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let url = world.upload_of(Some(full), ACCOUNTS).await;
+    let import = json!({"file_url": url, "entity_type": "accounts"});
+    world.run_in(Some(full), import).await.unwrap();
+    for bytes in [KEPT_BYTES_MAX - 300, KEPT_BYTES_MAX] {
+        let fill = "UPDATE exports SET bytes = $1 WHERE id = $2";
+        let fill = sqlx::query(fill).bind(bytes).bind(job);
+        fill.execute(&world.pool).await.unwrap();
+        match export(full).await {
+            Err(JobError::Permanent(message)) => {
+                assert!(message.contains("delete jobs of exports"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        export(other).await.unwrap();
+    }
+    let delete = "UPDATE jobs SET deleted_at = now() WHERE id = $1";
+    let delete = sqlx::query(delete).bind(job).execute(&world.pool);
+    delete.await.unwrap();
+    assert_eq!(export(full).await.unwrap().rows, 3);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Exports over HTTP: asked for, shown, and their files downloaded.
 
+use bullwark::record::exports::KEPT_BYTES_MAX;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -282,11 +283,24 @@ async fn a_file_that_is_not_there_is_told_by_its_reason() {
     over.problem(410, "export_expired");
     let shown = server.get(&format!("/api/exports/{id}")).await.body;
     assert_eq!(shown["export"]["status"], "expired");
+    // What is kept for the workspace leaves no room, until its days are over.
+    let days = "UPDATE exports SET expires_at = now() + interval '1 day', bytes = $1";
+    let days = sqlx::query(days).bind(KEPT_BYTES_MAX).execute(&pool);
+    days.await.unwrap();
+    let wish = json!({"entity_type": "accounts"});
+    let full = server.post("/api/exports", wish).await;
+    full.problem(409, "exports_full");
+    sqlx::query(expire).execute(&pool).await.unwrap();
 
-    let answer = server
-        .post("/api/exports", json!({"entity_type": "accounts"}))
-        .await;
+    let excel = json!({"entity_type": "accounts", "format": "excel"});
+    let answer = server.post("/api/exports", excel).await;
     let cancelled = answer.body["export"].clone();
+    let shown = format!("/api/exports/{}", cancelled["id"].as_str().unwrap());
+    let shown = server.get(&shown).await.body;
+    assert_eq!(
+        (&cancelled["format"], &shown["export"]["format"]),
+        (&json!("xlsx"), &json!("xlsx"))
+    );
     let path = format!("/api/jobs/{}", cancelled["id"].as_str().unwrap());
     let cancel = server.request(Method::PATCH, &path);
     send(cancel.json(&json!({"status": "cancelled"}))).await;

@@ -1,7 +1,8 @@
 //! One attempt of an export under way: begins it, writes its rows, ends it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
@@ -9,25 +10,26 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::checkpoint::Checkpoint;
+use super::disk::{disk_error, off_runtime, on_disk};
 use super::part_file::{self, PartFile};
 use super::plan::Plan;
-use super::run::on_disk;
 use super::sheet::Sheet;
 use super::survey::{insist, record_error};
 use super::text::TextWriter;
+use super::{FILE_BYTES_MAX, SLICE};
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
 use crate::record::exports::columns::Field;
 use crate::record::exports::read::{Page, Selection};
-use crate::record::exports::{self, NewExport, Whole};
+use crate::record::exports::{self, KEPT_BYTES_MAX, NewExport, Whole};
 use crate::record::logs::LogLevel;
 use crate::uploads::private_dir;
-use crate::worker::JobContext;
+use crate::worker::{Checkpoint as Begun, JobContext};
 
 /// Pages between two checkpoints. Each waits for the disk twice.
 const CHECKPOINT_PAGES: u64 = 10;
-/// The largest file.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Rows of the first page, which tells how large rows are.
+const FIRST_LIMIT: i64 = 100;
 
 /// One attempt under way.
 pub(super) struct Export<'a> {
@@ -35,6 +37,11 @@ pub(super) struct Export<'a> {
     plan: &'a Plan,
     selection: Selection,
     fields: Vec<Field>,
+    begun: Instant,
+    /// Rows that an earlier attempt wrote: before there are more, nothing is gained.
+    begun_at: u64,
+    /// Rows of the next page.
+    limit: i64,
 }
 
 impl<'a> Export<'a> {
@@ -44,18 +51,17 @@ impl<'a> Export<'a> {
         selection: Selection,
         at: &Checkpoint,
     ) -> Result<Self, JobError> {
-        let field = |name: &String| match name.strip_prefix("custom.") {
-            // Found in the rows, so it may be longer than a payload may say.
-            Some(custom) => Some(Field::Custom(custom.to_owned())),
-            None => plan.entity.field(name),
-        };
-        let fields: Option<Vec<Field>> = at.columns.iter().map(field).collect();
+        let columns = at.columns.iter();
+        let fields: Option<Vec<Field>> = columns.map(|name| plan.entity.field(name)).collect();
         let why = || JobError::Permanent("the checkpoint names unknown columns".to_owned());
         Ok(Self {
             ctx,
             plan,
             selection,
             fields: fields.ok_or_else(why)?,
+            begun: Instant::now(),
+            begun_at: at.rows,
+            limit: i64::from(plan.options.page_size).min(FIRST_LIMIT),
         })
     }
 
@@ -66,23 +72,19 @@ impl<'a> Export<'a> {
         is_resumed: bool,
     ) -> Result<String, JobError> {
         let (entity, format) = (self.plan.entity.as_str(), self.plan.format.as_str());
-        let day = crate::clock::now().format("%Y-%m-%d");
-        let file_name = match &self.plan.file_name {
-            Some(name) => name.clone(),
-            None => format!("{entity}-{day}.{format}"),
-        };
         let new = NewExport {
             id: self.ctx.job_id(),
             workspace_id: self.ctx.workspace_id(),
             entity_type: entity,
             format,
-            file_name: &file_name,
+            file_name: self.plan.file_name.as_deref(),
         };
         let mut begun = self.ctx.begin_checkpoint().await?;
         let file_name = exports::start(begun.tx(), &new)
             .await
             .map_err(record_error)?;
-        begun.commit(json!(at), progress(at)).await?;
+        self.check_kept(&mut begun, 0).await?;
+        begun.commit_without_gain(json!(at), progress(at)).await?;
         let message = match is_resumed {
             false => format!("{} rows to export", at.total),
             true => format!("goes on behind row {} of {}", at.rows, at.total),
@@ -101,6 +103,7 @@ impl<'a> Export<'a> {
         let (id, attempt) = (self.ctx.job_id(), self.ctx.attempt());
         let path = part_file::part_path(data_dir, id, attempt);
         let writer = TextWriter::new(self.plan.format, &self.plan.options, &self.fields);
+        let writer = Arc::new(writer);
         let earlier = part_file::part_path(data_dir, id, at.attempt);
         let (from, part) = (earlier.clone(), path.clone());
         let (bytes, sum) = (at.bytes, at.sha256.clone());
@@ -132,24 +135,28 @@ impl<'a> Export<'a> {
             }
         };
         at.attempt = attempt;
-        let (mut pages, begun_at) = (0, at.rows);
+        let mut pages = 0;
         while let Some(until) = at.until {
-            if self.ctx.cancelled().is_cancelled() {
+            let is_long = at.rows > self.begun_at && self.begun.elapsed() > SLICE;
+            if is_long || self.ctx.cancelled().is_cancelled() {
                 file = self.save(&mut at, file).await?;
                 drop(file);
-                return Err(interrupted(&at, begun_at));
+                return Err(self.interrupted(&at));
             }
-            let page = self.page(at.after, until).await?;
-            let text = writer.rows(&page.rows, at.rows);
-            let text = text.map_err(JobError::permanent)?;
-            if file.bytes() + text.len() as u64 > FILE_BYTES_MAX {
-                return Err(JobError::Permanent(format!(
-                    "the file would have more than {FILE_BYTES_MAX} bytes; use filters or fewer \
-                     fields"
-                )));
-            }
-            file = on_disk(move || file.append(&text).map(|()| file)).await?;
-            self.step(&mut at, &page);
+            let Some(mut page) = self.page(at.after, until).await? else {
+                continue;
+            };
+            let (rows, before) = (std::mem::take(&mut page.rows), at.rows);
+            at.rows += rows.len() as u64;
+            let writer = writer.clone();
+            let appended = off_runtime(move || {
+                let text = writer.rows(&rows, before).map_err(JobError::permanent)?;
+                check_bytes(file.bytes() + text.len() as u64)?;
+                file.append(&text).map_err(|error| disk_error(&error))?;
+                Ok(file)
+            });
+            file = appended.await?;
+            self.ctx.progress(progress(&at));
             let Some(next) = page.next else { break };
             at.after = next;
             pages += 1;
@@ -174,31 +181,46 @@ impl<'a> Export<'a> {
         at.attempt = self.ctx.attempt();
         let path = part_file::part_path(data_dir, self.ctx.job_id(), at.attempt);
         let dir = super::dir(data_dir);
-        on_disk(move || private_dir(&dir)).await?;
-        let spool = Spool::create(path.with_extension("spool"))?;
-        let (dir, fields) = (spool.path.clone(), self.fields.clone());
-        let name = self.plan.entity.as_str();
-        let mut sheet = on_disk(move || Sheet::create(&dir, name, &fields)).await?;
+        let spool = part_file::spool_path(data_dir, self.ctx.job_id(), at.attempt);
+        let (name, fields) = (self.plan.entity.as_str(), self.fields.clone());
+        let begun = off_runtime(move || {
+            private_dir(&dir).map_err(|error| disk_error(&error))?;
+            let spool = Spool::create(spool)?;
+            let sheet = Sheet::create(&spool.path, name, &fields)?;
+            Ok((spool, sheet))
+        });
+        let (_spool, mut sheet) = begun.await?;
         while let Some(until) = at.until {
             if self.ctx.cancelled().is_cancelled() {
                 // The fence says whether somebody cancelled the job.
                 self.ctx.begin_checkpoint().await?;
-                return Err(interrupted(&at, at.rows));
+                return Err(JobError::Retry(format!(
+                    "interrupted behind row {} of {}: a workbook begins anew",
+                    at.rows, at.total
+                )));
             }
-            let mut page = self.page(at.after, until).await?;
+            let Some(mut page) = self.page(at.after, until).await? else {
+                continue;
+            };
             let rows = std::mem::take(&mut page.rows);
             at.rows += rows.len() as u64;
-            sheet = on_disk(move || sheet.add(&rows).map(|()| sheet)).await?;
+            let added = off_runtime(move || {
+                sheet.add(&rows)?;
+                check_bytes(sheet.bytes)?;
+                Ok(sheet)
+            });
+            sheet = added.await?;
             self.ctx.progress(progress(&at));
             let Some(next) = page.next else { break };
             at.after = next;
         }
         at.cut = sheet.cut;
-        let saved = on_disk(move || {
-            let file = PartFile::create(path.clone())?;
+        let saved = off_runtime(move || {
+            let failed = |error: std::io::Error| disk_error(&error);
+            let file = PartFile::create(path.clone()).map_err(failed)?;
             sheet.save(file.file())?;
-            file.sync()?;
-            part_file::measure(&path)
+            file.sync().map_err(failed)?;
+            part_file::measure(&path).map_err(failed)
         });
         let Some((bytes, sha256)) = saved.await? else {
             return Err(JobError::Retry("the workbook is gone".to_owned()));
@@ -208,18 +230,21 @@ impl<'a> Export<'a> {
         Ok(at)
     }
 
-    async fn page(&self, after: Uuid, until: Uuid) -> Result<Page, JobError> {
-        let (record, size) = (self.ctx.record(), i64::from(self.plan.options.page_size));
+    /// The next page; none: the attempt was told to stop, and there is little time for that.
+    async fn page(&mut self, after: Uuid, until: Uuid) -> Result<Option<Page>, JobError> {
+        let (record, limit) = (self.ctx.record(), self.limit);
         let (selection, fields) = (&self.selection, &self.fields);
-        insist(self.ctx, || {
-            selection.page(record, fields, (after, until), size).boxed()
-        })
-        .await
-    }
-
-    fn step(&self, at: &mut Checkpoint, page: &Page) {
-        at.rows += page.rows.len() as u64;
-        self.ctx.progress(progress(at));
+        let page = insist(self.ctx, || {
+            selection
+                .page(record, fields, (after, until), limit)
+                .boxed()
+        });
+        let page = tokio::select! {
+            page = page => page?,
+            () = self.ctx.cancelled().cancelled() => return Ok(None),
+        };
+        self.limit = page.next_limit(i64::from(self.plan.options.page_size));
+        Ok(Some(page))
     }
 
     /// Waits until what is written is on disk, and vouches for it.
@@ -236,7 +261,41 @@ impl<'a> Export<'a> {
         exports::advance(begun.tx(), self.ctx.job_id(), rows, bytes)
             .await
             .map_err(record_error)?;
-        begun.commit(json!(at), progress(at)).await
+        self.check_kept(&mut begun, at.bytes).await?;
+        match at.is_whole || at.rows > self.begun_at {
+            true => begun.commit(json!(at), progress(at)).await,
+            false => begun.commit_without_gain(json!(at), progress(at)).await,
+        }
+    }
+
+    /// Refuses to write more than a workspace may keep. Exports that run at the same time may go
+    /// above it by what they write between two checkpoints.
+    async fn check_kept(&self, begun: &mut Begun, bytes: u64) -> Result<(), JobError> {
+        let Some(workspace_id) = self.ctx.workspace_id() else {
+            return Ok(());
+        };
+        let id = self.ctx.job_id();
+        let kept = exports::kept_beside(begun.tx(), workspace_id, id).await;
+        let kept = kept
+            .map_err(record_error)?
+            .saturating_add(bytes.cast_signed());
+        if kept < KEPT_BYTES_MAX {
+            return Ok(());
+        }
+        Err(JobError::Permanent(format!(
+            "the files of this workspace's exports have {kept} bytes and may have \
+             {KEPT_BYTES_MAX}: delete jobs of exports that nobody needs, and run this one again"
+        )))
+    }
+
+    /// A shutdown or a time limit only interrupts: the next attempt goes on, and if this one got
+    /// further than those before, it spends no retry.
+    fn interrupted(&self, at: &Checkpoint) -> JobError {
+        let message = format!("interrupted behind row {} of {}", at.rows, at.total);
+        match at.rows > self.begun_at {
+            true => JobError::Snooze(Duration::from_secs(1), message),
+            false => JobError::Retry(message),
+        }
     }
 
     /// The last commit: the file is there. Answers until when.
@@ -263,12 +322,12 @@ fn progress(at: &Checkpoint) -> Progress {
     Progress::new(total, rows, 0, format!("Exporting row {rows}/{total}"))
 }
 
-/// A shutdown or a time limit only interrupts: the next attempt goes on, and if this one got
-/// anywhere that is kept, it spends no retry.
-fn interrupted(at: &Checkpoint, begun_at: u64) -> JobError {
-    let message = format!("interrupted behind row {} of {}", at.rows, at.total);
-    match at.rows > begun_at {
-        true => JobError::Snooze(Duration::from_secs(1), message),
-        false => JobError::Retry(message),
+/// Refuses a file that is too large, for good.
+fn check_bytes(bytes: u64) -> Result<(), JobError> {
+    if bytes <= FILE_BYTES_MAX {
+        return Ok(());
     }
+    Err(JobError::Permanent(format!(
+        "the file would have more than {FILE_BYTES_MAX} bytes; use filters or fewer fields"
+    )))
 }

@@ -6,8 +6,19 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::record::exports::columns::CUSTOM_NAME_MAX;
+
 /// Raised when a checkpoint of an older program could be misread.
 const CHECKPOINT_VERSION: u32 = 1;
+
+/// Custom fields that have no columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lacking {
+    /// There were more than a file has columns for.
+    pub custom: bool,
+    /// There were some with names that no column can have.
+    pub unnamable: bool,
+}
 
 /// Where a later attempt goes on, and what the file was to have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +26,7 @@ pub(super) struct Checkpoint {
     version: u32,
     /// Names of the columns: found once, so that all rows have the same.
     pub columns: Vec<String>,
-    /// There were more custom fields than a file has columns for.
-    pub lacks_custom: bool,
+    pub lacking: Lacking,
     /// Rows that matched when the export began.
     pub total: u64,
     /// The newest row at that time; none: there was none.
@@ -38,14 +48,14 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     pub(super) fn new(
         columns: Vec<String>,
-        lacks_custom: bool,
+        lacking: Lacking,
         total: u64,
         until: Option<Uuid>,
     ) -> Self {
         Self {
             version: CHECKPOINT_VERSION,
             columns,
-            lacks_custom,
+            lacking,
             total,
             until,
             after: Uuid::nil(),
@@ -60,7 +70,7 @@ impl Checkpoint {
 
     /// The same export before its first row.
     pub(super) fn anew(self) -> Self {
-        Self::new(self.columns, self.lacks_custom, self.total, self.until)
+        Self::new(self.columns, self.lacking, self.total, self.until)
     }
 
     /// What an earlier attempt saved; none if this program can not read it.
@@ -111,7 +121,13 @@ pub(super) struct Ending {
 impl Summary {
     pub(super) fn new(end: Checkpoint, ending: Ending) -> Self {
         let mut warnings = Vec::new();
-        if end.lacks_custom {
+        if end.lacking.unnamable {
+            warnings.push(format!(
+                "custom fields have no columns if their names are empty or have more than \
+                 {CUSTOM_NAME_MAX} bytes"
+            ));
+        }
+        if end.lacking.custom {
             let max = super::survey::CUSTOM_COLUMNS_MAX;
             warnings.push(format!(
                 "there are more than {max} custom fields; only the first {max} have columns"

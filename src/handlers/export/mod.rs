@@ -10,11 +10,13 @@
 //!
 //! Promises: a file has the rows of one workspace, each that was there when the export began once,
 //! as it was when its page was read, whatever crashes; memory does not grow with the rows; what
-//! has the name of a whole file is one. Refuses: columns and conditions that are on no list. A
-//! caller's words never become part of a statement.
+//! has the name of a whole file is one. Refuses: columns and conditions that are on no list, files
+//! that are too large, and more files than a workspace may keep. A caller's words never become
+//! part of a statement.
 
 mod attempt;
 mod checkpoint;
+mod disk;
 mod part_file;
 pub mod payload;
 pub mod plan;
@@ -23,8 +25,10 @@ mod sheet;
 mod survey;
 mod sweep;
 mod text;
+mod turns;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -34,6 +38,14 @@ pub use checkpoint::Summary;
 pub use payload::{ExportCsv, ExportData};
 pub use plan::Plan;
 pub use sweep::{SweepError, Swept, sweep};
+
+/// The largest file, and about the most that is spooled for one.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// How long an attempt may take. A workbook has to be written in one.
+const TIMEOUT: Duration = Duration::from_secs(2 * 3600);
+/// After this long an attempt that writes text makes room for others and goes on later, well
+/// before its time limit.
+const SLICE: Duration = Duration::from_secs(90 * 60);
 
 /// The handler of `export_data` jobs.
 #[derive(Debug, Clone)]
@@ -46,6 +58,10 @@ impl Handler for ExportDataHandler {
     const TYPE: &'static str = "export_data";
     type Payload = ExportData;
     type Output = Summary;
+
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
 
     async fn run(&self, ctx: JobContext, payload: ExportData) -> Result<Summary, JobError> {
         run::run(&ctx, &payload, &self.data_dir).await
@@ -63,6 +79,10 @@ impl Handler for ExportCsvHandler {
     const TYPE: &'static str = "export_csv";
     type Payload = ExportCsv;
     type Output = Summary;
+
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
 
     async fn run(&self, ctx: JobContext, payload: ExportCsv) -> Result<Summary, JobError> {
         run::run(&ctx, &payload.into(), &self.data_dir).await

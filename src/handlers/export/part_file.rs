@@ -15,10 +15,33 @@ use crate::uploads::{hex, private_dir};
 
 /// Bytes that are read at once to sum a file up.
 const READ_BYTES: usize = 256 * 1024;
+/// Attempts before the one that runs whose files are looked for.
+const EARLIER_MAX: i32 = 100;
 
 /// Where an attempt writes the file of an export.
 pub(super) fn part_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
     super::dir(data_dir).join(format!("{id}.{attempt}.part"))
+}
+
+/// Where an attempt of a workbook keeps its rows until it is put together.
+pub(super) fn spool_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
+    super::dir(data_dir).join(format!("{id}.{attempt}.spool"))
+}
+
+/// Removes what the attempts before this one left, but for the part file of `kept`. One that does
+/// not know yet that it lost its lease writes on into nothing.
+pub(super) fn clear_earlier(data_dir: &Path, id: Uuid, attempt: i32, kept: i32) -> io::Result<()> {
+    let absent = |done: io::Result<()>| match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    for earlier in attempt.saturating_sub(EARLIER_MAX).max(1)..attempt {
+        absent(std::fs::remove_dir_all(spool_path(data_dir, id, earlier)))?;
+        if earlier != kept {
+            absent(std::fs::remove_file(part_path(data_dir, id, earlier)))?;
+        }
+    }
+    Ok(())
 }
 
 /// A file that is being written.
@@ -145,6 +168,25 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_earlier_attempts_left_goes_but_for_the_one_that_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = |n| part_path(dir.path(), Uuid::nil(), n);
+        for n in 1..=4 {
+            std::fs::create_dir_all(spool_path(dir.path(), Uuid::nil(), n)).unwrap();
+            std::fs::write(part(n), "x").unwrap();
+        }
+        for _ in 0..2 {
+            clear_earlier(dir.path(), Uuid::nil(), 4, 2).unwrap();
+            assert_eq!(
+                [1, 2, 3, 4].map(|n| part(n).exists()),
+                [false, true, false, true]
+            );
+            let spools = [1, 2, 3, 4].map(|n| spool_path(dir.path(), Uuid::nil(), n).exists());
+            assert_eq!(spools, [false, false, false, true]);
+        }
+    }
 
     #[test]
     fn a_file_goes_on_behind_what_was_vouched_for() {

@@ -16,13 +16,17 @@
 //!
 //! Where the part file is not the one of the checkpoint, as on another machine, the attempt begins
 //! anew with the same columns. So does one of a workbook, which can not be gone on with.
+//!
+//! What an attempt writes before it got on keeps the count of vanished workers, so an export that
+//! kills each of its workers at the same row is stopped. Run again by hand after its file was
+//! whole, it has no checkpoint (see `control::retry_many`) and begins anew.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::attempt::Export;
 use super::checkpoint::{Checkpoint, Ending, Summary};
+use super::disk::on_disk;
 use super::part_file;
 use super::payload::ExportData;
 use super::plan::Plan;
@@ -75,7 +79,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
     let message = format!("stopped behind row {rows} of {total}");
     let progress = Progress::new(total, rows, 0, message);
     let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-    begun.commit(checkpoint, progress).await
+    begun.commit_without_gain(checkpoint, progress).await
 }
 
 async fn run_attempt(
@@ -107,6 +111,8 @@ async fn run_attempt(
     let whole = super::file_path(data_dir, id, format);
     let mut export = Export::new(ctx, &plan, selection, &at)?;
     let file_name = export.start(&at, is_resumed).await?;
+    let (dir, attempt, kept) = (data_dir.to_owned(), ctx.attempt(), at.attempt);
+    on_disk(move || part_file::clear_earlier(&dir, id, attempt, kept)).await?;
     let part = |at: &Checkpoint| part_file::part_path(data_dir, id, at.attempt);
     if at.is_whole && !is_here(&at, part(&at), whole.clone()).await? {
         at = at.anew();
@@ -148,13 +154,4 @@ async fn is_here(at: &Checkpoint, part: PathBuf, whole: PathBuf) -> Result<bool,
         Ok(part_file::measure(&whole)? == expected)
     })
     .await
-}
-
-/// Work with files, on a thread of its own.
-pub(super) async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, JobError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(io::Error::other).and_then(|done| done);
-    done.map_err(|error| JobError::Retry(format!("write the export: {error}")))
 }

@@ -8,9 +8,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Lacking};
 use super::plan::Plan;
-use super::sheet::SHEET_ROWS_MAX;
+use super::sheet::check_rows;
+use super::turns::turn;
 use crate::job::{JobError, Progress};
 use crate::record::RecordError;
 use crate::record::exports::read::Selection;
@@ -39,6 +40,7 @@ pub(super) async fn take(
         0
     };
     let (mut custom, mut total, mut after) = (BTreeSet::new(), 0, Uuid::nil());
+    let mut has_unnamable = false;
     while let Some(until) = until {
         if ctx.cancelled().is_cancelled() {
             return Err(JobError::Retry(
@@ -49,6 +51,7 @@ pub(super) async fn take(
         let found = insist(ctx, || selection.survey(record, window, names_max).boxed()).await?;
         total += found.rows.unsigned_abs();
         custom.extend(found.custom);
+        has_unnamable |= found.has_unnamable;
         while custom.len() > CUSTOM_COLUMNS_MAX + 1 {
             custom.pop_last();
         }
@@ -68,28 +71,30 @@ pub(super) async fn take(
     let mut columns: Vec<String> = fields.iter().map(|field| field.name()).collect();
     let custom = custom.into_iter().take(CUSTOM_COLUMNS_MAX);
     columns.extend(custom.map(|name| format!("custom.{name}")));
-    Ok(Checkpoint::new(columns, lacks_custom, total, until))
+    let lacking = Lacking {
+        custom: lacks_custom,
+        unnamable: has_unnamable,
+    };
+    Ok(Checkpoint::new(columns, lacking, total, until))
 }
 
 fn check_sheet(plan: &Plan, rows: u64) -> Result<(), JobError> {
-    if !plan.is_sheet() || rows <= SHEET_ROWS_MAX {
-        return Ok(());
+    match plan.is_sheet() {
+        true => check_rows(rows),
+        false => Ok(()),
     }
-    Err(JobError::Permanent(format!(
-        "a sheet holds {SHEET_ROWS_MAX} rows and this export has more: use the format csv, or \
-         filters"
-    )))
 }
 
-/// Reads, and reads again while the record is away. The reads are boxed: what a handler calls must
-/// be `Send` whatever it borrows.
+/// Reads in its turn, and reads again while the record is away. The reads are boxed: what a
+/// handler calls must be `Send` whatever it borrows.
 pub(super) async fn insist<'a, T>(
     ctx: &JobContext,
     read: impl Fn() -> BoxFuture<'a, Result<T, RecordError>>,
 ) -> Result<T, JobError> {
     let mut delay = READ_RETRY_DELAY;
     for _ in 0..READ_RETRIES {
-        match read().await {
+        let ended = in_turn(ctx, &read).await;
+        match ended {
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(job.id = %ctx.job_id(), %error, "rows are read again");
             }
@@ -100,7 +105,15 @@ pub(super) async fn insist<'a, T>(
             () = ctx.cancelled().cancelled() => break,
         }
     }
-    read().await.map_err(record_error)
+    in_turn(ctx, &read).await.map_err(record_error)
+}
+
+async fn in_turn<'a, T>(
+    ctx: &JobContext,
+    read: &impl Fn() -> BoxFuture<'a, Result<T, RecordError>>,
+) -> Result<T, RecordError> {
+    let _turn = turn(ctx.workspace_id()).await;
+    read().await
 }
 
 pub(super) fn record_error(error: RecordError) -> JobError {
@@ -117,6 +130,7 @@ pub(super) fn record_error(error: RecordError) -> JobError {
 mod tests {
     use super::*;
     use crate::handlers::export::ExportData;
+    use crate::handlers::export::sheet::SHEET_ROWS_MAX;
 
     #[test]
     fn more_rows_than_a_sheet_holds_are_refused_for_sheets_alone() {

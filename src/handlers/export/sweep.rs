@@ -63,7 +63,10 @@ pub async fn sweep(record: &Record, data_dir: &Path) -> Result<Swept, SweepError
                 Ok(()) => removed += 1,
                 // Another server of this directory was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+                // The others go all the same; this one is tried again next time.
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "not removed");
+                }
             }
         }
     }

@@ -109,6 +109,7 @@ impl TextWriter {
     fn cell(&self, cell: &Cell) -> String {
         match cell {
             Cell::Text(text) => self.guard(text).into_owned(),
+            Cell::Json(Value::Number(number)) => number.to_string(),
             Cell::Json(value) => self.guard(&json_text(value)).into_owned(),
             Cell::Number(number) => number.to_string(),
             Cell::Empty | Cell::Id(_) | Cell::Time(_) => plain(cell),
@@ -207,13 +208,13 @@ mod tests {
     fn csv_is_quoted_where_it_must_be_and_computes_nothing() {
         let rows = [
             row("A \"x\", B\nC", -5, json!(["Rust", "Go"]), json!("=1")),
-            row("-5", 0, json!(["a;b"]), json!(7)),
+            row("-5", 0, json!(["a;b"]), json!(-7.5)),
             vec![Cell::Empty; 4],
         ];
         let text = written(Format::Csv, ExportOptions::default(), &rows);
         let expected = "name,employee_count,technologies,custom.x\r\n\
             \"A \"\"x\"\", B\nC\",-5,Rust; Go,'=1\r\n\
-            '-5,0,\"[\"\"a;b\"\"]\",7\r\n,,,\r\n";
+            '-5,0,\"[\"\"a;b\"\"]\",-7.5\r\n,,,\r\n";
         assert_eq!(text, expected);
         let options = ExportOptions {
             delimiter: Some(Delimiter::Semicolon),
@@ -223,7 +224,7 @@ mod tests {
             ..ExportOptions::default()
         };
         let text = written(Format::Csv, options, &rows[1..2]);
-        assert_eq!(text, "\u{FEFF}-5;0;\"[\"\"a;b\"\"]\";7\r\n");
+        assert_eq!(text, "\u{FEFF}-5;0;\"[\"\"a;b\"\"]\";-7.5\r\n");
     }
 
     #[test]

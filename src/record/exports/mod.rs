@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::{Record, RecordError, Tx, View};
 
 /// How long the file of an export is kept.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bytes of files that are kept for a workspace, those that are being written too.
+pub const KEPT_BYTES_MAX: i64 = 20 * 1024 * 1024 * 1024;
 /// Rows that one call of [`expire`] changes, and files that one call of [`living`] is asked about.
 pub const BATCH: usize = 500;
 
@@ -27,7 +30,8 @@ pub struct NewExport<'a> {
     pub workspace_id: Option<Uuid>,
     pub entity_type: &'a str,
     pub format: &'a str,
-    pub file_name: &'a str,
+    /// None: it is called after what it has and the day of the record.
+    pub file_name: Option<&'a str>,
 }
 
 /// A file that is whole.
@@ -43,7 +47,8 @@ pub struct Whole<'a> {
 pub async fn start(tx: &mut Tx, export: &NewExport<'_>) -> Result<String, RecordError> {
     Ok(sqlx::query_scalar(
         "INSERT INTO exports (id, workspace_id, entity_type, format, file_name)
-         VALUES ($1, $2, $3, $4, $5)
+         VALUES ($1, $2, $3, $4, coalesce($5,
+           $3 || to_char(now() AT TIME ZONE 'UTC', '-YYYY-MM-DD.') || $4))
          ON CONFLICT (id) DO UPDATE
          SET status = 'running', finished_at = NULL, sha256 = NULL, expires_at = NULL
          RETURNING file_name",
@@ -148,6 +153,36 @@ pub async fn living(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, bool>
     Ok(living.into_iter().collect())
 }
 
+/// Bytes of the files that are kept for a workspace, those that are being written too; without
+/// those of one export. `exports_kept` serves it.
+async fn kept_bytes(
+    executor: impl PgExecutor<'_>,
+    (workspace_id, without): (Uuid, Option<Uuid>),
+) -> Result<i64, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT coalesce(sum(e.bytes), 0)::bigint
+         FROM exports e JOIN jobs j ON j.id = e.id AND j.deleted_at IS NULL
+         WHERE e.workspace_id = $1 AND e.id IS DISTINCT FROM $2
+           AND e.status IN ('running', 'completed') AND (
+             e.status = 'completed' AND e.expires_at > now()
+             OR e.status = 'running' AND j.status IN ('pending', 'processing', 'failed'))",
+    )
+    .bind(workspace_id)
+    .bind(without)
+    .fetch_one(executor)
+    .await?)
+}
+
+/// What a workspace keeps, see [`KEPT_BYTES_MAX`].
+pub async fn kept(view: &mut View, workspace_id: Uuid) -> Result<i64, RecordError> {
+    kept_bytes(view.connection(), (workspace_id, None)).await
+}
+
+/// The same without one export, as a transaction sees it.
+pub async fn kept_beside(tx: &mut Tx, workspace_id: Uuid, id: Uuid) -> Result<i64, RecordError> {
+    kept_bytes(tx.connection(), (workspace_id, Some(id))).await
+}
+
 /// An export as people see it.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = Export))]
@@ -177,7 +212,9 @@ macro_rules! shown {
     ($exports:literal) => {
         concat!(
             "SELECT j.id, coalesce(e.entity_type, j.payload ->> 'entity_type', '') AS entity_type,
-               coalesce(e.format, j.payload ->> 'format', 'csv') AS format, e.file_name,
+               coalesce(e.format, nullif(j.payload ->> 'format', 'excel'),
+                 CASE j.payload ->> 'format' WHEN 'excel' THEN 'xlsx' ELSE 'csv' END) AS format,
+               e.file_name,
                CASE
                  WHEN e.status = 'completed' AND e.expires_at <= now() THEN 'expired'
                  WHEN e.status IN ('completed', 'expired') THEN e.status

@@ -9,7 +9,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Row};
 use uuid::Uuid;
 
-use super::columns::{Cell, Entity, Field, Kind};
+use super::columns::{CUSTOM_NAME_MAX, Cell, Entity, Field, Kind};
 use super::filter::Condition;
 use crate::record::{Record, RecordError, View, Viewer};
 
@@ -52,6 +52,8 @@ pub struct Surveyed {
     pub rows: i64,
     /// Names of their custom fields.
     pub custom: Vec<String>,
+    /// Some have names that no column can have.
+    pub has_unnamable: bool,
 }
 
 /// A page of rows.
@@ -60,6 +62,18 @@ pub struct Page {
     pub rows: Vec<Vec<Cell>>,
     /// Where the next one begins; none: this was the last one.
     pub next: Option<Uuid>,
+    /// About what its rows take.
+    bytes: usize,
+}
+
+impl Page {
+    /// How many rows to ask for next, `most` at most: with rows like these they just fill a page.
+    /// What is asked for beyond that, the database sends in vain.
+    pub fn next_limit(&self, most: i64) -> i64 {
+        let row = self.bytes / self.rows.len().max(1);
+        let fit = i64::try_from(PAGE_BYTES / row.max(1)).unwrap_or(most);
+        fit.clamp(1, most.max(1))
+    }
 }
 
 impl Selection {
@@ -97,17 +111,24 @@ impl Selection {
         let mut query = self.matching("count(*)", window);
         let rows = query.build_query_scalar().fetch_one(view.connection());
         let rows = rows.await?;
-        let mut custom = Vec::new();
+        let mut names: Vec<Option<String>> = Vec::new();
         if names_max > 0 {
-            let mut query = QueryBuilder::new("SELECT DISTINCT jsonb_object_keys(custom) FROM (");
-            let inner = self.push_matching(&mut query, "custom", window);
-            inner
-                .push(") matching ORDER BY 1 LIMIT ")
-                .push_bind(names_max);
-            let names = query.build_query_scalar().fetch_all(view.connection());
-            custom = names.await?;
+            let mut query =
+                QueryBuilder::new("SELECT DISTINCT CASE WHEN octet_length(name) BETWEEN 1 AND ");
+            query.push_bind(CUSTOM_NAME_MAX as i32);
+            query.push(" THEN name END FROM (");
+            self.push_matching(&mut query, "jsonb_object_keys(custom) AS name", window);
+            query.push(") matching ORDER BY 1 NULLS FIRST LIMIT ");
+            query.push_bind(names_max + 1);
+            let found = query.build_query_scalar().fetch_all(view.connection());
+            names = found.await?;
         }
-        Ok(Surveyed { next, rows, custom })
+        Ok(Surveyed {
+            next,
+            rows,
+            has_unnamable: names.iter().any(Option::is_none),
+            custom: names.into_iter().flatten().collect(),
+        })
     }
 
     /// At most `limit` rows behind `after` up to `until`, in the order of their ids.
@@ -164,7 +185,7 @@ impl Selection {
         }
         let is_full = bytes > PAGE_BYTES || rows.len() as i64 == limit;
         let next = if is_full { last } else { next };
-        Ok(Page { rows, next })
+        Ok(Page { rows, next, bytes })
     }
 
     /// The last row of a window of so many rows; none: it reaches to `until`.
@@ -263,5 +284,27 @@ fn json_size(value: &serde_json::Value) -> usize {
             members.iter().map(member).sum::<usize>() + 32
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_rows_are_asked_for_in_small_numbers() {
+        let page = |rows: usize, bytes| Page {
+            rows: vec![Vec::new(); rows],
+            next: None,
+            bytes,
+        };
+        for (page, limit) in [
+            (page(0, 0), 1000),
+            (page(100, 100 * 400), 1000),
+            (page(100, 100 * PAGE_BYTES / 40), 40),
+            (page(1, 50 * PAGE_BYTES), 1),
+        ] {
+            assert_eq!(page.next_limit(1000), limit);
+        }
     }
 }
