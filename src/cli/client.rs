@@ -157,12 +157,13 @@ impl Client {
     }
 }
 
-/// Saves a file; a download that breaks off leaves what was there before.
+/// Saves a file; a download that breaks off leaves what was there before, and so does one that
+/// begins: it goes to a name that nobody has.
 async fn save(answer: Response, path: &Path) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
+    name.push(format!(".{}.part", Uuid::new_v4()));
     let part = path.with_file_name(name);
-    let file = tokio::fs::File::create(&part)
+    let file = tokio::fs::File::create_new(&part)
         .await
         .with_context(|| format!("create {}", part.display()))?;
     let saved = async {

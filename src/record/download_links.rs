@@ -1,7 +1,8 @@
 //! Links that open one file of a job without a key, for a while.
 //!
 //! The record holds hashes only; a link itself is shown once, when it is made. It opens nothing
-//! that its maker could not open, and it can be revoked.
+//! that its maker could not open, it can be revoked, and it works no longer when the key that made
+//! it is revoked, or the member who did has left.
 
 use std::time::Duration;
 
@@ -189,7 +190,14 @@ pub async fn open(record: &Record, token: &str) -> Result<Option<Opened>, Record
         "SELECT l.job_id, l.workspace_id, l.kind,
            coalesce(l.last_used_at < now() - $2 * interval '1 second', true)
          FROM bullwark.download_links l JOIN jobs j ON j.id = l.job_id AND j.deleted_at IS NULL
-         WHERE l.token_hash = $1 AND l.expires_at > now()",
+         WHERE l.token_hash = $1 AND l.expires_at > now()
+           -- Whoever may do nothing any more has given nothing away.
+           AND CASE l.created_by_kind
+             WHEN 'api_key' THEN EXISTS (SELECT FROM bullwark.api_keys k
+               WHERE k.id = l.created_by AND k.revoked_at IS NULL)
+             WHEN 'user' THEN EXISTS (SELECT FROM workspace_members m
+               WHERE m.user_id = l.created_by AND m.workspace_id = l.workspace_id)
+             ELSE true END",
     )
     .bind(&hash)
     .bind(LAST_USED_EVERY.as_secs_f64())

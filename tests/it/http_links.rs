@@ -135,6 +135,12 @@ async fn a_link_ends_with_its_file() {
     )
     .await;
     assert_eq!(open(&server, &url).await.status, 200);
+    let file = server.data_dir.path().join("exports");
+    let file = file.join(format!("{}.csv", export["id"].as_str().unwrap()));
+    std::fs::rename(&file, file.with_extension("away")).unwrap();
+    let elsewhere = open(&server, &url).await;
+    elsewhere.problem(404, "link_not_found");
+    std::fs::rename(file.with_extension("away"), &file).unwrap();
     let job = format!("/api/jobs/{}", export["id"].as_str().unwrap());
     let deleted = send(server.request(Method::DELETE, &job)).await;
     assert_eq!(deleted.status, 200, "{deleted:?}");
@@ -143,6 +149,37 @@ async fn a_link_ends_with_its_file() {
         .post(&path, json!({}))
         .await
         .problem(404, "export_not_found");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_with_the_rights_of_who_made_it() {
+    let (sandbox, server) = server().await;
+    let (_, path) = export(&sandbox, &server).await;
+    let wish = json!({"name": "writer", "scopes": ["write"]});
+    let writer = server.post("/api/api-keys", wish).await.body;
+    let request = server.anonymous(Method::POST, &path);
+    let request = request.bearer_auth(writer["key"].as_str().unwrap());
+    let of_key = send(request).await.body["url"].clone();
+    let of_key = of_key.as_str().unwrap();
+    let (of_user, _) = link(&server, &path, json!({})).await;
+    assert_eq!(open(&server, of_key).await.status, 200);
+    let id = writer["api_key"]["id"].as_str().unwrap();
+    let revoke = server.request(Method::DELETE, &format!("/api/api-keys/{id}"));
+    assert_eq!(send(revoke).await.status, 200);
+    open(&server, of_key).await.problem(404, "link_not_found");
+
+    assert_eq!(open(&server, &of_user).await.status, 200);
+    let member = "WITH made AS (UPDATE bullwark.download_links SET created_by_kind = 'user',
+        created_by = '01890000-0000-7000-8000-000000000000' RETURNING workspace_id, created_by),
+      person AS (INSERT INTO auth.users (id) SELECT DISTINCT created_by FROM made RETURNING id)
+      INSERT INTO workspace_members (workspace_id, user_id, role)
+      SELECT DISTINCT made.workspace_id, person.id, 'member' FROM made, person";
+    sql(&sandbox, member).await;
+    assert_eq!(open(&server, &of_user).await.status, 200);
+    sql(&sandbox, "DELETE FROM workspace_members").await;
+    let closed = open(&server, &of_user).await;
+    closed.problem(404, "link_not_found");
     server.end().await;
 }
 
