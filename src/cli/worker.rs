@@ -69,7 +69,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const SLOTS: u32 = 50;
 
 /// The specification's queues, most urgent first. That jobs have ended is told before others begin:
-/// deliveries wait for receivers, not for this machine, and no receiver takes many slots.
+/// deliveries wait for receivers, not for this machine, and have a share of the slots at most.
 fn default_queues() -> Vec<ServedQueue> {
     [
         "high_priority",

@@ -42,7 +42,7 @@ pub(super) fn begin(
     let started_at = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
     let (mut again, mut held_already) = (Vec::new(), Vec::new());
     for (job, slot) in jobs.into_iter().zip(slots) {
-        let slot = Slot::from(slot);
+        let slot = Slot::new(slot, shared.share.enter(queue));
         let options = wire::read_options(&job.opts);
         let latency = Latency::new(&job, &options, now_ms);
         let own_id = job.id.parse::<Uuid>().ok();

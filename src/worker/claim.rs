@@ -51,7 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 () = stop.cancelled() => return,
             }
         }
-        let (pause, next_due) = match take_turn(&shared, first).await {
+        let (pause, next_due, is_full) = match take_turn(&shared, first).await {
             Turn::Paused => {
                 // Paused, too, it is one of the queue's workers on dashboards.
                 if let Err(error) = waker.open(&names).await {
@@ -67,6 +67,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 claimed: 0,
                 next_due,
                 may_wait,
+                is_full,
             }) => {
                 // Told once, and never of a queue whose jobs were only not given out.
                 if !may_wait
@@ -75,7 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 {
                     events.tell(WorkerEvent::Drained);
                 }
-                (None, next_due)
+                (None, next_due, is_full)
             }
             Turn::Claimed(_) => {
                 is_drained = false;
@@ -90,7 +91,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 if let Some(events) = shared.events() {
                     events.error(error.to_string());
                 }
-                (Some(PAUSE), None)
+                (Some(PAUSE), None, false)
             }
         };
         let rest = async {
@@ -98,7 +99,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => {
                     // The marker of a queue that rests here is left to those who may claim.
-                    let rests = |name: &QueueName| shared.limited.left(name).is_some();
+                    let rests = |name: &QueueName| {
+                        let has_share = is_full && shared.share.is_of(name);
+                        has_share || shared.limited.left(name).is_some()
+                    };
                     let mut awaited = names.clone();
                     awaited.retain(|name| !rests(name));
                     idle(&mut waker, &awaited, next_due, shared.idle).await;
@@ -107,6 +111,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken, ready: imp
         };
         tokio::select! {
             () = rest => {}
+            () = shared.share.freed(), if is_full => {}
             () = shared.steering.until_paused(true) => {}
             () = stop.cancelled() => return,
         }
@@ -184,6 +189,8 @@ struct Round {
     next_due: Option<Duration>,
     /// A queue gave nothing out, whatever waits there: it is paused, or at one of its limits.
     may_wait: bool,
+    /// Deliveries have all that they may take: theirs was not asked.
+    is_full: bool,
 }
 
 impl Round {
@@ -208,9 +215,12 @@ async fn claim_round(
         claimed: 0,
         next_due: None,
         may_wait: false,
+        is_full: false,
     };
     let mut fault = None;
-    for queue in order(&shared.queues, rand::random) {
+    let mut ordered = order(&shared.queues, rand::random);
+    shared.share.settle_order(&mut ordered);
+    for queue in ordered {
         if slots.is_empty() {
             break;
         }
@@ -219,10 +229,15 @@ async fn claim_round(
             round.look_again_in(Some(left));
             continue;
         }
+        let room = shared.share.room(queue, shared.steering.size());
+        if room == 0 {
+            (round.may_wait, round.is_full) = (true, true);
+            continue;
+        }
         let manners = shared.manners.as_ref();
         let options = ClaimOptions {
             token: format!("{OWN_TOKEN}{}:{}", shared.worker_id, shared.next_claim()),
-            max: slots.len(),
+            max: slots.len().min(room),
             lease: shared.lease,
             worker_name: manners.and_then(|manners| manners.name.clone()),
             limit: manners.and_then(|manners| manners.limit),

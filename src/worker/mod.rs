@@ -34,6 +34,7 @@ mod options;
 mod order;
 mod restart;
 mod roster;
+mod share;
 mod stalled;
 mod steering;
 mod wire;
@@ -93,6 +94,7 @@ pub(crate) struct Shared {
     steering: Steering,
     manners: Option<Manners>,
     limited: limited::Limited,
+    share: share::Share,
     held: Arc<HeldJobs>,
     settle: Settle,
     logs: mpsc::Sender<log_writer::Line>,
@@ -120,14 +122,17 @@ impl Shared {
 
 /// What a claimed job occupies until its outcome is handed over.
 struct Slot {
+    /// Given back before the slot is: whoever gets that sees it.
+    _delivery: Option<share::Taken>,
     _slot: OwnedSemaphorePermit,
     /// The turn of a suspect.
     _turn: Option<OwnedSemaphorePermit>,
 }
 
-impl From<OwnedSemaphorePermit> for Slot {
-    fn from(slot: OwnedSemaphorePermit) -> Self {
+impl Slot {
+    fn new(slot: OwnedSemaphorePermit, delivery: Option<share::Taken>) -> Self {
         Self {
+            _delivery: delivery,
             _slot: slot,
             _turn: None,
         }
@@ -227,6 +232,13 @@ impl Worker {
                 tracing::warn!(%error, queue = %queue.name, "queue not announced");
             }
         }
+        // Users of other workers' manners, and of other servers, have queues of this name for
+        // themselves.
+        let shares = manners.is_none() && !self.handlers.forwards();
+        let share = match shares {
+            true => share::Share::among(&self.options.queues),
+            false => share::Share::default(),
+        };
         let shared = Arc::new(Shared {
             record: self.record,
             broker: self.broker,
@@ -239,6 +251,7 @@ impl Worker {
             steering,
             manners,
             limited: limited::Limited::default(),
+            share,
             held,
             settle,
             logs,
