@@ -55,6 +55,8 @@ fn is_forbidden_v4(ip: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0)
         || (a == 198 && (b == 18 || b == 19))
         || a >= 240
+        // the host of virtual machines of Azure, which gives out their settings
+        || ip.octets() == [168, 63, 129, 16]
 }
 
 fn is_forbidden_v6(ip: Ipv6Addr) -> bool {
@@ -65,20 +67,16 @@ fn is_forbidden_v6(ip: Ipv6Addr) -> bool {
         is_forbidden_v4(Ipv4Addr::new(a, b, c, d))
     };
     match segments {
-        // unspecified, loopback, and addresses of the other family written in this one
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => ip.is_loopback() || embedded(high, low),
-        // translated to the other family by NAT64 and by 6to4
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
-        // local NAT64, Teredo, documentation
-        [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] | [0x2001, 0xdb8, ..] => true,
-        // unique local, link local, site local, multicast
-        [first, ..] => {
-            first & 0xfe00 == 0xfc00
-                || first & 0xffc0 == 0xfe80
-                || first & 0xffc0 == 0xfec0
-                || first & 0xff00 == 0xff00
+        // addresses of the other family: written in this one, and translated by NAT64 and by 6to4
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            embedded(high, low)
         }
+        [0x2002, high, low, ..] => embedded(high, low),
+        // protocol assignments (Teredo, benchmarks, ORCHID), documentation
+        [0x2001, second, ..] => second < 0x200 || second == 0xdb8,
+        [first, ..] if first & 0xfff0 == 0x3ff0 => true,
+        // All that is given out for the public internet.
+        [first, ..] => first & 0xe000 != 0x2000,
     }
 }
 
@@ -115,6 +113,22 @@ mod tests {
             ("fe80::1", true),
             ("ff02::1", true),
             ("2606:4700::1111", false),
+            ("2001:4860:4860::8888", false),
+            ("2a00:1450::1", false),
+            ("168.63.129.16", true),
+            ("64:ff9b::a83f:8110", true),
+            ("64:ff9b:1::808:808", true),
+            ("::ffff:0:8.8.8.8", true),
+            ("::8.8.8.8", true),
+            ("100::1", true),
+            ("2001:2::1", true),
+            ("2001:10::1", true),
+            ("2001:20::1", true),
+            ("2001:db8::1", true),
+            ("3fff::1", true),
+            ("5f00::1", true),
+            ("4000::1", true),
+            ("fec0::1", true),
         ] {
             assert_eq!(is_forbidden(text.parse().unwrap()), forbidden, "{text}");
         }

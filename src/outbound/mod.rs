@@ -23,7 +23,7 @@ pub use address::GuardedResolver;
 use address::is_forbidden;
 pub use failure::{Failure, explain};
 pub use post::{ANSWER_MAX_BYTES, Answer, CALL_TIMEOUT, CallFailure, Caller, Post};
-pub use url::{URL_MAX_BYTES, check_url, without_query};
+pub use url::{URL_MAX_BYTES, check_url};
 
 /// Longest wait that a server may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);

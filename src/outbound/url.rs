@@ -76,17 +76,6 @@ fn is_local_name(url: &Url) -> bool {
     })
 }
 
-/// The address without what may be a secret in it, for people who were told of it.
-pub fn without_query(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut url) => {
-            url.set_query(None);
-            url.to_string()
-        }
-        Err(_) => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,9 +130,5 @@ mod tests {
         for text in ["ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http://x/#y"] {
             assert!(check_url(text, true).is_err(), "{text}");
         }
-        assert_eq!(
-            without_query("https://example.com/a?token=hush"),
-            "https://example.com/a"
-        );
     }
 }
