@@ -2,8 +2,9 @@
 //! they are used (XChaCha20-Poly1305).
 //!
 //! The key is that of the settings (`BULLWARK_ENCRYPTION_KEY`), or a file in the data directory
-//! that is made when the first secret is sealed. A sealed text says which key sealed it, and opens
-//! only in its place: whoever copies it to another row, or to another workspace's, has nothing.
+//! that is made when the first secret is sealed, and which opens beside the settings' later on. A
+//! sealed text says which key sealed it, and opens only in its place: whoever copies it to another
+//! row, or to another workspace's, has nothing.
 //!
 //! Promises: no key and no secret is printed; two processes of one data directory have one key,
 //! whoever comes first. Refuses, by the name of the setting, what another key has sealed.
@@ -62,6 +63,11 @@ pub enum SealError {
         "a stored secret does not open: it was changed, or belongs to another row; make a new one"
     )]
     Damaged,
+    #[error(
+        "stored secrets are sealed with an encryption key that this process does not have: set \
+         BULLWARK_ENCRYPTION_KEY as it is for the others, or give it their data directory"
+    )]
+    KeyMissing,
     #[error("encryption key in {}: {error}", path.display())]
     File {
         path: PathBuf,
@@ -93,6 +99,11 @@ impl Sealer {
         }
     }
 
+    /// Whether there is a key, so that sealing makes none.
+    pub fn has_key(&self) -> Result<bool, SealError> {
+        Ok(self.known()?.is_some())
+    }
+
     /// A text that holds the secret, for this place.
     pub fn seal(&self, place: &Place, secret: &Secret) -> Result<String, SealError> {
         let keys = match self.known()? {
@@ -120,7 +131,16 @@ impl Sealer {
         let (Some(VERSION), Some(key_id), Some(text)) = parts else {
             return Err(SealError::Damaged);
         };
-        let keys = self.known()?;
+        let mut keys = self.known()?;
+        if keys
+            .as_ref()
+            .is_some_and(|keys| keys.find(key_id).is_none())
+        {
+            // Sealed before there was a setting, maybe.
+            keys = read_file(&self.data_dir)?
+                .filter(|of_file| of_file.find(key_id).is_some())
+                .or(keys);
+        }
         let key = keys.as_ref().and_then(|keys| keys.find(key_id));
         let Some(key) = key else {
             return Err(SealError::OtherKey {

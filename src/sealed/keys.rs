@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -119,6 +119,12 @@ pub(super) fn read_file(data_dir: &Path) -> Result<Option<Keys>, SealError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(SealError::File { path, error }),
     };
+    // Told, not refused: where files are mounted, their modes are not always the owner's choice.
+    let mode = std::fs::metadata(&path).map(|file| file.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+        let path = path.display();
+        tracing::warn!(%path, "others than its owner may read the encryption key: chmod 600");
+    }
     let keys = Keys::parse(text.trim());
     let keys = keys.map_err(|error| SealError::Unreadable { path, error })?;
     Ok(Some(keys))
@@ -142,7 +148,11 @@ pub(super) fn make_file(data_dir: &Path) -> Result<Keys, SealError> {
 }
 
 fn link_new(data_dir: &Path) -> io::Result<()> {
+    let parent = data_dir.parent().filter(|_| !data_dir.exists());
     std::fs::create_dir_all(data_dir)?;
+    if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::File::open(parent)?.sync_all()?;
+    }
     let random: [u8; KEY_BYTES] = rand::random();
     let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let part: u64 = rand::random();

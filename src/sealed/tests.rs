@@ -126,6 +126,11 @@ fn processes_of_one_directory_that_begin_together_have_one_key() {
     assert_eq!(files.len(), 1, "nothing is left behind: {files:?}");
     let mode = std::fs::metadata(path.join(FILE)).unwrap().permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
+    // A setting that comes later seals, and what the file's key has sealed still opens.
+    let set = Sealer::new(Some(Keys::parse(OTHER).unwrap()), &path);
+    assert_eq!(set.open(&place(), &sealed[0]).unwrap(), hush());
+    let newer = set.seal(&place(), &hush()).unwrap();
+    assert!(opener.open(&place(), &newer).is_err());
     std::fs::write(path.join(FILE), "hush").unwrap();
     let broken = Sealer::new(None, &path).seal(&place(), &hush());
     let text = broken.unwrap_err().to_string();
