@@ -33,14 +33,33 @@ pub(crate) fn json<T: Serialize>(value: &T) {
     }
 }
 
-/// A table that fits the terminal.
+fn harmless(text: &str) -> String {
+    let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.replace(is_harmful, "\u{fffd}")
+}
+
+/// A table that fits the terminal. What others have written, such as errors and answers, moves no
+/// cursor and changes no colour.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| harmless(cell)));
     }
     line(&table.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_steers_no_terminal() {
+        assert_eq!(
+            harmless("no\n\tsuch\u{1b}[2J\u{9b}m é"),
+            "no\n\tsuch\u{fffd}[2J\u{fffd}m é"
+        );
+    }
 }
