@@ -20,8 +20,13 @@ CREATE TABLE webhooks (
   previous_secret_until timestamptz,
   is_active             boolean NOT NULL DEFAULT true,
   disabled_reason       text,
-  -- since when every delivery has failed
+  -- since when every delivery has failed; of these failures so many have counted, and when the last
   failing_since         timestamptz,
+  failures              int NOT NULL DEFAULT 0,
+  failure_counted_at    timestamptz,
+  -- events that were not delivered since then, because too many deliveries were waiting
+  dropped               bigint NOT NULL DEFAULT 0,
+  dropped_since         timestamptz,
   created_by            uuid REFERENCES auth.users (id) ON DELETE SET NULL,
   created_at            timestamptz NOT NULL DEFAULT now(),
   updated_at            timestamptz NOT NULL DEFAULT now(),
@@ -41,9 +46,15 @@ CREATE INDEX webhooks_active ON webhooks (workspace_id) WHERE is_active;
 
 -- Supabase may have given rights to the whole table, secrets included.
 REVOKE ALL ON webhooks FROM authenticated;
+DO $$ BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'anon') THEN
+    REVOKE ALL ON webhooks FROM anon;
+  END IF;
+END $$;
 GRANT ALL ON webhooks TO service_role;
 GRANT SELECT (id, workspace_id, url, description, events, job_types, previous_secret_until,
-  is_active, disabled_reason, failing_since, created_by, created_at, updated_at)
+  is_active, disabled_reason, failing_since, dropped, dropped_since, created_by,
+  created_at, updated_at)
   ON webhooks TO authenticated, bullwark_tenant;
 ALTER TABLE webhooks ENABLE ROW LEVEL SECURITY;
 CREATE POLICY "Members can view webhooks of their workspace" ON webhooks FOR SELECT
@@ -64,10 +75,12 @@ CREATE TABLE bullwark.webhook_events (
   starts     int[] NOT NULL,
   failures   int[] NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+-- One webhook's are taken beside those of the others, however many there are.
+CREATE INDEX webhook_events_webhook ON bullwark.webhook_events (webhook_id, id);
 ALTER TABLE bullwark.webhook_events ENABLE ROW LEVEL SECURITY;
 
 -- Deliveries of webhooks, by their jobs. It is what makes a job a delivery: nobody but Bullwark
--- writes here, so nobody else has anything signed. Rows go with their jobs.
+-- writes here, so nobody else has anything signed. Rows go with their jobs, or after 30 days.
 CREATE TABLE bullwark.webhook_deliveries (
   job_id       uuid PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
   webhook_id   uuid NOT NULL,
@@ -78,13 +91,18 @@ CREATE TABLE bullwark.webhook_deliveries (
   -- the job that it tells of
   about_job_id uuid,
   replay_of    uuid,
-  -- of the last attempt that got an answer
+  -- of the last attempt that was noted: its number, and what it was answered, if it was
+  last_attempt int NOT NULL DEFAULT 0,
   last_status  int,
   last_ms      int,
-  last_at      timestamptz
+  last_at      timestamptz,
+  -- False: its job has ended. Written a little later than that.
+  is_open      boolean NOT NULL DEFAULT true
 ) WITH (fillfactor = 70);
 CREATE INDEX webhook_deliveries_webhook
   ON bullwark.webhook_deliveries (webhook_id, job_id DESC);
+CREATE INDEX webhook_deliveries_open
+  ON bullwark.webhook_deliveries (webhook_id, job_id) WHERE is_open;
 GRANT ALL ON bullwark.webhook_events, bullwark.webhook_deliveries TO service_role;
 GRANT SELECT ON bullwark.webhook_deliveries TO authenticated, bullwark_tenant;
 ALTER TABLE bullwark.webhook_deliveries ENABLE ROW LEVEL SECURITY;

@@ -18,7 +18,7 @@ use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
     Record, RecordError, data_changes, dead_letters, open, owed_logs, passes, rollups, stragglers,
-    types, webhook_events,
+    types, webhook_events, webhook_upkeep,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -41,6 +41,9 @@ const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
 const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for what webhooks are to be told.
 const WEBHOOKS_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks for deliveries that have ended, and for those that are too old.
+const ENDED_DELIVERIES_EVERY: Duration = Duration::from_secs(10);
+const OLD_DELIVERIES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for actions that nobody carries out, and for those that are too old.
 const ACTIONS_EVERY: Duration = Duration::from_secs(1);
 const OLD_ACTIONS_EVERY: Duration = Duration::from_secs(60);
@@ -66,6 +69,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     find_causes(record, broker, tasks);
     prune_passes(record, broker, tasks);
     make_deliveries(record, tasks);
+    forget_old_deliveries(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);
@@ -221,6 +225,25 @@ fn make_deliveries(record: &Record, tasks: &Tasks) {
             let done = webhook_events::make_deliveries(&record).await?;
             Ok::<_, RecordError>(again_if(done > 0))
         }
+    });
+}
+
+/// Page by page, round and round.
+fn forget_old_deliveries(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("ended_deliveries", ENDED_DELIVERIES_EVERY);
+    let seen = Arc::new(Mutex::new((Uuid::nil(), Uuid::nil())));
+    one_at_a_time(record, broker, tasks, duty, move |record| {
+        let seen = seen.clone();
+        async move {
+            let after = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = webhook_upkeep::close_ended(&record, after).await?;
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
+            Ok(again_if(next.is_some()))
+        }
+    });
+    let duty = ("old_deliveries", OLD_DELIVERIES_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        webhook_upkeep::prune(&record).await.map(again_if)
     });
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn rotate(
     let id: Uuid = id.parse().map_err(|_| unknown())?;
     let about = (caller.workspace_id, id);
     let (record, by) = (&state.services.record, caller.by(&request_id));
-    let (secret, sealed) = new_secret(&state, caller.workspace_id, id)?;
+    let (secret, sealed) = new_secret(&state, caller.workspace_id, id).await?;
     let rotated = webhooks::rotate(record, about, &sealed, &by).await?;
     let webhook = rotated.ok_or_else(unknown)?;
     let secret = String::from(&secret);
@@ -164,6 +164,6 @@ pub(super) async fn test(
     let id: Uuid = id.parse().map_err(|_| unknown())?;
     let about = (caller.workspace_id, id);
     let (record, by) = (&state.services.record, caller.by(&request_id));
-    let sending = webhook_deliveries::test(record, about, &by).await?;
-    sent(&state, sending).await
+    let sending = webhook_deliveries::test(record, about, &by);
+    sent(&state, caller, sending).await
 }

@@ -14,6 +14,7 @@ use super::query::Parameters;
 use super::state::State;
 use super::webhooks::unknown;
 use crate::reconcile;
+use crate::record::RecordError;
 use crate::record::access::Permission;
 use crate::record::webhook_deliveries::{self, DeliveryRow, Sending};
 use crate::record::webhooks;
@@ -100,16 +101,27 @@ pub(super) async fn replay(
     let delivery_id: Uuid = delivery_id.parse().map_err(|_| no_delivery())?;
     let about = (caller.workspace_id, id);
     let (record, by) = (&state.services.record, caller.by(&request_id));
-    let sending = webhook_deliveries::replay(record, about, delivery_id, &by).await?;
-    sent(&state, sending).await
+    let sending = webhook_deliveries::replay(record, about, delivery_id, &by);
+    sent(&state, caller, sending).await
 }
 
-/// The answer to a wish to send something; Redis is told of the job, or the relay does it.
+/// The answer to a wish to send something, which takes one job from the allowance of the workspace;
+/// Redis is told of the job, or the relay does it.
 pub(super) async fn sent(
     state: &State,
-    sending: Sending,
+    caller: Caller,
+    sending: impl Future<Output = Result<Sending, RecordError>>,
 ) -> Result<(StatusCode, Json<OneDelivery>), Problem> {
-    let delivery = match sending {
+    let (record, broker) = (&state.services.record, &state.services.broker);
+    let allowances = &state.allowances;
+    let mut grant = allowances
+        .whole(record, caller.workspace_id, 1, None)
+        .await?;
+    let sending = sending.await;
+    // Of one of which nobody knows whether it was made is taken that it was.
+    let is_none = matches!(&sending, Ok(sending) if !matches!(sending, Sending::Made(_)));
+    grant.used(u64::from(!is_none)).await;
+    let delivery = match sending? {
         Sending::NoWebhook => return Err(unknown()),
         Sending::NoDelivery => return Err(no_delivery()),
         Sending::Inactive => {
@@ -123,7 +135,6 @@ pub(super) async fn sent(
         }
         Sending::Made(delivery) => *delivery,
     };
-    let (record, broker) = (&state.services.record, &state.services.broker);
     if let Err(error) = reconcile::relay(record, broker, &[delivery.id]).await {
         tracing::debug!(%error, job.id = %delivery.id, "redis not told; the relay will");
     }

@@ -21,7 +21,7 @@ use crate::job::webhook::WebhookEvent;
 use crate::outbound::{Forbidden, check_url};
 use crate::record::access::Permission;
 use crate::record::webhooks::{self, NewWebhook, WEBHOOKS_MAX, WebhookRow};
-use crate::sealed::Place;
+use crate::sealed::{Place, SealError};
 use crate::secret::Secret;
 
 /// The largest request for a webhook.
@@ -45,7 +45,7 @@ pub(super) struct OneWebhook {
 }
 
 /// A webhook with its secret.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = MadeWebhook)]
 pub(super) struct WithSecret {
     pub(super) webhook: WebhookRow,
@@ -131,7 +131,7 @@ pub(super) async fn create(
     let minimal = json!({ "url": "", "events": [] });
     let wish: Wish = body::object(&whole.bytes, &minimal)?;
     let id = Uuid::now_v7();
-    let (secret, sealed_secret) = new_secret(&state, caller.workspace_id, id)?;
+    let (secret, sealed_secret) = new_secret(&state, caller.workspace_id, id).await?;
     let new = NewWebhook {
         id,
         workspace_id: caller.workspace_id,
@@ -152,12 +152,20 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(WithSecret { webhook, secret })))
 }
 
-/// A fresh secret, and as it is stored.
-pub(super) fn new_secret(
+/// A fresh secret, and as it is stored. No key is made for it where others have sealed secrets with
+/// one that this process does not have.
+pub(super) async fn new_secret(
     state: &State,
     workspace_id: Uuid,
     id: Uuid,
 ) -> Result<(Secret, String), Problem> {
+    let sealer = &state.services.sealer;
+    let internal = |error: SealError| Problem::internal(&error);
+    if !sealer.has_key().map_err(internal)?
+        && webhooks::are_any_sealed(&state.services.record).await?
+    {
+        return Err(internal(SealError::KeyMissing));
+    }
     let random: [u8; 32] = rand::random();
     let secret = Secret(format!("whsec_{}", STANDARD.encode(random)));
     let place = Place {
@@ -165,8 +173,7 @@ pub(super) fn new_secret(
         workspace_id,
         id,
     };
-    let sealed = state.services.sealer.seal(&place, &secret);
-    let sealed = sealed.map_err(|error| Problem::internal(&error))?;
+    let sealed = sealer.seal(&place, &secret).map_err(internal)?;
     Ok((secret, sealed))
 }
 

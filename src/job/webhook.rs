@@ -20,6 +20,8 @@ pub const QUEUE: &str = "webhooks";
 pub const TEST: &str = "webhook.test";
 /// How long after each failure it is tried again, in seconds: more than a day in all.
 pub const RETRY_DELAYS: [u32; 7] = [5, 300, 1800, 7200, 18_000, 36_000, 36_000];
+/// All of them together, without jitter.
+pub const RETRIED_FOR: Duration = Duration::from_secs(99_305);
 /// The share by which delays differ, so that a receiver that comes back is not met by all at once.
 const JITTER: f64 = 0.1;
 /// What is told of an error, in characters.
@@ -241,6 +243,8 @@ mod tests {
             };
             let all: u64 = delays_ms.iter().sum();
             assert!(all > 24 * 3_600_000, "{all}");
+            let usual: u32 = RETRY_DELAYS.iter().sum();
+            assert_eq!(u64::from(usual), RETRIED_FOR.as_secs());
             assert!((4500..=5500).contains(&delays_ms[0]), "{delays_ms:?}");
         }
         assert_eq!(retry_delay(1), Duration::from_secs(300));

@@ -1,9 +1,7 @@
 //! Deliveries of webhooks: jobs that a row of `bullwark.webhook_deliveries` vouches for.
 //!
-//! Only what has such a row is signed and sent ([`for_delivery`]). Rows are written by the duty
-//! that makes deliveries of events, and here: for a test, and for a replay.
-
-use std::time::Duration;
+//! Only what has such a row is signed and sent ([`super::webhook_attempts`]). Rows are
+//! written by the duty that makes deliveries of events, and here: for a test, and for a replay.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -15,9 +13,6 @@ use super::enqueue::insert_in;
 use super::{Record, RecordError, Tx, View, webhooks};
 use crate::job::Status;
 use crate::job::webhook::{self, Delivery, delivery_job, message_id, test_message};
-
-/// A webhook that has failed for so long is taken out of service.
-pub const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 3600);
 
 /// What vouches for a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,133 +49,6 @@ pub(super) async fn insert_many(tx: &mut Tx, new: &[NewDelivery]) -> Result<(), 
     Ok(())
 }
 
-/// What an attempt needs to know. `webhook` is none when it was deleted.
-#[derive(Debug, Clone)]
-pub struct Errand {
-    pub message_id: String,
-    /// The record's clock, in seconds since 1970.
-    pub now_s: i64,
-    pub webhook: Option<Receiver>,
-}
-
-/// Where it goes, and what signs it.
-#[derive(Clone)]
-pub struct Receiver {
-    pub url: String,
-    pub sealed_secret: String,
-    pub sealed_previous: Option<String>,
-    pub is_active: bool,
-}
-
-impl std::fmt::Debug for Receiver {
-    /// Not the address: its query may be a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct ErrandRow {
-    message_id: String,
-    now_s: i64,
-    url: Option<String>,
-    secret: Option<String>,
-    previous_secret: Option<String>,
-    is_active: Option<bool>,
-}
-
-/// What this job has to deliver. None: it is no delivery of this webhook in this workspace.
-pub async fn for_delivery(
-    record: &Record,
-    job_id: Uuid,
-    webhook_id: Uuid,
-    workspace_id: Uuid,
-) -> Result<Option<Errand>, RecordError> {
-    let row: Option<ErrandRow> = sqlx::query_as(
-        "SELECT d.message_id, floor(extract(epoch FROM clock_timestamp()))::bigint AS now_s, w.url,
-           w.secret, CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END
-             AS previous_secret, w.is_active
-         FROM bullwark.webhook_deliveries d
-         LEFT JOIN webhooks w ON w.id = d.webhook_id AND w.workspace_id = d.workspace_id
-         WHERE d.job_id = $1 AND d.webhook_id = $2 AND d.workspace_id = $3",
-    )
-    .bind(job_id)
-    .bind(webhook_id)
-    .bind(workspace_id)
-    .fetch_optional(&record.pool)
-    .await?;
-    Ok(row.map(|row| Errand {
-        message_id: row.message_id,
-        now_s: row.now_s,
-        webhook: row
-            .url
-            .zip(row.secret)
-            .map(|(url, sealed_secret)| Receiver {
-                url,
-                sealed_secret,
-                sealed_previous: row.previous_secret,
-                is_active: row.is_active.unwrap_or(false),
-            }),
-    }))
-}
-
-/// How an attempt went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    Delivered,
-    Failed,
-    /// The receiver wants no more of this.
-    Gone,
-}
-
-/// Notes an attempt: for people, and for the webhook, which is taken out of service when its
-/// receiver wants no more, or has failed for [`FAILING_MAX`]. True: that was now. Doing it again
-/// changes nothing.
-pub async fn note_attempt(
-    record: &Record,
-    job_id: Uuid,
-    webhook_id: Uuid,
-    attempt: Attempt,
-    answer: Option<(u16, Duration)>,
-) -> Result<bool, RecordError> {
-    let (is_delivered, is_gone) = (attempt == Attempt::Delivered, attempt == Attempt::Gone);
-    let disabled: i64 = sqlx::query_scalar(
-        "WITH noted AS (
-           UPDATE bullwark.webhook_deliveries
-           SET last_status = $3, last_ms = $4, last_at = now() WHERE job_id = $1
-         ), changed AS (
-           UPDATE webhooks w SET
-             failing_since = CASE WHEN $5 THEN NULL ELSE coalesce(w.failing_since, now()) END,
-             is_active = NOT s.is_over,
-             disabled_reason = CASE
-               WHEN NOT s.is_over THEN w.disabled_reason
-               WHEN $6 THEN 'the receiver answered 410 Gone'
-               ELSE 'every delivery since ' || to_char(w.failing_since AT TIME ZONE 'UTC',
-                 'YYYY-MM-DD HH24:MI') || ' UTC has failed' END,
-             updated_at = CASE WHEN s.is_over THEN now() ELSE w.updated_at END
-           FROM (
-             SELECT id, NOT $5 AND ($6 OR coalesce(
-               failing_since < now() - make_interval(secs => $7), false)) AS is_over
-             FROM webhooks WHERE id = $2) s
-           -- Usually nothing: a row that works goes on working.
-           WHERE w.id = s.id AND w.is_active
-             AND (s.is_over OR $5 = (w.failing_since IS NOT NULL))
-           RETURNING w.is_active
-         )
-         SELECT count(*) FROM changed WHERE NOT is_active",
-    )
-    .bind(job_id)
-    .bind(webhook_id)
-    .bind(answer.map(|(status, _)| i32::from(status)))
-    .bind(answer.map(|(_, took)| took.as_millis() as i32))
-    .bind(is_delivered)
-    .bind(is_gone)
-    .bind(FAILING_MAX.as_secs_f64())
-    .fetch_one(&record.pool)
-    .await?;
-    Ok(disabled > 0)
-}
-
 /// A delivery as people see it.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema), schema(as = WebhookDelivery))]
@@ -197,6 +65,10 @@ pub struct DeliveryRow {
     pub status: String,
     /// Failures so far.
     pub attempts: i32,
+    /// Whether it was sent, once it has ended well: not, if there was nobody to send it to.
+    pub sent: Option<bool>,
+    /// Why it was not.
+    pub not_sent_reason: Option<String>,
     /// What the receiver answered last; null: nothing.
     pub last_status: Option<i32>,
     pub last_ms: Option<i32>,
@@ -208,7 +80,9 @@ pub struct DeliveryRow {
 
 const COLUMNS: &str =
     "d.job_id AS id, d.message_id, d.event, d.about_job_id AS job_id, d.replay_of,
-  j.status, j.attempts, d.last_status, d.last_ms, d.last_at, j.error_message, j.next_retry_at,
+  j.status, j.attempts, CASE WHEN j.status = 'completed' THEN j.result ->> 'sent' END::boolean
+    AS sent, CASE WHEN j.status = 'completed' THEN j.result ->> 'reason' END AS not_sent_reason,
+  d.last_status, d.last_ms, d.last_at, j.error_message, j.next_retry_at,
   j.created_at";
 
 /// Deliveries of a webhook, newest first, those before `before` only.

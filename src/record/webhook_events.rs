@@ -3,16 +3,30 @@
 //! A row is taken away in the transaction that makes its jobs, so each event is delivered by one
 //! job, whoever dies when: before the commit nothing has happened, after it the jobs are the
 //! record's. Rows are taken without waiting for those that others are at.
+//!
+//! Each webhook of which something is to be told has its part of a batch, so that no backlog of one
+//! keeps another waiting; and one of which too many deliveries wait already loses what comes on
+//! top, which is counted where people see it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::enqueue::{INSERT_MAX, insert_in};
-use super::{Record, RecordError, Tx, webhook_deliveries};
+use super::webhook_deliveries::{self, NewDelivery};
+use super::{Record, RecordError, Tx};
+use crate::job::NewJob;
 use crate::job::webhook::{Delivery, Told, delivery_id, delivery_job, message, message_id};
 
 /// Rows that are looked at for a batch of at most [`INSERT_MAX`] deliveries.
 const ROWS_MAX: i64 = 100;
+/// Webhooks of which it is known that something waits, at most; a batch has rows of [`ROWS_MAX`].
+const WEBHOOKS_SEEN_MAX: i64 = 1000;
+/// Deliveries of one webhook that have not ended; what happens beyond that is not delivered.
+/// Several processes at it may each go a batch beyond it.
+pub const WAITING_MAX: i64 = 10_000;
 
 #[derive(sqlx::FromRow)]
 struct EventRow {
@@ -45,38 +59,42 @@ struct ToldRow {
     error_message: Option<String>,
 }
 
-/// Makes jobs of the oldest events; returns how many events are done with. None are left when that
-/// is none. Events of webhooks that are gone or out of service are dropped.
+/// Makes jobs of what happened; returns how many events are done with. None are left when that is
+/// none. Events of webhooks that are gone or out of service are dropped.
 pub async fn make_deliveries(record: &Record) -> Result<usize, RecordError> {
+    make_deliveries_up_to(record, WAITING_MAX).await
+}
+
+/// The same with another maximum than [`WAITING_MAX`].
+pub async fn make_deliveries_up_to(record: &Record, most: i64) -> Result<usize, RecordError> {
     let some = "SELECT EXISTS (SELECT FROM bullwark.webhook_events)";
     let is_some: bool = sqlx::query_scalar(some).fetch_one(&record.pool).await?;
     if !is_some {
         return Ok(0);
     }
     let mut tx = record.begin().await?;
-    let done = make_in(&mut tx).await?;
+    let done = make_in(&mut tx, most).await?;
     tx.commit().await?;
     Ok(done)
 }
 
-async fn make_in(tx: &mut Tx) -> Result<usize, RecordError> {
+async fn make_in(tx: &mut Tx, most: i64) -> Result<usize, RecordError> {
     // A batch of ids is looked up by index, whatever statistics say of `jobs`.
     let settings = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
         SET LOCAL enable_seqscan = off";
     sqlx::raw_sql(settings).execute(tx.connection()).await?;
-    let rows: Vec<EventRow> = sqlx::query_as(
-        "SELECT id, webhook_id, event, at, job_ids, starts, failures
-         FROM bullwark.webhook_events ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
-    )
-    .bind(ROWS_MAX)
-    .fetch_all(tx.connection())
-    .await?;
+    let rows = pick(tx).await?;
+    let webhooks: HashSet<Uuid> = rows.iter().map(|row| row.webhook_id).collect();
+    let part = INSERT_MAX / webhooks.len().max(1);
     let (mut happened, mut taken) = (Vec::new(), Vec::new());
+    let mut used: HashMap<Uuid, usize> = HashMap::new();
     for row in &rows {
-        let room = INSERT_MAX - happened.len();
+        let used = used.entry(row.webhook_id).or_default();
+        let room = part - *used;
         if room == 0 {
-            break;
+            continue;
         }
+        *used += row.job_ids.len().min(room);
         let jobs = row.job_ids.iter().zip(&row.starts).zip(&row.failures);
         happened.extend(jobs.take(room).map(|((job_id, start), failures)| Happened {
             row,
@@ -87,17 +105,41 @@ async fn make_in(tx: &mut Tx) -> Result<usize, RecordError> {
         taken.push((row.id, row.job_ids.len().min(room) as i32));
     }
     let told = load(tx, &happened).await?;
-    let deliveries = deliveries(&happened, told);
-    let deliveries = absent(tx, deliveries).await?;
-    let jobs: Vec<_> = deliveries
-        .iter()
-        .map(|(delivery, _)| delivery_job(delivery, rand::random()))
-        .collect();
+    let made = deliveries(&happened, told);
+    let made = not_too_many(tx, made, most).await?;
+    let (jobs, notes) = absent(tx, made).await?;
     insert_in(tx, &jobs).await?;
-    let notes: Vec<_> = deliveries.iter().map(|(_, note)| note.clone()).collect();
     webhook_deliveries::insert_many(tx, &notes).await?;
     take_away(tx, &taken).await?;
     Ok(happened.len())
+}
+
+/// The oldest rows of each of some webhooks, in the order of time. Which webhooks is left to
+/// chance: whoever has much to be told is not taken before others.
+async fn pick(tx: &mut Tx) -> Result<Vec<EventRow>, RecordError> {
+    Ok(sqlx::query_as(
+        // From one webhook to the next by index, however many rows each has.
+        "WITH RECURSIVE following AS (
+           (SELECT webhook_id, 1 AS nth FROM bullwark.webhook_events ORDER BY webhook_id LIMIT 1)
+           UNION ALL
+           SELECT (SELECT e.webhook_id FROM bullwark.webhook_events e
+                   WHERE e.webhook_id > f.webhook_id ORDER BY e.webhook_id LIMIT 1), f.nth + 1
+           FROM following f WHERE f.webhook_id IS NOT NULL AND f.nth < $2
+         ), picked AS MATERIALIZED (
+           SELECT webhook_id FROM following WHERE webhook_id IS NOT NULL ORDER BY random() LIMIT $1
+         ), part AS MATERIALIZED (SELECT greatest($1 / count(*), 1) AS rows FROM picked)
+         SELECT e.* FROM picked CROSS JOIN LATERAL (
+           SELECT id, webhook_id, event, at, job_ids[:$3] AS job_ids, starts[:$3] AS starts,
+             failures[:$3] AS failures
+           FROM bullwark.webhook_events e WHERE e.webhook_id = picked.webhook_id
+           ORDER BY id LIMIT (SELECT rows FROM part) FOR UPDATE SKIP LOCKED) e
+         ORDER BY e.id",
+    )
+    .bind(ROWS_MAX)
+    .bind(WEBHOOKS_SEEN_MAX)
+    .bind(INSERT_MAX as i32)
+    .fetch_all(tx.connection())
+    .await?)
 }
 
 /// What is known of the jobs, as they were then: the error of that very attempt, though another one
@@ -138,7 +180,7 @@ async fn load(tx: &mut Tx, happened: &[Happened<'_>]) -> Result<Vec<ToldRow>, Re
     .await?)
 }
 
-type Made = (Delivery, webhook_deliveries::NewDelivery);
+type Made = (Delivery, NewDelivery);
 
 fn deliveries(happened: &[Happened<'_>], told: Vec<ToldRow>) -> Vec<Made> {
     let one = |told: ToldRow| {
@@ -168,7 +210,7 @@ fn deliveries(happened: &[Happened<'_>], told: Vec<ToldRow>) -> Vec<Made> {
             webhook_id: row.webhook_id,
             message: message(&row.event, row.at, &job),
         };
-        let note = webhook_deliveries::NewDelivery {
+        let note = NewDelivery {
             job_id: id,
             webhook_id: row.webhook_id,
             workspace_id: told.workspace_id,
@@ -182,16 +224,86 @@ fn deliveries(happened: &[Happened<'_>], told: Vec<ToldRow>) -> Vec<Made> {
     told.into_iter().filter_map(one).collect()
 }
 
-/// Those that were not made yet. All, unless rows came back that were taken away once, with a
-/// record that was restored.
-async fn absent(tx: &mut Tx, mut made: Vec<Made>) -> Result<Vec<Made>, RecordError> {
-    let ids: Vec<Uuid> = made.iter().map(|(delivery, _)| delivery.id).collect();
-    let there: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM jobs WHERE id = ANY($1)")
-        .bind(&ids)
-        .fetch_all(tx.connection())
+/// Those of webhooks of which not too many wait already; the others are counted as dropped.
+async fn not_too_many(tx: &mut Tx, made: Vec<Made>, most: i64) -> Result<Vec<Made>, RecordError> {
+    let webhooks: BTreeSet<Uuid> = made.iter().map(|(one, _)| one.webhook_id).collect();
+    let waiting: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT u.id, (SELECT count(*) FROM (
+           SELECT FROM bullwark.webhook_deliveries d WHERE d.webhook_id = u.id AND d.is_open
+           LIMIT $2) s)
+         FROM unnest($1::uuid[]) AS u (id)",
+    )
+    .bind(webhooks.iter().copied().collect::<Vec<_>>())
+    .bind(most)
+    .fetch_all(tx.connection())
+    .await?;
+    let mut waiting: HashMap<Uuid, i64> = waiting.into_iter().collect();
+    let mut dropped: BTreeMap<Uuid, i64> = BTreeMap::new();
+    let mut kept = made;
+    kept.retain(|(one, _)| {
+        let waiting = waiting.entry(one.webhook_id).or_default();
+        *waiting += 1;
+        if *waiting > most {
+            *dropped.entry(one.webhook_id).or_default() += 1;
+        }
+        *waiting <= most
+    });
+    // In the order of ids, as whoever else locks several.
+    for (webhook_id, events) in dropped {
+        tracing::warn!(webhook.id = %webhook_id, events, "too many deliveries wait: dropped");
+        metrics::counter!("bullwark_webhook_events_dropped_total").increment(events.unsigned_abs());
+        sqlx::query(
+            "UPDATE webhooks SET dropped = dropped + $2,
+               dropped_since = coalesce(dropped_since, now())
+             WHERE id = $1",
+        )
+        .bind(webhook_id)
+        .bind(events)
+        .execute(tx.connection())
         .await?;
-    made.retain(|(delivery, _)| !there.contains(&delivery.id));
-    Ok(made)
+    }
+    Ok(kept)
+}
+
+/// The jobs that were not made yet, and the rows that vouch for them. All, unless something came
+/// back: rows that were taken away once, with a record that was restored; or jobs that Redis had
+/// kept when the record lost its newest commits, for which nobody vouches any more. Those are what
+/// is to be made, or else somebody else's.
+async fn absent(
+    tx: &mut Tx,
+    made: Vec<Made>,
+) -> Result<(Vec<NewJob>, Vec<NewDelivery>), RecordError> {
+    type There = (Uuid, String, Value, bool);
+    let ids: Vec<Uuid> = made.iter().map(|(delivery, _)| delivery.id).collect();
+    let there: Vec<There> = sqlx::query_as(
+        "SELECT j.id, j.job_type, j.payload, d.job_id IS NOT NULL
+         FROM jobs j LEFT JOIN bullwark.webhook_deliveries d ON d.job_id = j.id
+         WHERE j.id = ANY($1)",
+    )
+    .bind(&ids)
+    .fetch_all(tx.connection())
+    .await?;
+    let mut there: HashMap<Uuid, There> = there.into_iter().map(|one| (one.0, one)).collect();
+    let (mut jobs, mut notes) = (Vec::new(), Vec::new());
+    for (delivery, note) in made {
+        let job = delivery_job(&delivery, rand::random());
+        match there.remove(&delivery.id) {
+            None => {
+                jobs.push(job);
+                notes.push(note);
+            }
+            Some((.., true)) => {}
+            Some((_, job_type, payload, false)) => {
+                let is_it = job_type == job.job_type
+                    && serde_json::from_str(&job.payload).is_ok_and(|ours: Value| ours == payload);
+                match is_it {
+                    true => notes.push(note),
+                    false => tracing::warn!(job.id = %delivery.id, "another job has its id"),
+                }
+            }
+        }
+    }
+    Ok((jobs, notes))
 }
 
 /// Takes so many jobs off the beginning of each row, and rows away that have none left.

@@ -37,6 +37,10 @@ pub struct WebhookRow {
     pub disabled_reason: Option<String>,
     /// Since when every delivery has failed.
     pub failing_since: Option<DateTime<Utc>>,
+    /// Events that were not delivered, because too many deliveries were waiting; counted until it
+    /// is put back into service.
+    pub dropped: i64,
+    pub dropped_since: Option<DateTime<Utc>>,
     /// Until then the secret before the rotation signs, too.
     pub previous_secret_until: Option<DateTime<Utc>>,
     pub created_by: Option<Uuid>,
@@ -55,7 +59,8 @@ impl WebhookRow {
 }
 
 const COLUMNS: &str = "id, url, description, events, job_types, is_active, disabled_reason,
-  failing_since, CASE WHEN previous_secret_until > now() THEN previous_secret_until END
+  failing_since, dropped, dropped_since,
+  CASE WHEN previous_secret_until > now() THEN previous_secret_until END
     AS previous_secret_until, created_by, created_at, updated_at";
 
 /// The webhooks of a workspace, oldest first.
@@ -85,7 +90,7 @@ pub async fn get(
 }
 
 /// What a new webhook is to be. The id is made by the caller: the secret is sealed for it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewWebhook {
     pub id: Uuid,
     pub workspace_id: Uuid,
@@ -95,6 +100,21 @@ pub struct NewWebhook {
     pub job_types: Option<Vec<String>>,
     pub sealed_secret: String,
     pub created_by: Option<Uuid>,
+}
+
+impl std::fmt::Debug for NewWebhook {
+    /// Not the address: its query may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewWebhook")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether there is any sealed secret, whose ever.
+pub async fn are_any_sealed(record: &Record) -> Result<bool, RecordError> {
+    let any = "SELECT EXISTS (SELECT FROM webhooks WHERE secret LIKE 'v1.%')";
+    Ok(sqlx::query_scalar(any).fetch_one(&record.pool).await?)
 }
 
 /// Makes one. None: the workspace has [`WEBHOOKS_MAX`] already.
@@ -145,7 +165,7 @@ pub async fn create(
 }
 
 /// What is to be different; none: as it is.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct WebhookChange {
     pub url: Option<String>,
     pub description: Option<String>,
@@ -166,6 +186,9 @@ pub async fn change(
     let Some(was) = held(&mut tx, workspace_id, id).await? else {
         return Ok(None);
     };
+    if *change == WebhookChange::default() {
+        return Ok(Some(was));
+    }
     let row: WebhookRow = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "UPDATE webhooks SET url = coalesce($2, url), description = coalesce($3, description),
            events = coalesce($4, events), job_types = CASE WHEN $5 THEN $6 ELSE job_types END,
@@ -174,7 +197,11 @@ pub async fn change(
            -- Another receiver, or another try with this one, has not failed yet.
            failing_since = CASE WHEN ($7 AND NOT is_active) OR $2 <> url THEN NULL
                                 ELSE failing_since END,
-           updated_at = now()
+           failures = CASE WHEN ($7 AND NOT is_active) OR $2 <> url THEN 0 ELSE failures END,
+           failure_counted_at = CASE WHEN ($7 AND NOT is_active) OR $2 <> url THEN NULL
+                                     ELSE failure_counted_at END,
+           dropped = CASE WHEN $7 THEN 0 ELSE dropped END,
+           dropped_since = CASE WHEN $7 THEN NULL ELSE dropped_since END, updated_at = now()
          WHERE id = $1 RETURNING {COLUMNS}"
     )))
     .bind(id)

@@ -95,7 +95,6 @@ async fn a_webhook_is_made_changed_and_deleted_and_all_of_it_is_written_down() {
         "webhook.test",
         "webhook.rotate",
         "webhook.change",
-        "webhook.change",
         "webhook.create",
     ];
     assert_eq!(actions, expected);
@@ -232,5 +231,42 @@ async fn a_workspace_has_twenty_webhooks_at_most_also_when_all_come_at_once() {
     for one in refused {
         one.problem(409, "too_many_webhooks");
     }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_and_replays_count_as_jobs_and_what_is_refused_does_not() {
+    let rig = Rig::limited(2).await;
+    let (path, _) = rig.webhook(HOOK, &["job.failed"]).await;
+    let test = format!("{path}/test");
+    let sent = rig.server.post(&test, Value::Null).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let delivery = sent.body["delivery"]["id"].as_str().unwrap();
+    let replay = format!("{path}/deliveries/{delivery}/replay");
+    let open = rig.server.post(&replay, Value::Null).await;
+    open.problem(409, "delivery_state");
+    assert_eq!(rig.server.post(&test, Value::Null).await.status, 202);
+    for path in [&test, &replay] {
+        let refused = rig.server.post(path, Value::Null).await;
+        refused.problem(429, "creation_limit");
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_is_made_where_secrets_are_sealed_with_another_one() {
+    let rig = Rig::guarded().await;
+    rig.sql(
+        "INSERT INTO webhooks (workspace_id, url, events, secret)
+         SELECT id, 'https://example.com/', '{job.failed}', 'v1.00000000.AAAA' FROM workspaces
+         LIMIT 1"
+            .into(),
+    )
+    .await;
+    let wish = json!({ "url": HOOK, "events": ["job.failed"] });
+    let refused = rig.server.post("/api/webhooks", wish).await;
+    refused.problem(500, "internal_error");
+    let key = rig.server.data_dir.path().join("encryption.key");
+    assert!(!key.exists());
     rig.end().await;
 }

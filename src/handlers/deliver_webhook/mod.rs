@@ -18,23 +18,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::job::webhook::{DELIVER, retry_delay};
+use crate::job::webhook::{DELIVER, RETRIED_FOR, retry_delay};
 use crate::job::{Backoff, JobError};
 use crate::outbound::{Answer, CALL_TIMEOUT, CallFailure, Caller, Post};
 use crate::record::logs::LogLevel;
-use crate::record::webhook_deliveries::{self, Attempt, Errand, Receiver};
-use crate::sealed::{Place, Sealer};
+use crate::record::webhook_attempts::{self, Attempt, Errand, Receiver, Went};
+use crate::sealed::{Place, SealError, Sealer};
 use crate::secret::Secret;
 use crate::worker::{Handler, JobContext, forward};
-use at_once::AtOnce;
+use at_once::{AtOnce, Turn, WORKSPACE_MAX};
 
 /// What secrets of webhooks are sealed as.
 pub const SEALED_AS: &str = "webhook";
-/// Deliveries of one webhook at once in one process: a receiver that hangs keeps no more slots.
-const AT_ONCE_MAX: usize = 8;
-/// How long one waits that found all of them taken, at least; and the random part.
-const BUSY_WAIT: Duration = Duration::from_secs(3);
-const BUSY_JITTER: Duration = Duration::from_secs(4);
+/// Between two looks whether a webhook is in service again, at least; and the random part. After
+/// the time that all tries would have taken nobody looks any more.
+const INACTIVE_WAIT: Duration = Duration::from_secs(300);
+const INACTIVE_JITTER: Duration = Duration::from_secs(300);
 /// What an error tells of an answer, in characters.
 const ANSWER_TOLD_MAX: usize = 200;
 
@@ -52,7 +51,7 @@ pub struct DeliverWebhook {
 pub struct Payload {
     /// Whom to tell.
     webhook_id: Uuid,
-    /// What is sent, as it is.
+    /// What is sent; signed is what the record has.
     message: Value,
 }
 
@@ -78,7 +77,7 @@ impl DeliverWebhook {
         Self {
             caller,
             sealer,
-            at_once: AtOnce::new(AT_ONCE_MAX),
+            at_once: AtOnce::default(),
         }
     }
 }
@@ -102,8 +101,19 @@ impl Handler for DeliverWebhook {
     async fn run(&self, ctx: JobContext, payload: Payload) -> Result<Delivered, JobError> {
         let workspace_id = ctx.workspace_id().unwrap_or_default();
         let webhook_id = payload.webhook_id;
+        let turn = self
+            .at_once
+            .enter((workspace_id, webhook_id), rand::random());
+        // Before anything is looked up: those that wait cost as little as can be.
+        let turn = turn.map_err(|wait| {
+            let why = format!(
+                "as many deliveries of this webhook are under way here as may be, or \
+                 {WORKSPACE_MAX} of its workspace"
+            );
+            JobError::Snooze(wait, why)
+        })?;
         let errand =
-            webhook_deliveries::for_delivery(ctx.record(), ctx.job_id(), webhook_id, workspace_id);
+            webhook_attempts::for_delivery(ctx.record(), ctx.job_id(), webhook_id, workspace_id);
         let errand = errand.await.map_err(JobError::retry)?.ok_or_else(|| {
             count("refused");
             JobError::permanent(
@@ -113,24 +123,33 @@ impl Handler for DeliverWebhook {
         })?;
         let receiver = match &errand.webhook {
             None => return Ok(not_sent(&ctx, "the webhook was deleted")),
+            Some(receiver) if !receiver.is_active && errand.age < RETRIED_FOR => {
+                let wait = INACTIVE_WAIT + INACTIVE_JITTER.mul_f64(rand::random());
+                let why = "the webhook is out of service: sent when it is back within a day";
+                return Err(JobError::Snooze(wait, why.to_owned()));
+            }
             Some(receiver) if !receiver.is_active => {
                 return Ok(not_sent(&ctx, "the webhook is out of service"));
             }
             Some(receiver) => receiver,
         };
-        let Some(_turn) = self.at_once.enter(webhook_id) else {
-            let wait = BUSY_WAIT + BUSY_JITTER.mul_f64(rand::random());
-            let why = format!("{AT_ONCE_MAX} deliveries of this webhook are under way here");
-            return Err(JobError::Snooze(wait, why));
-        };
-        let post = self.post(&errand, receiver, (workspace_id, webhook_id), &payload)?;
+        if errand.message != payload.message {
+            tracing::warn!(job.id = %ctx.job_id(), "redis has another message than the record");
+        }
+        let post = self.post(&errand, receiver, (workspace_id, webhook_id))?;
         let answered = tokio::select! {
             answered = self.caller.post(&post) => answered,
             () = ctx.cancelled().cancelled() => {
                 return Err(JobError::Retry("told to stop".to_owned()));
             }
         };
-        judge(&ctx, webhook_id, answered).await
+        let called = Called {
+            ctx: &ctx,
+            webhook_id,
+            url: &receiver.url,
+            turn: &turn,
+        };
+        called.judge(answered).await
     }
 }
 
@@ -140,24 +159,26 @@ impl DeliverWebhook {
         errand: &Errand,
         receiver: &Receiver,
         (workspace_id, id): (Uuid, Uuid),
-        payload: &Payload,
     ) -> Result<Post, JobError> {
         let place = Place {
             kind: SEALED_AS,
             workspace_id,
             id,
         };
-        let body = payload.message.to_string();
-        let sealed = [
-            Some(&receiver.sealed_secret),
-            receiver.sealed_previous.as_ref(),
-        ];
-        let mut signatures = Vec::new();
-        for sealed in sealed.into_iter().flatten() {
-            // Whoever runs the installation can help: it is tried again.
-            let secret = self.sealer.open(&place, sealed).map_err(JobError::retry)?;
-            let signature = sign(&secret, errand, &body)?;
-            signatures.push(signature);
+        let body = errand.message.to_string();
+        // Whoever runs the installation can help: it is tried again.
+        let secret = self.sealer.open(&place, &receiver.sealed_secret);
+        let secret = secret.map_err(|error| not_opened(id, &error))?;
+        let mut signatures = vec![sign(&secret, errand, &body)?];
+        // The one before the rotation only helps receivers that have not learned the new one: where
+        // its key is gone, they have to.
+        let previous = receiver.sealed_previous.as_ref();
+        match previous.map(|sealed| self.sealer.open(&place, sealed)) {
+            Some(Ok(previous)) => signatures.push(sign(&previous, errand, &body)?),
+            Some(Err(error)) => {
+                tracing::warn!(%error, webhook.id = %id, "previous secret signs no more");
+            }
+            None => {}
         }
         let mut headers = Vec::new();
         for (name, value) in [
@@ -176,90 +197,118 @@ impl DeliverWebhook {
     }
 }
 
+/// What members of the workspace are told; paths and the like are for whoever reads the log.
+fn not_opened(webhook_id: Uuid, error: &SealError) -> JobError {
+    tracing::error!(%error, webhook.id = %webhook_id, "secret of a webhook does not open");
+    JobError::Retry(match error {
+        SealError::OtherKey { .. } | SealError::Damaged | SealError::KeyMissing => {
+            error.to_string()
+        }
+        SealError::File { .. } | SealError::Unreadable { .. } => {
+            "the encryption key of this process can not be read: see its log".to_owned()
+        }
+    })
+}
+
 fn sign(secret: &Secret, errand: &Errand, body: &str) -> Result<String, JobError> {
     let key = forward::Secret::new(secret).map_err(JobError::permanent)?;
     Ok(key.signature(&errand.message_id, errand.now_s, body.as_bytes()))
 }
 
-/// What an answer, or none, means for the delivery and for its webhook.
-async fn judge(
-    ctx: &JobContext,
+/// A call that was made.
+struct Called<'a> {
+    ctx: &'a JobContext,
     webhook_id: Uuid,
-    answered: Result<Answer, CallFailure>,
-) -> Result<Delivered, JobError> {
-    let answer = match answered {
-        Ok(answer) => answer,
-        Err(failure) => {
-            note(ctx, webhook_id, Attempt::Failed, None).await;
-            return Err(JobError::retry(failure));
-        }
-    };
-    let status = answer.status;
-    let told = || {
-        let text: String = answer.text.chars().take(ANSWER_TOLD_MAX).collect();
-        match text.trim() {
-            "" => format!("the receiver answered {status}"),
-            text => format!("the receiver answered {status}: {text}"),
-        }
-    };
-    match status {
-        200..300 => {
-            note(ctx, webhook_id, Attempt::Delivered, Some(&answer)).await;
-            Ok(Delivered::Sent {
+    url: &'a str,
+    turn: &'a Turn,
+}
+
+impl Called<'_> {
+    /// What an answer, or none, means for the delivery and for its webhook.
+    async fn judge(&self, answered: Result<Answer, CallFailure>) -> Result<Delivered, JobError> {
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.note(Went::Failed, None).await;
+                return Err(JobError::retry(failure));
+            }
+        };
+        let status = answer.status;
+        let went = match status {
+            200..300 => Went::Delivered,
+            410 => Went::Gone,
+            _ => Went::Failed,
+        };
+        self.note(went, Some(&answer)).await;
+        let told = || {
+            let text: String = answer.text.chars().take(ANSWER_TOLD_MAX).collect();
+            match text.trim() {
+                "" => format!("the receiver answered {status}"),
+                text => format!("the receiver answered {status}: {text}"),
+            }
+        };
+        match status {
+            200..300 => Ok(Delivered::Sent {
                 sent: true,
                 status,
                 ms: answer.took.as_millis() as u64,
                 answer: answer.text,
-            })
-        }
-        410 => {
-            note(ctx, webhook_id, Attempt::Gone, Some(&answer)).await;
-            let why = "the receiver answered 410: it wants no more, so the webhook is out of \
-                service";
-            Err(JobError::permanent(why))
-        }
-        300..400 => {
-            note(ctx, webhook_id, Attempt::Failed, Some(&answer)).await;
-            let why = "and redirects are not followed: change the address of the webhook";
-            Err(JobError::Retry(format!(
-                "the receiver answered {status}, {why}"
-            )))
-        }
-        _ => {
-            note(ctx, webhook_id, Attempt::Failed, Some(&answer)).await;
-            let is_busy = matches!(status, 408 | 425 | 429 | 503);
-            match answer.retry_after.filter(|_| is_busy) {
-                // Not sooner than it would be without it: the tries are to last a day.
-                Some(after) => {
-                    let delay = after.max(retry_delay(ctx.failures()));
-                    Err(JobError::RetryAfter(delay, told()))
+            }),
+            410 => {
+                let why = "the receiver answered 410: it wants no more, so the webhook is out of \
+                    service";
+                Err(JobError::permanent(why))
+            }
+            300..400 => {
+                let why = "and redirects are not followed: change the address of the webhook";
+                Err(JobError::Retry(format!(
+                    "the receiver answered {status}, {why}"
+                )))
+            }
+            _ => {
+                let is_busy = matches!(status, 408 | 425 | 429 | 503);
+                match answer.retry_after.filter(|_| is_busy) {
+                    // Not sooner than it would be without it: the tries are to last a day.
+                    Some(after) => {
+                        let delay = after.max(retry_delay(self.ctx.failures()));
+                        Err(JobError::RetryAfter(delay, told()))
+                    }
+                    None => Err(JobError::Retry(told())),
                 }
-                None => Err(JobError::Retry(told())),
             }
         }
     }
-}
 
-/// Notes how it went. That it is not noted changes nothing for the job: its outcome stands in its
-/// own row.
-async fn note(ctx: &JobContext, webhook_id: Uuid, attempt: Attempt, answer: Option<&Answer>) {
-    count(match attempt {
-        Attempt::Delivered => "delivered",
-        Attempt::Failed => "failed",
-        Attempt::Gone => "gone",
-    });
-    let answer = answer.map(|answer| (answer.status, answer.took));
-    let job_id = ctx.job_id();
-    let noted =
-        webhook_deliveries::note_attempt(ctx.record(), job_id, webhook_id, attempt, answer).await;
-    match noted {
-        Ok(false) => {}
-        Ok(true) => {
-            tracing::warn!(webhook.id = %webhook_id, job.id = %job_id, "webhook out of service");
-            let why = "the webhook is out of service from now on";
-            ctx.log(LogLevel::Warn, why, None);
+    /// Notes how it went. That it is not noted changes nothing for the job: its outcome stands in
+    /// its own row.
+    async fn note(&self, went: Went, answer: Option<&Answer>) {
+        self.turn.called(went == Went::Delivered);
+        count(match went {
+            Went::Delivered => "delivered",
+            Went::Failed => "failed",
+            Went::Gone => "gone",
+        });
+        let (ctx, webhook_id) = (self.ctx, self.webhook_id);
+        let job_id = ctx.job_id();
+        let attempt = Attempt {
+            job_id,
+            webhook_id,
+            number: ctx.attempt(),
+            url: self.url,
+            went,
+            answer: answer.map(|answer| (answer.status, answer.took)),
+        };
+        match webhook_attempts::note(ctx.record(), &attempt).await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(webhook.id = %webhook_id, job.id = %job_id, "webhook is disabled");
+                let why = "the webhook is out of service from now on";
+                ctx.log(LogLevel::Warn, why, None);
+            }
+            Err(error) => {
+                tracing::warn!(%error, job.id = %job_id, "attempt of a delivery not noted");
+            }
         }
-        Err(error) => tracing::warn!(%error, job.id = %job_id, "attempt of a delivery not noted"),
     }
 }
 
@@ -274,4 +323,23 @@ fn not_sent(ctx: &JobContext, reason: &'static str) -> Delivered {
 
 fn count(outcome: &'static str) {
     metrics::counter!("bullwark_webhook_deliveries_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_told_of_no_path_of_this_machine() {
+        let unreadable = SealError::File {
+            path: "/var/lib/hush/encryption.key".into(),
+            error: std::io::ErrorKind::PermissionDenied.into(),
+        };
+        for error in [unreadable, SealError::Damaged] {
+            let JobError::Retry(told) = not_opened(Uuid::nil(), &error) else {
+                panic!("it is tried again");
+            };
+            assert!(!told.is_empty() && !told.contains("hush"), "{told}");
+        }
+    }
 }

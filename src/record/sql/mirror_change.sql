@@ -8,7 +8,8 @@ WITH input AS (
       started_ms, due_ms, ended_ms, progress, note)
 ), locked AS (
   -- In the order of ids, as every statement on several jobs: no two can deadlock.
-  SELECT j.id FROM input u JOIN jobs j ON j.id = u.id ORDER BY j.id FOR NO KEY UPDATE OF j
+  SELECT j.id, j.attempts AS was_attempts FROM input u JOIN jobs j ON j.id = u.id
+  ORDER BY j.id FOR NO KEY UPDATE OF j
 ), changed AS (
   UPDATE jobs j SET
     status = u.status,
@@ -44,12 +45,15 @@ WITH input AS (
     AND j.deleted_at IS NULL
     AND NOT EXISTS (SELECT FROM bullwark.outbox o WHERE o.job_id = j.id)
   RETURNING j.id, j.workspace_id, j.job_type, j.job_queue, j.status, j.attempt, j.attempts,
-    j.error_message, j.worker_id, j.started_at, j.next_retry_at, u.was_status, u.note,
+    j.error_message, j.worker_id, j.started_at, j.next_retry_at, u.was_status,
+    locked.was_attempts, u.note,
     extract(epoch FROM coalesce(bullwark.at_ms(u.ended_ms), now()) - j.started_at)::float8 * 1000
       AS run_ms
 ), ended AS (
   SELECT id, workspace_id, job_type, attempt, attempts, status FROM changed
-  WHERE status <> was_status AND status NOT IN ('pending', 'processing')
+  -- A job that failed again between two looks has failed twice.
+  WHERE (status <> was_status OR (status = 'failed' AND attempts > was_attempts))
+    AND status NOT IN ('pending', 'processing')
 ), counted AS (
   -- When it could have started first is not known any more.
   INSERT INTO bullwark.ended_attempts (workspace_id, job_queue, job_type, completed, failed, dead,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::receiver::Receiver;
 use super::rig::Rig;
-use crate::stage::PATIENCE;
+use crate::stage::{PATIENCE, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_is_told_of_each_end_once_and_can_check_who_says_so() {
@@ -197,6 +197,8 @@ async fn what_has_nobody_to_go_to_ends_without_being_sent_and_what_is_forged_die
     let deleted = rig.server.request(reqwest::Method::DELETE, &gone);
     assert_eq!(deleted.send().await.unwrap().status(), 200);
     rig.patch(&asleep, json!({ "isActive": false })).await;
+    rig.sql("UPDATE jobs SET created_at = now() - interval '28 hours'".into())
+        .await;
     let message = json!({ "type": "job.completed", "data": {} });
     let payload = json!({ "webhook_id": id, "message": message });
     let forged = rig
@@ -209,10 +211,67 @@ async fn what_has_nobody_to_go_to_ends_without_being_sent_and_what_is_forged_die
         let reason = job["result"]["reason"].as_str().unwrap();
         assert!(reason.contains(why), "{reason}");
     }
+    let told = rig.deliveries(&asleep).await.remove(0);
+    assert_eq!(told["sent"], false);
+    assert_eq!(told["not_sent_reason"], "the webhook is out of service");
     let job = rig.until(&forged, "dead_letter").await;
     let error = job["error_message"].as_str().unwrap();
     assert!(error.starts_with("nobody vouches for this"), "{error}");
     assert_eq!(receiver.got().len(), 0);
+    working.hurry().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_webhook_that_is_put_back_is_sent() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let (webhook, _) = rig.webhook(&receiver.url("/"), &["job.completed"]).await;
+    rig.server
+        .post(&format!("{webhook}/test"), Value::Null)
+        .await;
+    rig.patch(&webhook, json!({ "isActive": false })).await;
+    let working = rig.work();
+    let waits = eventually("it waits", async || {
+        let newest = rig.deliveries(&webhook).await.remove(0);
+        let error = newest["error_message"].as_str().unwrap_or_default();
+        error.contains("out of service").then_some(newest.clone())
+    })
+    .await;
+    assert_eq!(
+        (&waits["status"], &waits["attempts"], &waits["sent"]),
+        (&json!("pending"), &json!(0), &Value::Null)
+    );
+    rig.patch(&webhook, json!({ "isActive": true })).await;
+    let promote = format!("/api/jobs/{}/promote", waits["id"].as_str().unwrap());
+    rig.server.post(&promote, Value::Null).await;
+    let told = rig.delivery_until(&webhook, "completed").await;
+    assert_eq!((&told["sent"], receiver.got().len()), (&json!(true), 1));
+    working.hurry().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_signed_is_what_the_record_has() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let (webhook, secret) = rig.webhook(&receiver.url("/"), &["job.completed"]).await;
+    let test = format!("{webhook}/test");
+    rig.server.post(&test, Value::Null).await;
+    // From here on Redis has another text.
+    rig.sql("UPDATE jobs SET payload = jsonb_set(payload, '{message,type}', '\"kept\"')".into())
+        .await;
+    // The key that sealed the secret before the rotation is gone: that holds up nothing.
+    rig.sql(
+        "UPDATE webhooks SET previous_secret = 'v1.00000000.AAAA',
+           previous_secret_until = now() + interval '1 day'"
+            .into(),
+    )
+    .await;
+    let working = rig.work();
+    rig.delivery_until(&webhook, "completed").await;
+    let got = receiver.got();
+    assert_eq!(got[0].body()["type"], "kept");
+    assert_eq!(got[0].signed_by(&secret), 1);
+    assert_eq!(got[0].header("webhook-signature").split(' ').count(), 1);
     working.hurry().await;
     rig.end().await;
 }

@@ -120,10 +120,30 @@ async fn whatever_ends_a_job_notes_it_once() {
         progress: None,
         note: None,
     };
-    for _ in 0..2 {
-        mirror::commit(record, &[], std::slice::from_ref(&elsewhere), None)
-            .await
-            .unwrap();
+    // It fails twice between two looks, and dies.
+    let failing = |attempt: i32| Change {
+        was: match attempt {
+            1 => (Status::Pending, 0),
+            _ => (Status::Failed, attempt - 1),
+        },
+        to: Status::Failed,
+        attempt,
+        attempts: attempt,
+        ..elsewhere.clone()
+    };
+    let dies = Change {
+        was: (Status::Failed, 2),
+        to: Status::DeadLetter,
+        attempt: 3,
+        attempts: 3,
+        ..elsewhere.clone()
+    };
+    for change in [failing(1), failing(2), dies] {
+        for _ in 0..2 {
+            mirror::commit(record, &[], std::slice::from_ref(&change), None)
+                .await
+                .unwrap();
+        }
     }
 
     let mut expected: Vec<_> = [
@@ -135,7 +155,9 @@ async fn whatever_ends_a_job_notes_it_once() {
         ("job.completed", all[6], 1),
         ("job.cancelled", all[7], 0),
         ("job.cancelled", all[8], 0),
-        ("job.dead_letter", all[9], 1),
+        ("job.failed", all[9], 1),
+        ("job.failed", all[9], 2),
+        ("job.dead_letter", all[9], 3),
     ]
     .map(|(event, job, start)| (webhook, event.to_owned(), job, start))
     .to_vec();

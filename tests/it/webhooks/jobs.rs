@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use bullwark::record::settle::settle_many;
-use bullwark::record::webhook_events::make_deliveries;
+use bullwark::record::webhook_events::{make_deliveries, make_deliveries_up_to};
+use bullwark::record::webhook_upkeep::{close_ended, prune};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -133,4 +134,135 @@ async fn processes_at_it_together_make_one_job_of_each_also_of_large_rows() {
     assert_eq!(told.len(), 740);
     assert_eq!(told.iter().collect::<HashSet<_>>().len(), 740);
     assert_eq!(messages(&stage).await.len(), 740);
+}
+
+/// Rows of this webhook, of one job each.
+async fn ends(stage: &Stage, jobs: &[Uuid]) {
+    for id in jobs {
+        let done = [settled(*id, 1, "a", completed())];
+        settle_many(&stage.record, &done).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_a_webhook_is_counted_and_dropped_and_others_are_told() {
+    let stage = Stage::new().await;
+    let workspace = crate::record_enqueue::workspace(&stage).await;
+    let full = webhook(&stage, workspace, &ALL, None).await;
+    let all = jobs_of(&stage, workspace, 6).await;
+    ends(&stage, &all[..3]).await;
+    assert_eq!(make_deliveries_up_to(&stage.record, 4).await.unwrap(), 3);
+    let other = webhook(&stage, workspace, &ALL, None).await;
+    ends(&stage, &all[3..]).await;
+    assert_eq!(make_deliveries_up_to(&stage.record, 4).await.unwrap(), 6);
+    let counts = async |webhook: Uuid| {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM bullwark.webhook_deliveries d WHERE d.webhook_id = w.id),
+               w.dropped, w.dropped_since IS NOT NULL
+             FROM webhooks w WHERE w.id = '{webhook}'"
+        );
+        let counts: (i64, i64, bool) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap();
+        counts
+    };
+    assert_eq!(counts(full).await, (4, 2, true));
+    assert_eq!(counts(other).await, (3, 0, false));
+
+    // Those that have ended make room, and are forgotten when they are old.
+    let cancelled = "UPDATE jobs SET status = 'cancelled', completed_at = now()
+       WHERE job_type = 'deliver_webhook'";
+    stage.execute(cancelled.into()).await;
+    assert_eq!(
+        close_ended(&stage.record, Default::default())
+            .await
+            .unwrap(),
+        None
+    );
+    let open = "SELECT count(*) FROM bullwark.webhook_deliveries WHERE is_open".to_owned();
+    assert_eq!(stage.scalar::<i64>(open).await, 0);
+    let more = jobs_of(&stage, workspace, 1).await;
+    ends(&stage, &more).await;
+    assert_eq!(make_deliveries_up_to(&stage.record, 4).await.unwrap(), 2);
+    assert_eq!(counts(full).await, (5, 2, true));
+    assert!(!prune(&stage.record).await.unwrap());
+    assert_eq!(stage.count("bullwark.webhook_deliveries").await, 9);
+}
+
+#[tokio::test]
+async fn a_long_backlog_of_one_webhook_does_not_keep_another_waiting() {
+    let stage = Stage::new().await;
+    let workspace = crate::record_enqueue::workspace(&stage).await;
+    let id = webhook(&stage, workspace, &ALL, Some("mail")).await;
+    let all = jobs_of(&stage, workspace, 1).await;
+    stage
+        .execute(format!(
+            "INSERT INTO bullwark.webhook_events (webhook_id, event, job_ids, starts, failures)
+             SELECT '{id}', 'job.completed', ARRAY['{}'::uuid], '{{1}}', '{{0}}'
+             FROM generate_series(1, 300)",
+            all[0]
+        ))
+        .await;
+    let other = webhook(&stage, workspace, &ALL, None).await;
+    ends(&stage, &all).await;
+    make_deliveries(&stage.record).await.unwrap();
+    let told =
+        format!("SELECT count(*) FROM bullwark.webhook_deliveries WHERE webhook_id = '{other}'");
+    assert_eq!(stage.scalar::<i64>(told).await, 1);
+    assert!(stage.count("bullwark.webhook_events").await > 200);
+}
+
+#[tokio::test]
+async fn old_deliveries_and_secrets_that_sign_no_more_are_forgotten() {
+    let stage = Stage::new().await;
+    let workspace = crate::record_enqueue::workspace(&stage).await;
+    let id = webhook(&stage, workspace, &ALL, None).await;
+    let rows = format!(
+        "UPDATE webhooks SET previous_secret = 'x', previous_secret_until = now() - interval '1 s';
+         WITH made AS (
+           INSERT INTO jobs (id, workspace_id, job_type, payload, status)
+           SELECT id::uuid, '{workspace}', 'deliver_webhook', '{{}}', 'completed'
+           FROM (VALUES ('01800000-0000-7000-8000-000000000001'),
+             ('01800000-0000-7000-8000-000000000002')) AS v (id)
+           RETURNING id)
+         INSERT INTO bullwark.webhook_deliveries (job_id, webhook_id, workspace_id, message_id,
+           event, is_open)
+         SELECT id, '{id}', '{workspace}', '', 'job.completed', id::text LIKE '%2' FROM made"
+    );
+    stage.execute(rows).await;
+    assert!(!prune(&stage.record).await.unwrap());
+    let left = "SELECT job_id::text FROM bullwark.webhook_deliveries".to_owned();
+    assert!(
+        stage.scalar::<String>(left).await.ends_with('2'),
+        "it is open"
+    );
+    assert_eq!(stage.count("bullwark.webhook_deliveries").await, 1);
+    let kept = "SELECT previous_secret IS NULL FROM webhooks".to_owned();
+    assert!(stage.scalar::<bool>(kept).await);
+}
+
+/// The record lost the commit that made a delivery, and Redis has the job still.
+#[tokio::test]
+async fn a_delivery_that_came_back_alone_is_vouched_for_and_no_other_job_is() {
+    let stage = Stage::new().await;
+    let workspace = crate::record_enqueue::workspace(&stage).await;
+    webhook(&stage, workspace, &ALL, None).await;
+    let all = jobs_of(&stage, workspace, 1).await;
+    ends(&stage, &all).await;
+    let keep = "CREATE TABLE kept AS SELECT * FROM bullwark.webhook_events";
+    stage.execute(keep.into()).await;
+    make_deliveries(&stage.record).await.unwrap();
+    let again = "DELETE FROM bullwark.webhook_deliveries;
+      INSERT INTO bullwark.webhook_events OVERRIDING SYSTEM VALUE SELECT * FROM kept";
+    stage.execute(again.into()).await;
+    assert_eq!(make_deliveries(&stage.record).await.unwrap(), 1);
+    assert_eq!(stage.count("bullwark.webhook_deliveries").await, 1);
+    assert_eq!(stage.count("jobs").await, 2);
+    let forge = "UPDATE jobs SET payload = payload || '{\"message\": {}}'
+      WHERE job_type = 'deliver_webhook'";
+    stage.execute(forge.into()).await;
+    stage.execute(again.into()).await;
+    assert_eq!(make_deliveries(&stage.record).await.unwrap(), 1);
+    assert_eq!(stage.count("bullwark.webhook_deliveries").await, 0);
 }

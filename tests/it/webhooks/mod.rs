@@ -1,5 +1,6 @@
 //! Webhooks: what is noted of jobs that end, the jobs that come of it, and what receivers get.
 
+mod attempts;
 mod delivery;
 mod events;
 mod failing;

@@ -56,10 +56,22 @@ impl Rig {
         Self::with(|_| None).await
     }
 
+    /// As usual, with so many jobs an hour.
+    pub(crate) async fn limited(jobs_per_hour: u32) -> Self {
+        let options = HttpOptions {
+            jobs_per_hour: Some(jobs_per_hour),
+            ..HttpOptions::default()
+        };
+        Self::with_options(options, |_| None).await
+    }
+
     async fn with(read: impl Fn(&str) -> Option<String>) -> Self {
+        Self::with_options(HttpOptions::default(), read).await
+    }
+
+    async fn with_options(options: HttpOptions, read: impl Fn(&str) -> Option<String>) -> Self {
         let sandbox = Sandbox::new().await;
         let (database, redis) = (&sandbox.database_url, &sandbox.redis_url);
-        let options = HttpOptions::default();
         let server = Server::start_as(database, redis, &sandbox.prefix, options, read).await;
         Self {
             server,
@@ -95,8 +107,14 @@ impl Rig {
 
     /// Starts a worker of the default queue and that of deliveries.
     pub(crate) fn work(&self) -> Working {
+        self.work_with(50)
+    }
+
+    /// The same with so many slots.
+    pub(crate) fn work_with(&self, slots: usize) -> Working {
         let mut options = WorkerOptions::new(worker_id());
         let queues = [webhook::QUEUE, "default"];
+        options.slots = slots;
         options.queues = queues.map(|name| name.parse().unwrap()).to_vec();
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks::new();
