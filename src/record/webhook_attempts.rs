@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::{Record, RecordError};
 use crate::job::webhook;
 
-/// A webhook that has failed for so long is taken out of service, if it goes on failing:
-/// [`FAILURES_MIN`] times, at least [`FAILURES_APART`] between two that count, and never without
-/// one for [`FAILURES_WITHIN`]. So neither a short outage nor a rare event does it.
+/// A webhook that has failed for so long is taken out of service, if it goes on failing.
+///
+/// That is: [`FAILURES_MIN`] times, at least [`FAILURES_APART`] between two that count, and never
+/// without one for [`FAILURES_WITHIN`]. So neither a short outage nor a rare event does it.
 pub const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 3600);
 const FAILURES_MIN: i32 = 5;
 const FAILURES_APART: Duration = Duration::from_secs(3600);
@@ -123,9 +124,11 @@ pub struct Attempt<'a> {
     pub answer: Option<(u16, Duration)>,
 }
 
-/// Notes an attempt: for people, and for the webhook, which is taken out of service when its
-/// receiver wants no more, or has failed for [`FAILING_MAX`]. True: that was now. Doing it again
-/// changes nothing. That a test fails says nothing of the webhook.
+/// Notes an attempt, for people and for the webhook.
+///
+/// It is taken out of service when its receiver wants no more, or has failed for [`FAILING_MAX`].
+/// True: that was now. Doing it again changes nothing. That a test fails says nothing of the
+/// webhook.
 pub async fn note(record: &Record, attempt: &Attempt<'_>) -> Result<bool, RecordError> {
     let disabled: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "WITH noted AS (
