@@ -181,10 +181,8 @@ impl Rig {
     pub(crate) async fn until(&self, id: Uuid, status: &str) -> JobRow {
         let find = async || {
             // A record that is away just now is no reason to give up.
-            let job = jobs::get(&mut self.app.record.view().await.unwrap(), id, None)
-                .await
-                .ok()
-                .flatten()?;
+            let mut view = self.app.record.view().await.ok()?;
+            let job = jobs::get(&mut view, id, None).await.ok().flatten()?;
             (job.status == status).then_some(job)
         };
         eventually(&format!("job {id} to be {status}"), find).await
