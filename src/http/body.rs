@@ -71,11 +71,11 @@ pub(super) async fn read(
             return Err(too_large(max as u64));
         }
         if length > held {
-            // As the buffer grows, by doubling; beyond a size all of it at once, or bodies that
-            // have half of what they need would wait for each other.
-            let whole = match held >= GROWING_MAX_BYTES {
-                true => expected,
-                false => 2 * held,
+            // As the buffer grows, by doubling; beyond a size all that was announced, or bodies
+            // that have half of what they need would wait for each other.
+            let whole = match announced {
+                Some(_) if held >= GROWING_MAX_BYTES => expected,
+                _ => 2 * held,
             };
             let more = length.max(whole).min(max.max(length)) - held;
             room.merge(state.bounds.room(caller.workspace_id, more).await?);

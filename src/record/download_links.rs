@@ -194,7 +194,8 @@ pub async fn open(record: &Record, token: &str) -> Result<Option<Opened>, Record
            -- Whoever may do nothing any more has given nothing away.
            AND CASE l.created_by_kind
              WHEN 'api_key' THEN EXISTS (SELECT FROM bullwark.api_keys k
-               WHERE k.id = l.created_by AND k.revoked_at IS NULL)
+               WHERE k.id = l.created_by AND k.revoked_at IS NULL
+                 AND coalesce(k.expires_at > now(), true))
              WHEN 'user' THEN EXISTS (SELECT FROM workspace_members m
                WHERE m.user_id = l.created_by AND m.workspace_id = l.workspace_id)
              ELSE true END",

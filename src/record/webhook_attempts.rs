@@ -77,7 +77,9 @@ pub async fn for_delivery(
              AS previous_secret, w.is_active
          FROM bullwark.webhook_deliveries d JOIN jobs j ON j.id = d.job_id
          LEFT JOIN webhooks w ON w.id = d.webhook_id AND w.workspace_id = d.workspace_id
-         WHERE d.job_id = $1 AND d.webhook_id = $2 AND d.workspace_id = $3",
+         WHERE d.job_id = $1 AND d.webhook_id = $2 AND d.workspace_id = $3
+           -- Nothing is left of a deleted one.
+           AND j.deleted_at IS NULL AND j.payload -> 'message' IS NOT NULL",
     )
     .bind(job_id)
     .bind(webhook_id)
@@ -139,7 +141,8 @@ pub async fn note(record: &Record, attempt: &Attempt<'_>) -> Result<bool, Record
            RETURNING event
          ), changed AS (
            UPDATE webhooks w SET
-             failing_since = CASE WHEN $6 THEN NULL ELSE coalesce(w.failing_since, now()) END,
+             failing_since = CASE WHEN $6 THEN NULL WHEN {NEW_STREAK} THEN now()
+                                  ELSE coalesce(w.failing_since, now()) END,
              failures = CASE WHEN $6 THEN 0 WHEN {NEW_STREAK} THEN 1
                              WHEN {COUNTS} THEN w.failures + 1 ELSE w.failures END,
              failure_counted_at = CASE WHEN $6 THEN NULL WHEN {NEW_STREAK} OR {COUNTS} THEN now()

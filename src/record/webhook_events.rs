@@ -23,7 +23,7 @@ use crate::job::webhook::{Delivery, Told, delivery_id, delivery_job, message, me
 /// Rows that are looked at for a batch of at most [`INSERT_MAX`] deliveries.
 const ROWS_MAX: i64 = 100;
 /// Webhooks of which it is known that something waits, at most; a batch has rows of [`ROWS_MAX`].
-const WEBHOOKS_SEEN_MAX: i64 = 1000;
+const WEBHOOKS_SEEN_MAX: i64 = 10_000;
 /// Deliveries of one webhook that have not ended; what happens beyond that is not delivered.
 /// Several processes at it may each go a batch beyond it.
 pub const WAITING_MAX: i64 = 10_000;

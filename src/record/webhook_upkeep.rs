@@ -53,8 +53,12 @@ pub async fn prune(record: &Record) -> Result<bool, RecordError> {
     // In the order of ids, which is that of time.
     let gone = sqlx::query(
         "DELETE FROM bullwark.webhook_deliveries WHERE job_id IN (
-           SELECT job_id FROM bullwark.webhook_deliveries
-           WHERE job_id < $1 AND NOT is_open ORDER BY job_id LIMIT $2)",
+           SELECT d.job_id FROM bullwark.webhook_deliveries d
+           WHERE d.job_id < $1 AND NOT d.is_open
+             -- One that was run again by hand is vouched for to its end.
+             AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = d.job_id
+               AND j.status IN ('pending', 'processing', 'failed'))
+           ORDER BY d.job_id LIMIT $2)",
     )
     .bind(first_id_at(now - DELIVERIES_KEPT))
     .bind(PAGE)

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -244,8 +245,11 @@ async fn run_to_end(
     // A handler that is done at this very moment, or commits its last work, may still say so.
     match tokio::time::timeout(GRACE, handler).await {
         Ok(Ok(Ok(result))) if !matches!(stopped, Ending::Error(_)) => Ending::Value(result),
-        // It got on and wants to go on later: a time limit only interrupts it then.
-        Ok(Ok(Err(snooze @ JobError::Snooze(..)))) if matches!(stopped, Ending::Timeout(_)) => {
+        // It got on and wants to go on later: a time limit only interrupts it then. One that did
+        // not get on would do so for ever.
+        Ok(Ok(Err(snooze @ JobError::Snooze(..))))
+            if matches!(stopped, Ending::Timeout(_)) && held.has_gained.load(Ordering::Relaxed) =>
+        {
             Ending::Error(snooze)
         }
         Ok(Err(panic)) if !matches!(stopped, Ending::Error(_)) => ending(Err(panic)),

@@ -33,6 +33,8 @@ pub(super) struct Held {
     /// The record knows that it runs.
     pub(super) is_marked: AtomicBool,
     phase: AtomicU8,
+    /// This attempt has committed another place to go on from than the one it began at.
+    pub(super) has_gained: AtomicBool,
     /// Newest progress that the stores have not seen.
     pub(super) progress: Mutex<Option<Progress>>,
     /// Log lines of this attempt so far.
@@ -81,6 +83,7 @@ impl Held {
             lost: CancellationToken::new(),
             is_marked: false.into(),
             phase: AtomicU8::new(Phase::Running as u8),
+            has_gained: false.into(),
             progress: None.into(),
             log_lines: 0.into(),
             wire: None,

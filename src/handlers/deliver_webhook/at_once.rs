@@ -83,6 +83,10 @@ impl Turn {
     fn called_for(&self, took: Duration, is_ok: bool) {
         let mut lanes = self.of.lanes();
         if let Some(lane) = lanes.webhooks.get_mut(&self.key) {
+            if lane.is_failing && is_ok {
+                // Those who come now need not wait as long as when it failed.
+                lane.last = Instant::now();
+            }
             lane.is_failing = !is_ok;
             lane.took = (lane.took + took) / 2;
         }

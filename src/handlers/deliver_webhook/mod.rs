@@ -124,7 +124,9 @@ impl Handler for DeliverWebhook {
         let receiver = match &errand.webhook {
             None => return Ok(not_sent(&ctx, "the webhook was deleted")),
             Some(receiver) if !receiver.is_active && errand.age < RETRIED_FOR => {
-                let wait = INACTIVE_WAIT + INACTIVE_JITTER.mul_f64(rand::random());
+                // The longer it lasts, the less often is looked.
+                let wait = INACTIVE_WAIT.max(errand.age / 4);
+                let wait = wait + INACTIVE_JITTER.mul_f64(rand::random());
                 let why = "the webhook is out of service: sent when it is back within a day";
                 return Err(JobError::Snooze(wait, why.to_owned()));
             }

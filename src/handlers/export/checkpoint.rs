@@ -12,7 +12,7 @@ use crate::record::exports::columns::CUSTOM_NAME_MAX;
 const CHECKPOINT_VERSION: u32 = 1;
 
 /// Custom fields that have no columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lacking {
     /// There were more than a file has columns for.
     pub custom: bool,
@@ -26,6 +26,7 @@ pub(super) struct Checkpoint {
     version: u32,
     /// Names of the columns: found once, so that all rows have the same.
     pub columns: Vec<String>,
+    #[serde(default)]
     pub lacking: Lacking,
     /// Rows that matched when the export began.
     pub total: u64,

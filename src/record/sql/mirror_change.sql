@@ -64,8 +64,9 @@ WITH input AS (
     coalesce(sum(greatest(run_ms, 0)) FILTER (WHERE status <> 'cancelled'), 0),
     array_agg(bullwark.latency_bucket(run_ms)) FILTER (
       WHERE status <> 'cancelled' AND run_ms IS NOT NULL)
-  FROM changed WHERE status <> was_status AND status NOT IN ('pending', 'processing')
-    AND workspace_id IS NOT NULL
+  FROM changed
+  WHERE (status <> was_status OR (status = 'failed' AND attempts > was_attempts))
+    AND status NOT IN ('pending', 'processing') AND workspace_id IS NOT NULL
   GROUP BY workspace_id, job_queue, job_type
 ), history AS (
   INSERT INTO job_failures (job_id, attempt, outcome, error_message, worker_id, started_at,

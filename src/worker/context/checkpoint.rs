@@ -1,5 +1,7 @@
 //! Work of a handler, committed together with the place where the next attempt goes on.
 
+use std::sync::atomic::Ordering;
+
 use super::write::{Fenced, Wrote, not_committed, write_error};
 use super::{JobContext, storable};
 use crate::job::{JobError, Progress};
@@ -61,6 +63,7 @@ impl Checkpoint {
         mut progress: Progress,
         gain: Gain,
     ) -> Result<(), JobError> {
+        let is_gain = gain == Gain::Ahead && self.context.checkpoint() != Some(&checkpoint);
         progress.message = storable(&progress.message);
         let id = self.context.inner.held.id;
         let tx = &mut self.fenced.tx;
@@ -77,6 +80,10 @@ impl Checkpoint {
                     return Err(not_committed(&error));
                 }
             }
+        }
+        if is_gain {
+            let held = &self.context.inner.held;
+            held.has_gained.store(true, Ordering::Relaxed);
         }
         self.context.progress(progress);
         Ok(())

@@ -182,13 +182,19 @@ async fn a_timeout_tells_the_handler_and_then_drops_it() {
 async fn a_handler_that_wants_to_go_on_behind_its_time_limit_spends_no_retry() {
     let rig = Rig::new().await;
     let worker = rig.work(|_| {});
-    let mut request = scripted("long", &[&[Act::SnoozeWhenTold], &[]]);
-    request.timeout_seconds = Some(1);
-    request.max_attempts = Some(0);
-    let id = rig.enqueue(request).await;
+    let enqueue = async |name, gets_on| {
+        let mut request = scripted(name, &[&[Act::SnoozeWhenTold { gets_on }], &[]]);
+        request.timeout_seconds = Some(1);
+        request.max_attempts = Some(0);
+        rig.enqueue(request).await
+    };
+    let (id, idle) = (enqueue("long", true).await, enqueue("idle", false).await);
     let job = rig.until(id, "completed").await;
     assert_eq!((rig.probe.starts_of("long"), job.attempts), (2, 0));
     assert!(rig.failures(id).await.is_empty());
+    // One that gets nowhere would go on for ever.
+    rig.until(idle, "dead_letter").await;
+    assert_eq!(rig.probe.starts_of("idle"), 1);
     worker.stop().await;
     rig.agree().await;
     rig.close().await;

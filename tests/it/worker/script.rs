@@ -37,7 +37,10 @@ pub(crate) enum Act {
     },
     Panic,
     /// Waits until it is told to stop, and wants to go on later then.
-    SnoozeWhenTold,
+    SnoozeWhenTold {
+        /// It commits another place to go on from before that.
+        gets_on: bool,
+    },
     /// Returns a text of so many bytes.
     Large {
         bytes: usize,
@@ -135,7 +138,13 @@ async fn perform(
         Act::Snooze { ms } => JobError::Snooze(Duration::from_millis(*ms), "quota".to_owned()),
         Act::Panic => panic!("at the disco"),
         Act::Large { bytes } => return Some(Ok(Value::from("x".repeat(*bytes)))),
-        Act::SnoozeWhenTold => {
+        Act::SnoozeWhenTold { gets_on } => {
+            if *gets_on {
+                let begun = ctx.begin_checkpoint().await;
+                let place = serde_json::json!(run.attempt);
+                let saved = begun.unwrap().commit(place, Progress::default());
+                saved.await.unwrap();
+            }
             ctx.cancelled().cancelled().await;
             JobError::Snooze(Duration::from_millis(20), "it got on".to_owned())
         }
