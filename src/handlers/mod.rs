@@ -5,6 +5,7 @@
 
 pub mod deliver_webhook;
 pub mod diagnostics;
+mod ending;
 pub mod export;
 pub mod formula;
 pub mod import_csv;

@@ -30,7 +30,8 @@ use super::disk::on_disk;
 use super::part_file;
 use super::payload::ExportData;
 use super::plan::Plan;
-use super::survey::{self, record_error};
+use super::survey;
+use crate::handlers::ending::{Verdict, record_error};
 use crate::job::{JobError, Progress};
 use crate::record::exports;
 use crate::record::exports::read::{Selection, Windows};
@@ -43,24 +44,14 @@ pub(super) async fn run(
     data_dir: &std::path::Path,
 ) -> Result<Summary, JobError> {
     let ended = run_attempt(ctx, payload, data_dir).await;
-    match &ended {
-        // Whoever took the lease writes from here on; only a cancelled job has nobody left to say
-        // so.
-        Err(JobError::LeaseLost) => {
+    match Verdict::of(&ended) {
+        Verdict::Open => {}
+        Verdict::LeaseLost => {
             exports::mark_cancelled(ctx.record(), ctx.job_id())
                 .await
                 .map_err(record_error)?;
         }
-        Err(JobError::Permanent(_)) => mark_failed(ctx).await?,
-        Ok(_)
-        | Err(
-            JobError::Retry(_)
-            | JobError::RetryAfter(..)
-            | JobError::Snooze(..)
-            | JobError::Reported(_)
-            | JobError::Moved
-            | JobError::RateLimited(_),
-        ) => {}
+        Verdict::Failed => mark_failed(ctx).await?,
     }
     ended
 }

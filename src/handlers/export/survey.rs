@@ -12,6 +12,7 @@ use super::checkpoint::{Checkpoint, Lacking};
 use super::plan::Plan;
 use super::sheet::check_rows;
 use super::turns::turn;
+use crate::handlers::ending::record_error;
 use crate::job::{JobError, Progress};
 use crate::record::RecordError;
 use crate::record::exports::read::Selection;
@@ -114,16 +115,6 @@ async fn in_turn<'a, T>(
 ) -> Result<T, RecordError> {
     let _turn = turn(ctx.workspace_id()).await;
     read().await
-}
-
-pub(super) fn record_error(error: RecordError) -> JobError {
-    match error {
-        RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(..)
-        | RecordError::Address(_)
-        | RecordError::Schema(_)
-        | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
-    }
 }
 
 #[cfg(test)]

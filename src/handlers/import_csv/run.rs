@@ -25,9 +25,9 @@ use super::prepare::{PrepareError, Prepared, prepare};
 use super::report_file;
 use super::source::{self, SourceError, SourceOptions};
 use super::summary::{self, Checkpoint, Ending, Summary};
+use crate::handlers::ending::{Verdict, record_error};
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
-use crate::record::RecordError;
 use crate::record::imports::{self, ImportCounts, ImportStatus};
 use crate::worker::JobContext;
 
@@ -38,24 +38,14 @@ pub(super) async fn run(
     options: &SourceOptions,
 ) -> Result<Summary, JobError> {
     let ended = run_attempt(ctx, payload, options).await;
-    match &ended {
-        // Whoever took the lease writes from here on; only a cancelled job has nobody left to say
-        // so.
-        Err(JobError::LeaseLost) => {
+    match Verdict::of(&ended) {
+        Verdict::Open => {}
+        Verdict::LeaseLost => {
             imports::mark_cancelled(ctx.record(), ctx.job_id())
                 .await
                 .map_err(record_error)?;
         }
-        Err(JobError::Permanent(_)) => mark_failed(ctx).await?,
-        Ok(_)
-        | Err(
-            JobError::Retry(_)
-            | JobError::RetryAfter(..)
-            | JobError::Snooze(..)
-            | JobError::Reported(_)
-            | JobError::Moved
-            | JobError::RateLimited(_),
-        ) => {}
+        Verdict::Failed => mark_failed(ctx).await?,
     }
     ended
 }
@@ -200,17 +190,5 @@ fn source_error(error: SourceError) -> JobError {
             after: None,
         } => JobError::Retry(message),
         SourceError::Cancelled => JobError::Retry("the download was interrupted".to_owned()),
-    }
-}
-
-/// Single rows that the schema refuses are handled by the chunk; here it means the import's own
-/// rows.
-pub(super) fn record_error(error: RecordError) -> JobError {
-    match error {
-        RecordError::Refused { .. } => JobError::Permanent(error.to_string()),
-        RecordError::Unavailable(..)
-        | RecordError::Address(_)
-        | RecordError::Schema(_)
-        | RecordError::Corrupt(_) => JobError::Retry(error.to_string()),
     }
 }
