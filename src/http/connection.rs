@@ -49,7 +49,7 @@ pub(super) async fn serve(
 ) {
     let tasks = Tasks::new();
     let cut = CancellationToken::new();
-    let places = Places::new(connections_max);
+    let places = Places::new(connections_max, cut.clone());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -70,13 +70,12 @@ pub(super) async fn serve(
             seat = places.seat() => seat,
             () = shutdown.cancelled() => break,
         };
-        let (router, stopping, cut) = (router.clone(), tasks.stopping().clone(), cut.clone());
+        let (router, stopping) = (router.clone(), tasks.stopping().clone());
         tasks.spawn("http connection", async move {
             let needed = seat.cut().clone();
             tokio::select! {
                 () = converse(stream, router, stopping, seat) => {}
                 () = needed.cancelled() => {}
-                () = cut.cancelled() => {}
             }
         });
     }

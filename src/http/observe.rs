@@ -100,6 +100,8 @@ pub(super) async fn observe(
         }
     }
     let headers = response.headers_mut();
+    // At once: the map would grow twice otherwise.
+    headers.reserve(HEADERS.len() + 1);
     for (name, value) in HEADERS {
         headers
             .entry(name)

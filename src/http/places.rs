@@ -23,6 +23,7 @@ pub(super) struct Places {
     free: Arc<Semaphore>,
     taken: Arc<Taken>,
     next: AtomicU64,
+    cut: CancellationToken,
 }
 
 type Taken = Mutex<HashMap<u64, Arc<Seen>>>;
@@ -51,11 +52,13 @@ struct Sitting {
 }
 
 impl Places {
-    pub(super) fn new(max: usize) -> Self {
+    /// So many. All of them are needed when `cut` is cancelled.
+    pub(super) fn new(max: usize, cut: CancellationToken) -> Self {
         Self {
             free: Arc::new(Semaphore::new(max)),
             taken: Arc::default(),
             next: AtomicU64::new(0),
+            cut,
         }
     }
 
@@ -82,7 +85,7 @@ impl Places {
             began: Instant::now(),
             answering: AtomicUsize::new(0),
             sent_ms: AtomicU64::new(0),
-            cut: CancellationToken::new(),
+            cut: self.cut.child_token(),
         });
         lock(&self.taken).insert(number, Arc::clone(&seen));
         Seat(Arc::new(Sitting {
@@ -124,7 +127,7 @@ impl Seat {
         Answering(self.clone())
     }
 
-    /// Is cancelled when the place is needed for somebody else.
+    /// Is cancelled when the place is needed for somebody else, or all are.
     pub(super) fn cut(&self) -> &CancellationToken {
         &self.0.seen.cut
     }
@@ -158,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_silent_connection_makes_room_and_one_that_is_answered_never() {
-        let places = Places::new(3);
+        let places = Places::new(3, CancellationToken::new());
         let answered = places.seat().await;
         let _answering = answered.answering();
         let silent = places.seat().await;
