@@ -3,6 +3,7 @@
 //! A handler reads and writes the record and the outside world; it never talks to Redis or HTTP
 //! callers.
 
+pub mod connection;
 pub mod deliver_webhook;
 pub mod diagnostics;
 mod ending;

@@ -20,6 +20,8 @@ mod body;
 mod bounds;
 mod bulk;
 mod connection;
+mod connection_control;
+mod connections;
 mod consistency;
 mod control;
 mod cors;
@@ -58,6 +60,7 @@ mod redact;
 mod reports;
 mod schedule_control;
 mod schedules;
+mod sealing;
 mod sessions;
 mod standing;
 mod state;
@@ -249,6 +252,12 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(webhook_control::test))
         .routes(routes!(webhook_deliveries::list))
         .routes(routes!(webhook_deliveries::replay))
+        .routes(routes!(connections::list, connections::create))
+        .routes(routes!(
+            connections::show,
+            connection_control::patch,
+            connection_control::delete
+        ))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))

@@ -91,7 +91,7 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
@@ -106,6 +106,10 @@ const TAGS: [(&str, &str); 11] = [
     (
         "webhooks",
         "Tell receivers outside of what happens to jobs, signed.",
+    ),
+    (
+        "connections",
+        "Providers outside, and what a workspace has to call them with.",
     ),
     ("figures", "How much there is to do, and how it goes."),
     ("job types", "What kinds of jobs there are."),

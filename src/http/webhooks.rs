@@ -15,13 +15,14 @@ use super::auth::Caller;
 use super::body;
 use super::observe::RequestId;
 use super::problem::{Code, Problem};
+use super::sealing::seal;
 use super::state::State;
 use crate::handlers::deliver_webhook::SEALED_AS;
 use crate::job::webhook::WebhookEvent;
 use crate::outbound::{Forbidden, check_url};
 use crate::record::access::Permission;
 use crate::record::webhooks::{self, NewWebhook, WEBHOOKS_MAX, WebhookRow};
-use crate::sealed::{Place, SealError};
+use crate::sealed::Place;
 use crate::secret::Secret;
 
 /// The largest request for a webhook.
@@ -152,20 +153,12 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(WithSecret { webhook, secret })))
 }
 
-/// A fresh secret, and as it is stored. No key is made for it where others have sealed secrets with
-/// one that this process does not have.
+/// A fresh secret, and as it is stored.
 pub(super) async fn new_secret(
     state: &State,
     workspace_id: Uuid,
     id: Uuid,
 ) -> Result<(Secret, String), Problem> {
-    let sealer = &state.services.sealer;
-    let internal = |error: SealError| Problem::internal(&error);
-    if !sealer.has_key().map_err(internal)?
-        && webhooks::are_any_sealed(&state.services.record).await?
-    {
-        return Err(internal(SealError::KeyMissing));
-    }
     let random: [u8; 32] = rand::random();
     let secret = Secret(format!("whsec_{}", STANDARD.encode(random)));
     let place = Place {
@@ -173,7 +166,7 @@ pub(super) async fn new_secret(
         workspace_id,
         id,
     };
-    let sealed = sealer.seal(&place, &secret).map_err(internal)?;
+    let sealed = seal(state, &place, &secret).await?;
     Ok((secret, sealed))
 }
 

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod bullmq_options;
 mod change;
+pub mod connection;
 pub mod flow;
 mod foreign_options;
 mod outcome;

@@ -111,12 +111,6 @@ impl std::fmt::Debug for NewWebhook {
     }
 }
 
-/// Whether there is any sealed secret, whose ever.
-pub async fn are_any_sealed(record: &Record) -> Result<bool, RecordError> {
-    let any = "SELECT EXISTS (SELECT FROM webhooks WHERE secret LIKE 'v1.%')";
-    Ok(sqlx::query_scalar(any).fetch_one(&record.pool).await?)
-}
-
 /// Makes one. None: the workspace has [`WEBHOOKS_MAX`] already.
 pub async fn create(
     record: &Record,

@@ -84,6 +84,9 @@ impl Tenant {
              INSERT INTO webhooks (id, workspace_id, url, events, secret)
                VALUES ('{job}', '{workspace}', 'https://{word}.example/', '{{job.completed}}',
                  'sealed');
+             INSERT INTO connections (id, workspace_id, provider, name, credential_names,
+                 credentials)
+               VALUES ('{job}', '{workspace}', 'apollo', '{word}', '{{api_key}}', 'sealed');
              INSERT INTO bullwark.webhook_deliveries (job_id, webhook_id, workspace_id, message_id,
                  event)
                VALUES ('{job}', '{job}', '{workspace}', '{word}', 'job.completed');

@@ -78,6 +78,14 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/me"),
         get("/api/limits"),
         get("/api/api-keys"),
+        get("/api/connections"),
+        get("/api/connections/ID"),
+        (
+            Method::PATCH,
+            "/api/connections/ID",
+            json!({ "isActive": false }),
+        ),
+        (Method::DELETE, "/api/connections/ID", Value::Null),
         get("/api/webhooks"),
         get("/api/webhooks/ID"),
         (
@@ -160,7 +168,7 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 20] = [
+const NOT_ASKED: [(&str, &str); 21] = [
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
@@ -168,6 +176,7 @@ const NOT_ASKED: [(&str, &str); 20] = [
     ("post /api/uploads", "makes what is the caller's own"),
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
+    ("post /api/connections", "makes what is the caller's own"),
     (
         "put /api/schedules/{queue}/{id}",
         "makes what is the caller's own",

@@ -11,7 +11,7 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 24] = [
+const SEEN: [&str; 25] = [
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
@@ -23,6 +23,7 @@ const SEEN: [&str; 24] = [
     "bullwark.stragglers",
     "bullwark.webhook_deliveries",
     "public.accounts",
+    "public.connections",
     "public.contacts",
     "public.exports",
     "public.import_rows",
@@ -176,6 +177,10 @@ async fn nobody_who_reads_for_callers_reads_a_secret_of_a_webhook_or_changes_one
             "UPDATE webhooks SET url = 'https://elsewhere.example/'",
             "INSERT INTO webhooks (workspace_id, url, events, secret) SELECT workspace_id, url,
                events, '' FROM webhooks",
+            "SELECT credentials FROM connections",
+            "SELECT version FROM connections",
+            "SELECT * FROM connections",
+            "UPDATE connections SET base_url = 'https://elsewhere.example'",
             "SELECT id FROM bullwark.webhook_events",
             "DELETE FROM bullwark.webhook_deliveries",
         ] {
