@@ -9,14 +9,17 @@ pub mod diagnostics;
 mod ending;
 pub mod export;
 pub mod formula;
+pub mod http_call;
 pub mod import_csv;
 mod spool;
 
 use crate::outbound::Caller;
 use crate::sealed::Sealer;
 use crate::worker::Handlers;
+use connection::Connections;
 use deliver_webhook::DeliverWebhook;
 use export::{ExportCsvHandler, ExportDataHandler};
+use http_call::HttpCall;
 use import_csv::{ImportCsvHandler, SourceOptions};
 
 /// What the built-in handlers need to know.
@@ -53,7 +56,9 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     });
     handlers.add(ExportDataHandler { data_dir });
     let caller = Caller::new(options.source.allow_private_addresses);
-    handlers.add(DeliverWebhook::new(caller, options.sealer.clone()));
+    handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
+    let connections = Connections::new(options.sealer.clone());
+    handlers.add(HttpCall::new(caller, connections));
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

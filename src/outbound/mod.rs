@@ -9,8 +9,8 @@
 //! internet. Query strings are secrets (signed links): no error has one.
 
 mod address;
+mod call;
 mod failure;
-mod post;
 mod url;
 
 use std::net::IpAddr;
@@ -21,8 +21,8 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 pub use address::GuardedResolver;
 use address::is_forbidden;
+pub use call::{ANSWER_MAX_BYTES, Answer, CALL_TIMEOUT, Call, CallFailure, Caller};
 pub use failure::{Failure, explain};
-pub use post::{ANSWER_MAX_BYTES, Answer, CALL_TIMEOUT, CallFailure, Caller, Post};
 pub use url::{URL_MAX_BYTES, check_url};
 
 /// Longest wait that a server may ask for.

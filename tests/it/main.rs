@@ -11,6 +11,7 @@ mod flow;
 mod http;
 mod http_actions;
 mod http_bounds;
+mod http_call;
 mod http_connections;
 mod http_control;
 mod http_data_changes;

@@ -12,7 +12,7 @@ mod at_once;
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::job::webhook::{DELIVER, RETRIED_FOR, retry_delay};
 use crate::job::{Backoff, JobError};
-use crate::outbound::{Answer, CALL_TIMEOUT, CallFailure, Caller, Post};
+use crate::outbound::{Answer, CALL_TIMEOUT, Call, CallFailure, Caller};
 use crate::record::logs::LogLevel;
 use crate::record::webhook_attempts::{self, Attempt, Errand, Receiver, Went};
 use crate::sealed::{Place, SealError, Sealer};
@@ -34,8 +34,6 @@ pub const SEALED_AS: &str = "webhook";
 /// the time that all tries would have taken nobody looks any more.
 const INACTIVE_WAIT: Duration = Duration::from_secs(300);
 const INACTIVE_JITTER: Duration = Duration::from_secs(300);
-/// What an error tells of an answer, in characters.
-const ANSWER_TOLD_MAX: usize = 200;
 
 /// Delivers.
 #[derive(Debug, Clone)]
@@ -138,9 +136,9 @@ impl Handler for DeliverWebhook {
         if errand.message != payload.message {
             tracing::warn!(job.id = %ctx.job_id(), "redis has another message than the record");
         }
-        let post = self.post(&errand, receiver, (workspace_id, webhook_id))?;
+        let call = self.message(&errand, receiver, (workspace_id, webhook_id))?;
         let answered = tokio::select! {
-            answered = self.caller.post(&post) => answered,
+            answered = self.caller.call(&call) => answered,
             () = ctx.cancelled().cancelled() => {
                 return Err(JobError::Retry("told to stop".to_owned()));
             }
@@ -156,12 +154,12 @@ impl Handler for DeliverWebhook {
 }
 
 impl DeliverWebhook {
-    fn post(
+    fn message(
         &self,
         errand: &Errand,
         receiver: &Receiver,
         (workspace_id, id): (Uuid, Uuid),
-    ) -> Result<Post, JobError> {
+    ) -> Result<Call, JobError> {
         let place = Place {
             kind: SEALED_AS,
             workspace_id,
@@ -182,20 +180,16 @@ impl DeliverWebhook {
             }
             None => {}
         }
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         for (name, value) in [
             ("webhook-id", errand.message_id.clone()),
             ("webhook-timestamp", errand.now_s.to_string()),
             ("webhook-signature", signatures.join(" ")),
         ] {
             let value = HeaderValue::try_from(value).map_err(JobError::permanent)?;
-            headers.push((HeaderName::from_static(name), value));
+            headers.insert(HeaderName::from_static(name), value);
         }
-        Ok(Post {
-            url: receiver.url.clone(),
-            headers,
-            body,
-        })
+        Ok(Call::post(receiver.url.clone(), headers, body))
     }
 }
 
@@ -242,19 +236,12 @@ impl Called<'_> {
             _ => Went::Failed,
         };
         self.note(went, Some(&answer)).await;
-        let told = || {
-            let text: String = answer.text.chars().take(ANSWER_TOLD_MAX).collect();
-            match text.trim() {
-                "" => format!("the receiver answered {status}"),
-                text => format!("the receiver answered {status}: {text}"),
-            }
-        };
         match status {
             200..300 => Ok(Delivered::Sent {
                 sent: true,
                 status,
                 ms: answer.took.as_millis() as u64,
-                answer: answer.text,
+                answer: answer.text(),
             }),
             410 => {
                 let why = "the receiver answered 410: it wants no more, so the webhook is out of \
@@ -273,9 +260,9 @@ impl Called<'_> {
                     // Not sooner than it would be without it: the tries are to last a day.
                     Some(after) => {
                         let delay = after.max(retry_delay(self.ctx.failures()));
-                        Err(JobError::RetryAfter(delay, told()))
+                        Err(JobError::RetryAfter(delay, answer.told()))
                     }
-                    None => Err(JobError::Retry(told())),
+                    None => Err(JobError::Retry(answer.told())),
                 }
             }
         }

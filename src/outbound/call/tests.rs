@@ -22,12 +22,8 @@ async fn serve(answer: &'static str, more: &'static [u8]) -> String {
 }
 
 async fn call(url: &str, allow_private: bool) -> Result<Answer, CallFailure> {
-    let post = Post {
-        url: url.to_owned(),
-        headers: Vec::new(),
-        body: "{}".to_owned(),
-    };
-    Caller::new(allow_private).post(&post).await
+    let call = Call::post(url.to_owned(), HeaderMap::new(), "{}".to_owned());
+    Caller::new(allow_private).call(&call).await
 }
 
 #[tokio::test]
@@ -35,7 +31,8 @@ async fn of_an_answer_without_end_the_beginning_is_kept() {
     let endless = "HTTP/1.1 200 OK\r\n\r\n";
     let url = serve(endless, &[b'x'; 700]).await;
     let answer = call(&url, true).await.unwrap();
-    assert_eq!((answer.status, answer.text.len()), (200, ANSWER_MAX_BYTES));
+    assert_eq!((answer.status, answer.bytes.len()), (200, ANSWER_MAX_BYTES));
+    assert!(!answer.is_whole);
 }
 
 #[tokio::test]
@@ -47,7 +44,7 @@ async fn an_answer_is_given_as_it_came_and_no_redirect_is_followed() {
     assert_eq!(answer.status, 307);
     assert_eq!(answer.retry_after, Some(Duration::from_secs(7)));
     // What the record can not hold is replaced, and what breaks off is kept.
-    assert!(answer.text.starts_with("a\u{fffd}b"), "{answer:?}");
+    assert!(answer.text().starts_with("a\u{fffd}b"), "{answer:?}");
 }
 
 #[tokio::test]
