@@ -17,8 +17,8 @@ use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
-    Record, RecordError, data_changes, dead_letters, open, owed_logs, passes, rollups, stragglers,
-    types, webhook_events, webhook_upkeep,
+    Record, RecordError, change_seals, data_changes, dead_letters, open, owed_logs, passes,
+    rollups, stragglers, types, webhook_events, webhook_upkeep,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -37,6 +37,8 @@ const OWED_LOGS_REST: Duration = Duration::from_millis(25);
 const GRAVES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at what ended, to sum it up.
 const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for changes of records that are not sealed yet.
+const SEALS_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for changes of records that were kept for long enough.
 const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for what webhooks are to be told.
@@ -64,6 +66,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     write_owed_logs(record, broker, tasks);
     clear_graves(record, broker, tasks);
     roll_up(record, broker, tasks);
+    seal_changes(record, broker, tasks);
     forget_old_changes(record, broker, tasks);
     carry_out_actions(record, broker, tasks);
     find_causes(record, broker, tasks);
@@ -179,6 +182,13 @@ fn roll_up(record: &Record, broker: &Broker, tasks: &Tasks) {
             | rollups::roll_hours(&record).await?
             | rollups::prune(&record).await?;
         Ok(if is_full { Next::Again } else { Next::Rest })
+    });
+}
+
+fn seal_changes(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("change_seals", SEALS_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        change_seals::seal(&record).await.map(again_if)
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Done, Failure, Global, output};
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::config::Config;
 use crate::handlers::import_csv::SourceOptions;
 use crate::handlers::{self, BuiltinOptions};
@@ -47,6 +47,17 @@ fn builtin(config: &Config) -> Handlers {
         sealer: config.sealer(),
         has_diagnostics: config.has_diagnostics,
     })
+}
+
+/// The record alone, for what Redis has no part in.
+pub(crate) async fn record(global: &Global) -> Result<Record, Failure> {
+    let config = global.config()?;
+    let record = Record::connect(&RecordOptions::new(&config.database_url))?;
+    record.probe().await?;
+    match record.is_migrated().await? {
+        true => Ok(record),
+        false => Err(AppError::NotMigrated.into()),
+    }
 }
 
 /// `bullwark migrate`

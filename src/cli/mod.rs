@@ -6,6 +6,7 @@
 
 #![expect(clippy::doc_markdown, reason = "doc comments are the help text here")]
 
+mod audit;
 mod bench;
 mod client;
 mod connect;
@@ -99,6 +100,8 @@ enum Command {
     Stats,
     /// Check that both stores agree; exit code 0 only if they do
     Verify,
+    /// Check that the lineage of records was not rewritten, or print what proves it
+    Audit(audit::Audit),
     /// Repair now whatever differs between the stores, or print it
     Reconcile(reconcile::Reconcile),
     /// Measure jobs per second on private stores
@@ -215,6 +218,7 @@ async fn run(cli: Cli) -> Done {
         }
         Command::Stats => jobs::stats(&global).await,
         Command::Verify => reconcile::verify(&global).await,
+        Command::Audit(args) => Box::pin(audit::run(&global, args)).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&global, args)).await,
         Command::Bench(bench) => bench::run(&global, bench).await,
         Command::Soak(soak) => soak::run(&global, soak).await,

@@ -174,7 +174,7 @@ impl Provider {
             }
         }
         let is_whole = |set: &&[&str]| set.iter().all(|name| given.contains_key(*name));
-        if shape.needs.iter().any(|set| is_whole(set)) {
+        if shape.needs.iter().any(is_whole) {
             return Ok(());
         }
         let sets: Vec<String> = shape.needs.iter().map(|set| set.join(" and ")).collect();

@@ -11,8 +11,8 @@ use super::{Record, RecordError, View};
 
 /// How long changes are kept: two years.
 const KEPT_DAYS: i32 = 730;
-/// The oldest rows that are looked at at once.
-const FORGET_MAX: i32 = 5_000;
+/// Seals whose changes are forgotten at once.
+const FORGET_SEALS_MAX: i32 = 4;
 
 /// A change of one record.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
@@ -78,12 +78,12 @@ pub async fn page(
         .await?)
 }
 
-/// Forgets what is older than it is kept; whether there may be more. Safe to repeat.
+/// Forgets what is older than it is kept, seal by seal; whether there may be more. Safe to repeat.
 pub async fn forget_old(record: &Record) -> Result<bool, RecordError> {
     let gone: i64 = sqlx::query_scalar("SELECT bullwark.forget_old_changes($1, $2)")
         .bind(KEPT_DAYS)
-        .bind(FORGET_MAX)
+        .bind(FORGET_SEALS_MAX)
         .fetch_one(&record.pool)
         .await?;
-    Ok(gone == i64::from(FORGET_MAX))
+    Ok(gone > 0)
 }

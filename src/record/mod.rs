@@ -11,6 +11,7 @@ pub mod adopt;
 pub mod alerts;
 mod answering;
 pub mod api_keys;
+pub mod change_seals;
 pub mod connections;
 pub mod contacts;
 pub mod control;

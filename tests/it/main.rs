@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
+mod change_seals;
 mod control;
 mod deleted;
 mod enqueue;
