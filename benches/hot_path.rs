@@ -277,16 +277,17 @@ fn end_to_end(criterion: &mut Criterion, runtime: &Runtime, bench: &Bench) {
     }));
     let mut handlers = Handlers::default();
     handlers.add(Noop);
+    let (tasks, working, stop) = (Tasks::new(), Tasks::new(), CancellationToken::new());
+    let _guard = runtime.enter();
+    let enqueue = bench.enqueue(&tasks);
     let worker = Worker {
         record: bench.record.clone(),
         broker: bench.broker.clone(),
         broker_options: bench.broker_options.clone(),
         handlers,
+        enqueue: enqueue.clone(),
         options,
     };
-    let (tasks, working, stop) = (Tasks::new(), Tasks::new(), CancellationToken::new());
-    let _guard = runtime.enter();
-    let enqueue = bench.enqueue(&tasks);
     let stopping = stop.clone();
     working.spawn("worker", async move {
         worker

@@ -198,6 +198,7 @@ impl App {
             broker: self.broker.clone(),
             broker_options: self.broker_options.clone(),
             handlers: self.handlers.clone(),
+            enqueue: self.enqueue.clone(),
             options,
         };
         Ok(worker.run(stop, hurry).await?)

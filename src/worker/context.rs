@@ -7,10 +7,12 @@
 //! | [`JobContext::step`] | the result of a step; its effect was before |
 //! | [`JobContext::once`] | the intent of a call before it, its result after it |
 //! | [`JobContext::begin_checkpoint`] | the handler's writes and the place to go on from |
+//! | [`JobContext::enqueue_in`] | jobs that this one makes, with any of the transactions above |
 //!
 //! Each begins with the fence: an attempt that is not the newest any more writes nothing.
 
 mod checkpoint;
+mod enqueue;
 mod once;
 mod step;
 mod transaction;

@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{Broker, BrokerOptions};
+use crate::enqueue::Enqueue;
 use crate::job::RetryRule;
 use crate::record::Record;
 use crate::record::roster::Announcement;
@@ -88,6 +89,7 @@ pub(crate) struct Shared {
     worker_id: Arc<str>,
     prefix: Arc<str>,
     handlers: Handlers,
+    enqueue: Enqueue,
     queues: Vec<ServedQueue>,
     lease: Duration,
     idle: Duration,
@@ -159,6 +161,8 @@ pub struct Worker {
     /// For the connection of the lease thread.
     pub broker_options: BrokerOptions,
     pub handlers: Handlers,
+    /// For jobs that handlers make.
+    pub enqueue: Enqueue,
     pub options: WorkerOptions,
 }
 
@@ -245,6 +249,7 @@ impl Worker {
             worker_id,
             prefix: prefix.into(),
             handlers: self.handlers,
+            enqueue: self.enqueue,
             queues: self.options.queues,
             lease: self.options.lease,
             idle: self.options.idle,

@@ -11,6 +11,7 @@ mod features;
 mod layers;
 mod lua;
 mod migrations;
+mod quotes;
 mod setup;
 mod source;
 mod text;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bullwark::app::worker_id;
 use bullwark::broker::{Broker, BrokerOptions};
 use bullwark::config::environment;
+use bullwark::enqueue::Enqueue;
 use bullwark::fault;
 use bullwark::handlers::import_csv::SourceOptions;
 use bullwark::handlers::{self, BuiltinOptions};
 use bullwark::reconcile;
 use bullwark::record::{Record, RecordOptions};
+use bullwark::tasks::Tasks;
 use bullwark::worker::{Handlers, Worker, WorkerOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +85,10 @@ impl Doomed {
         options.queues = vec![environment(QUEUE).unwrap().parse().unwrap()];
         options.slots = SLOTS;
         options.lease = LEASE;
+        let types = handlers.job_types().unwrap();
+        let (record, broker, tasks) = (self.record.clone(), self.broker.clone(), Tasks::new());
         let worker = Worker {
+            enqueue: Enqueue::start(record, broker, types, &tasks),
             record: self.record,
             broker: self.broker,
             broker_options: self.broker_options,

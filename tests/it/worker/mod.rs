@@ -7,6 +7,7 @@ mod coded;
 mod effects;
 mod endings;
 mod foreign;
+mod made_jobs;
 mod outages;
 pub(crate) mod probe;
 mod restarts;
