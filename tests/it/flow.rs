@@ -262,7 +262,8 @@ async fn a_forgotten_flow_comes_back_where_it_was() {
         .await;
     play.forget("*").await;
     play.repaired(0, BrokerState::WaitingChildren).await;
-    assert_eq!(play.state(2).await, Some(BrokerState::Prioritized));
+    // On a slow machine not with the same sweep.
+    play.repaired(2, BrokerState::Prioritized).await;
     assert_eq!(play.state(1).await, None, "it is over");
     assert_eq!(play.values(0).await, [1]);
     assert_eq!(play.values(2).await, [4, 5]);
