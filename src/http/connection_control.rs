@@ -86,17 +86,7 @@ pub(super) async fn patch(
         None => None,
         Some(url) => Some(base_url(&state, provider, url.as_deref())?),
     };
-    let moves = base_url.as_ref().is_some_and(|url| *url != was.base_url);
-    // Where the server itself is named by a setting, the same goes for that.
     let settings = wish.settings;
-    let host = |of: &Value| of.get("host").cloned();
-    let now = settings.clone().map(Value::Object);
-    let moves = moves || now.is_some_and(|now| host(&now) != host(&was.settings));
-    if moves && wish.credentials.is_none() {
-        let message = "must be given beside another address: those that are there were given for \
-            the address that is there";
-        return Err(Problem::of_field("/credentials", message));
-    }
     if let Some(settings) = &settings {
         provider.check_settings(settings).map_err(of_mistake)?;
     }

@@ -157,6 +157,11 @@ pub(super) fn one(made: Made) -> Result<OneConnection, Problem> {
             let detail = "this workspace has another connection of this name";
             Err(Problem::new(Code::ConnectionNameTaken, detail))
         }
+        Made::WouldLeak => {
+            let message = "must be given beside another address: those that are there were given \
+                for the address that is there";
+            Err(Problem::of_field("/credentials", message))
+        }
         Made::Unknown => Err(unknown()),
     }
 }

@@ -107,6 +107,8 @@ pub enum Made {
     TooMany,
     /// The workspace has another one of this name.
     NameTaken,
+    /// It would go to another server with the credentials that were given for this one.
+    WouldLeak,
     /// There is no such connection.
     Unknown,
 }
@@ -164,7 +166,22 @@ pub struct ConnectionChange {
     pub is_active: Option<bool>,
 }
 
+impl ConnectionChange {
+    /// Whether another server would be called.
+    fn moves(&self, was: &ConnectionRow) -> bool {
+        let goes_elsewhere = |url: &Option<String>| *url != was.base_url;
+        let host = |settings: &Value| settings.get("host").cloned();
+        let has_other_host = |settings: &Value| host(settings) != host(&was.settings);
+        self.base_url.as_ref().is_some_and(goes_elsewhere)
+            || self.settings.as_ref().is_some_and(has_other_host)
+    }
+}
+
 /// Changes one. New credentials, and whoever puts it into service, clear why it was paused.
+///
+/// Credentials go where they were given for: another address, or another `host` in the settings,
+/// needs them anew. That is judged of the row as it is when it is changed, or two changes at once
+/// could bring them elsewhere.
 pub async fn change(
     record: &Record,
     (workspace_id, id): (Uuid, Uuid),
@@ -186,6 +203,9 @@ pub async fn change(
         && is_taken(&mut tx, workspace_id, name, id).await?
     {
         return Ok(Made::NameTaken);
+    }
+    if change.credentials.is_none() && change.moves(&was) {
+        return Ok(Made::WouldLeak);
     }
     // Paused by the provider's word: other credentials have not been refused yet.
     let is_renewed = change.credentials.is_some() && was.paused_reason.is_some();

@@ -7,6 +7,8 @@
 //! | 401 to the credentials of a connection | waits until somebody has renewed them |
 //! | 410, 3xx, any other 4xx | is a dead letter: asked again, it would be answered the same |
 
+use std::time::Duration;
+
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
@@ -16,6 +18,8 @@ use crate::outbound::{Answer, CallFailure};
 use crate::record::logs::LogLevel;
 use crate::worker::{JobContext, RESULT_MAX_BYTES};
 
+/// Who says "at once" is asked again after this.
+const RETRY_MIN: Duration = Duration::from_secs(1);
 /// What is kept of an answer that is too large for a result, in bytes. Written as JSON it may
 /// become six times as long.
 const CUT_BYTES: usize = 64 * 1024;
@@ -48,7 +52,7 @@ pub(super) async fn judge(
             Err(connection.refused(ctx, &answer.told()).await)
         }
         408 | 425 | 429 | 500.. => Err(match answer.retry_after {
-            Some(after) => JobError::RetryAfter(after, answer.told()),
+            Some(after) => JobError::RetryAfter(after.max(RETRY_MIN), answer.told()),
             None => JobError::Retry(answer.told()),
         }),
         _ => Err(JobError::Permanent(answer.told())),
@@ -98,8 +102,6 @@ fn has_nul(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use reqwest::header::{HeaderMap, HeaderValue};
 
     use super::*;
