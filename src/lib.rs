@@ -22,6 +22,7 @@ pub mod job;
 #[cfg(any(feature = "handlers", feature = "server"))]
 pub mod outbound;
 pub mod periodic;
+pub mod quota;
 pub mod reconcile;
 pub mod record;
 pub mod sealed;

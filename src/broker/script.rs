@@ -58,6 +58,7 @@ scripts! {
     Confirm = "confirm", keys 1, after "prelude";
     Counts = "counts", keys 9, after "prelude";
     DetachChild = "detach_child", keys 1, after "prelude" "prelude_place" "prelude_parent";
+    EndQuota = "end_quota", keys 3, after "prelude" "prelude_quota" "prelude_breaker";
     Extend = "extend", keys 1, after "prelude";
     Fail = "fail", keys 11,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
@@ -71,6 +72,7 @@ scripts! {
     Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 9, after "prelude" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
+    ReadQuota = "read_quota", keys 3, after "prelude" "prelude_quota";
     Readmit = "readmit", keys 7, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
@@ -102,6 +104,8 @@ scripts! {
     ScheduleUpsert = "schedule_upsert", keys 10,
         after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";
+    TakeQuota = "take_quota", keys 6,
+        after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_take";
     TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
     UpdateData = "update_data", keys 1, after "prelude";
     UpdateProgress = "update_progress", keys 2, after "prelude";

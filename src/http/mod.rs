@@ -55,6 +55,7 @@ mod query;
 mod queue_control;
 mod queue_figures;
 mod queues;
+mod quotas;
 mod rate_limits;
 mod redact;
 mod reports;
@@ -231,6 +232,8 @@ fn fast() -> OpenApiRouter<State> {
         ))
         .routes(routes!(workers::list))
         .routes(routes!(rate_limits::list))
+        .routes(routes!(quotas::list))
+        .routes(routes!(quotas::put, quotas::delete))
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::resolve))
         .routes(routes!(consistency::show))

@@ -14,6 +14,7 @@ mod priority;
 mod progress;
 mod queue_name;
 mod queue_settings;
+pub mod quota;
 pub mod request;
 pub mod schedule;
 mod status;

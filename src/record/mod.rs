@@ -46,6 +46,7 @@ pub mod owed_logs;
 pub mod passes;
 mod probe;
 pub mod queues;
+pub mod quotas;
 pub mod rebuild;
 pub mod restart;
 pub mod rollups;

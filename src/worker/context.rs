@@ -29,7 +29,8 @@ use super::Shared;
 use super::held::Held;
 use super::log_writer::Line;
 use crate::broker::ClaimedJob;
-use crate::job::{Progress, QueueName};
+use crate::job::{JobError, Progress, QueueName};
+use crate::quota::{Ask, Permit, Quotas};
 use crate::record::Record;
 use crate::record::logs::{LogLevel, NewLog};
 
@@ -122,6 +123,23 @@ impl JobContext {
 
     pub fn record(&self) -> &Record {
         &self.inner.record
+    }
+
+    /// Quotas of services outside; none: no worker runs this attempt.
+    pub fn quotas(&self) -> Option<&Quotas> {
+        self.inner.shared.as_ref().map(|shared| &shared.quotas)
+    }
+
+    /// The right to make one call to a service outside. While there is none, the job comes back
+    /// when there is: it spends no attempt and holds no slot.
+    pub async fn permit(&self, ask: Ask<'_>) -> Result<Permit, JobError> {
+        let Some(quotas) = self.quotas() else {
+            return Err(JobError::permanent(
+                "no worker runs this attempt: no quotas",
+            ));
+        };
+        let taken = quotas.take(&ask.job(self.job_id())).await?;
+        Ok(taken?)
     }
 
     /// Is cancelled when the handler should stop: at a timeout, a shutdown that can wait no longer,

@@ -51,6 +51,7 @@ use uuid::Uuid;
 use crate::broker::{Broker, BrokerOptions};
 use crate::enqueue::Enqueue;
 use crate::job::RetryRule;
+use crate::quota::Quotas;
 use crate::record::Record;
 use crate::record::roster::Announcement;
 use crate::settle::{Ended, Settle, Verdict};
@@ -99,6 +100,7 @@ pub(crate) struct Shared {
     share: share::Share,
     held: Arc<HeldJobs>,
     settle: Settle,
+    quotas: Quotas,
     logs: mpsc::Sender<log_writer::Line>,
     /// Tasks of running jobs.
     jobs: Tasks,
@@ -231,6 +233,8 @@ impl Worker {
             Arc::new(done(held.clone(), self.options.observer.clone())),
             &settling,
         );
+        let (record, broker) = (self.record.clone(), self.broker.clone());
+        let quotas = Quotas::start(record, broker, &background, ended.clone());
         for queue in &self.options.queues {
             if let Err(error) = self.broker.ensure_queue(&queue.name).await {
                 tracing::warn!(%error, queue = %queue.name, "queue not announced");
@@ -259,6 +263,7 @@ impl Worker {
             share,
             held,
             settle,
+            quotas,
             logs,
             jobs: Tasks::new(),
             interrupted: CancellationToken::new(),

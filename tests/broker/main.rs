@@ -24,6 +24,8 @@ mod parents;
 mod pause;
 mod progress;
 mod promote;
+mod quota;
+mod quota_waits;
 mod read_job;
 mod read_jobs;
 mod readmit;

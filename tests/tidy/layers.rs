@@ -20,7 +20,7 @@ const TOOLS: [&str; 9] = [
     "uploads",
 ];
 const STORES: [&str; 2] = ["broker", "record"];
-const DOORS: [&str; 4] = ["enqueue", "settle", "control", "reconcile"];
+const DOORS: [&str; 5] = ["enqueue", "settle", "control", "reconcile", "quota"];
 const SERVICES: [&str; 4] = ["http", "worker", "upkeep", "handlers"];
 const OUTSIDE: [&str; 7] = ["app", "bench", "cli", "config", "soak", "stores", "main"];
 
@@ -44,7 +44,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "telemetry" => [&TOOLS[..], &["config"]].concat(),
         // The two stores never meet: only the doors change both.
         "broker" | "record" => [&["job"][..], &TOOLS].concat(),
-        "enqueue" | "settle" | "control" | "reconcile" => below_services,
+        "enqueue" | "settle" | "control" | "reconcile" | "quota" => below_services,
         "worker" => below_services,
         // A handler gets what it needs from its context.
         "handlers" => without(

@@ -81,6 +81,8 @@ impl Tenant {
              INSERT INTO bullwark.schedules (prefix, job_queue, schedule_id, fields)
                VALUES ('{word}', '{word}', '{word}@{workspace}', '{{\"name\": \"{word}\"}}');
              SELECT set_config('bullwark.job_id', '{job}', true);
+             INSERT INTO rate_limits (workspace_id, key, max_requests)
+               VALUES ('{workspace}', '{word}:{workspace}', 1);
              INSERT INTO webhooks (id, workspace_id, url, events, secret)
                VALUES ('{job}', '{workspace}', 'https://{word}.example/', '{{job.completed}}',
                  'sealed');

@@ -74,6 +74,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "/api/schedules/foxglove/ID", Value::Null),
         get("/api/workers"),
         get("/api/rate-limits"),
+        get("/api/quotas"),
+        (Method::DELETE, "/api/quotas/ID", Value::Null),
         get("/api/job-types"),
         get("/api/me"),
         get("/api/limits"),
@@ -168,7 +170,7 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 21] = [
+const NOT_ASKED: [(&str, &str); 22] = [
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
@@ -177,6 +179,10 @@ const NOT_ASKED: [(&str, &str); 21] = [
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
     ("post /api/connections", "makes what is the caller's own"),
+    (
+        "put /api/quotas/{service}",
+        "makes what is the caller's own",
+    ),
     (
         "put /api/schedules/{queue}/{id}",
         "makes what is the caller's own",

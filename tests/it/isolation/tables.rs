@@ -11,7 +11,7 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 25] = [
+const SEEN: [&str; 26] = [
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
@@ -33,6 +33,7 @@ const SEEN: [&str; 25] = [
     "public.job_logs",
     "public.job_steps",
     "public.jobs",
+    "public.rate_limits",
     "public.webhooks",
     "public.workspace_members",
     "public.workspaces",

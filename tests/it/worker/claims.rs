@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bullwark::app::{App, worker_id};
+use bullwark::control;
 use bullwark::job::Backoff;
+use bullwark::record::access::By;
 use bullwark::worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -204,7 +206,7 @@ async fn a_job_whose_lease_ran_out_while_the_record_was_asked_is_not_begun() {
         gate: "thaw".into(),
     };
     let mut blocking = scripted("blocking", &[&[block]]);
-    blocking.delay_ms = Some(4_000);
+    blocking.delay_ms = Some(3_600_000);
     let blocking = rig.enqueue(blocking).await;
     let mut late = scripted("late", &[&[fail("once")], &[]]);
     late.backoff = Some(Backoff::Fixed {
@@ -229,7 +231,16 @@ async fn a_job_whose_lease_ran_out_while_the_record_was_asked_is_not_begun() {
         .unwrap();
     let stop = CancellationToken::new();
     let frozen = on_one_thread(rig.app.clone(), stop.clone());
-    rig.until_redis(late, "Active").await;
+    let asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   AND NOT granted";
+    eventually("the record to be asked", async || {
+        (rig.number(asked).await? > 0).then_some(())
+    })
+    .await;
+    let (record, broker) = (&rig.app.record, &rig.app.broker);
+    let promoted = control::promote(record, broker, &[blocking], &By::OPERATOR).await;
+    assert_eq!(promoted.unwrap(), [blocking]);
     rig.probe.starts_named("blocking", 1).await;
     // The answer comes, and nobody reads it; meanwhile the lease ends, and another one runs it.
     closed.commit().await.unwrap();

@@ -10,6 +10,7 @@ mod foreign;
 mod made_jobs;
 mod outages;
 pub(crate) mod probe;
+mod quotas;
 mod restarts;
 pub(crate) mod rig;
 mod schedules;

@@ -81,9 +81,7 @@ async fn a_locked_job_is_put_back_and_its_neighbours_run() {
         .enqueue(scripted("locked", &[&[fail("boom")], &[]]))
         .await;
     let free = rig.enqueue(scripted("free", &[&[fail("boom")], &[]])).await;
-    for id in [locked, free] {
-        rig.until(id, "failed").await;
-    }
+    // Not "failed" before it: that is passed in the blink of a backoff, and may never be seen.
     rig.until(free, "completed").await;
     rig.until(locked, "completed").await;
     // Retried by hand, so that both are checked in one batch.

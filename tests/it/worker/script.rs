@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bullwark::job::{Backoff, JobError, JobRequest, Progress};
+use bullwark::quota::{Ask, Learned, Limits, QuotaKey, QuotaWindow};
 use bullwark::record::logs::LogLevel;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::worker::{Handler, JobContext};
@@ -34,6 +35,11 @@ pub(crate) enum Act {
     },
     Snooze {
         ms: u64,
+    },
+    /// Makes a call to a service of which `max` are allowed in any `per_ms`; tells when.
+    Call {
+        max: u32,
+        per_ms: u64,
     },
     Panic,
     /// Waits until it is told to stop, and wants to go on later then.
@@ -136,6 +142,7 @@ async fn perform(
             JobError::RetryAfter(Duration::from_millis(*ms), "come back later".to_owned())
         }
         Act::Snooze { ms } => JobError::Snooze(Duration::from_millis(*ms), "quota".to_owned()),
+        Act::Call { max, per_ms } => return Some(call(ctx, *max, *per_ms).await),
         Act::Panic => panic!("at the disco"),
         Act::Large { bytes } => return Some(Ok(Value::from("x".repeat(*bytes)))),
         Act::SnoozeWhenTold { gets_on } => {
@@ -202,6 +209,16 @@ async fn perform(
         }
     };
     Some(Err(failed))
+}
+
+async fn call(ctx: &JobContext, max: u32, per_ms: u64) -> Result<Value, JobError> {
+    let workspace_id = ctx.workspace_id().unwrap();
+    let key = QuotaKey::new("scripted", workspace_id).unwrap();
+    let limits = Limits::of([QuotaWindow::Sliding { max, per_ms }]);
+    let permit = ctx.permit(Ask::new(&key, &limits)).await?;
+    let at_ms = bullwark::clock::now_ms();
+    assert_eq!(permit.answered(&Learned::fine()).await, None);
+    Ok(json!(at_ms))
 }
 
 fn with_nul(value: &Value) -> Value {

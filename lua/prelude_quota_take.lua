@@ -1,0 +1,110 @@
+-- prelude_quota_take: what stands against a call, and when it may be tried. Joined after
+-- `prelude_quota`.
+
+-- How long nobody takes the place of a job that was told to come back now.
+local GRACE_MS = 1500
+-- Jobs that are told when to come back, at most; further ones come back at any time after these.
+local TICKETS_MAX = 10000
+-- Between two jobs that come back, at most; and how far ahead moments are given away.
+local SPACING_MAX, HORIZON_MS = 1000, 3600000
+local HOLD_MS, PROBE_WAIT_MS = 500, 500
+
+-- What was counted before this memory of Redis began, as far as the record knows. Windows that it
+-- does not count are taken for full if anything may have been spent of them.
+local function seed_state(state_key, state, windows, seed, epoch, now)
+  call('DEL', state_key)
+  for field in pairs(state) do state[field] = nil end
+  state.epoch = epoch
+  for field, value in pairs(seed.fields) do state[field] = value end
+  if seed.closed_ms > 0 then state.closed = text(now + seed.closed_ms) end
+  for _, w in ipairs(windows) do
+    local spent, field = seed.spent[w.id], 'w:' .. w.id
+    if w.durable then
+      if spent then state[field] = spent end
+    elseif seed.idle_ms < w.per_ms + MARGIN_MAX then
+      local max = text(math.max(w.max, max_of(state, w)))
+      if w.kind == 'bucket' then state[field] = '0 ' .. text(now)
+      elseif w.kind == 'fixed' then state[field] = text(now) .. ' ' .. max
+      else
+        state[field] = text(math.floor(now / math.ceil(w.per_ms / SLOTS))) .. ' ' .. max
+      end
+    end
+  end
+  for field, value in pairs(state) do call('HSET', state_key, field, value) end
+end
+
+-- Units that the record has set aside for this period.
+local function credit_of(state, id, period)
+  local kept = numbers(state['c:' .. id])
+  return kept[1] == period and kept[2] or 0
+end
+
+-- Notes what stands against it; the latest moment counts, and what holds until then.
+local function new_hindrance(now)
+  return { at = now, now = now }
+end
+
+local function hinder(found, at, why, which)
+  at = math.max(at, found.now + 1)
+  if at > found.at then found.at, found.why, found.which = at, why, which end
+end
+
+-- The breaker of the host: until when it is open, and whether this call would be the probe.
+local function look_at_breaker(breaker_key, now, found)
+  local kept = call('HMGET', breaker_key, 'until', 'probe_until')
+  local open_until, probing_until = tonumber(kept[1]), tonumber(kept[2]) or 0
+  if not open_until then return false end
+  if open_until > now then hinder(found, open_until, 'breaker', '')
+  elseif probing_until > now then hinder(found, now + PROBE_WAIT_MS, 'breaker', '') end
+  return true
+end
+
+-- Calls at a time: leases of those who died end by themselves.
+local function look_at_leases(leases_key, state, concurrency, now, found)
+  call('ZREMRANGEBYSCORE', leases_key, '-inf', text(now))
+  if concurrency and call('ZCARD', leases_key) >= concurrency then
+    hinder(found, now + (tonumber(state.hold_ms) or HOLD_MS), 'concurrency', '')
+  end
+end
+
+-- What the service itself said is left.
+local function look_at_told(state, cost, reserve, now, found)
+  local told = {}
+  for field, value in pairs(state) do
+    local kept = field:sub(1, 2) == 'l:' and numbers(value)
+    if kept and kept[4] > now then
+      told[#told + 1] = { field = field, kept = kept }
+      local held = math.min(math.ceil((kept[1] or 0) * reserve), math.max(0, kept[1] - cost))
+      if kept[2] < cost + held then hinder(found, kept[4], 'told', field:sub(3)) end
+    end
+  end
+  return told
+end
+
+-- When the job may come back: each line gets its own moments, as many at a time as the windows
+-- allow.
+local function place_in_line(keys, state, windows, options, found, now)
+  local spacing = 10
+  for _, w in ipairs(windows) do
+    local rate = w.kind == 'bucket' and w.refill or max_of(state, w)
+    if w.kind ~= 'daily' then
+      spacing = math.max(spacing, stretch_of(w) / rate * options.cost)
+    end
+  end
+  if options.concurrency then
+    spacing = math.max(spacing, (tonumber(state.hold_ms) or HOLD_MS) / options.concurrency)
+  end
+  spacing = math.min(spacing, SPACING_MAX)
+  call('ZREMRANGEBYSCORE', keys.lines, '-inf', text(now))
+  local last = tonumber(call('ZSCORE', keys.lines, options.line))
+  local others = call('ZCARD', keys.lines) - (last and 1 or 0)
+  local at = math.max(found.at, (last or 0) + spacing * (others + 1))
+  if at > found.at + HORIZON_MS then
+    return found.at + HORIZON_MS * (1 + options.random)
+  end
+  call('ZADD', keys.lines, text(at), options.line)
+  if options.ticket and call('ZCARD', keys.tickets) < TICKETS_MAX then
+    call('ZADD', keys.tickets, text(at), options.ticket)
+  end
+  return at
+end

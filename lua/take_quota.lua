@@ -1,0 +1,110 @@
+-- take_quota: take units of a key's quota for one call, if it fits into every window.
+--
+-- KEYS[1] state        HASH    what is spent, see prelude_quota
+-- KEYS[2] leases       ZSET    permit by the ms when it ends by itself
+-- KEYS[3] lines        ZSET    who comes back, by the last moment that was given away
+-- KEYS[4] tickets      ZSET    job by the moment when it is to come back
+-- KEYS[5] breaker      HASH    of the host that is called; not looked at without `breaker`
+-- KEYS[6] epoch        STRING  the name of this memory of Redis
+-- ARGV[1] options      msgpack map: permit, cost, lease_ms, ttl_ms, windows (each id, kind, max,
+--                      per_ms, refill, days, pinned, durable), concurrency, reserve (0..0.9: kept
+--                      for others), interactive, line, ticket, breaker (true: the host has one),
+--                      random (0..1), joined (also counted by SQL), seed (what the record
+--                      knows), credits (each id, period, units: set aside in the record for this
+--                      call), refused (id -> ms: the record has no more), host (of the breaker),
+--                      epoch and server
+-- ARGV[2] test_now_ms  empty in production: server time is used
+--
+-- Returns  {GRANTED, now_ms} | {DENIED, now_ms, at_ms, why, which} | {COLD, now_ms}: nothing is
+--          known of the key, come with a seed | {CREDIT, now_ms, id, period, max}: the record is to
+--          set units aside | {OTHER_MEMORY, now_ms}
+-- Moves    nothing
+-- Repeat   safe without credits: a permit that holds a lease was granted already and is not
+--          charged again. Credits would be added twice.
+
+local GRANTED, DENIED, COLD, CREDIT, OTHER_MEMORY = 0, 1, 2, 3, 4
+local keys = { state = KEYS[1], leases = KEYS[2], lines = KEYS[3], tickets = KEYS[4] }
+local options, now = cmsgpack.unpack(ARGV[1]), clock_ms(ARGV[2])
+local cost, windows = options.cost, options.windows
+
+if options.epoch and not is_memory(KEYS[6], options.epoch, options.server) then
+  return { OTHER_MEMORY, now }
+end
+if call('ZSCORE', keys.leases, options.permit) then return { GRANTED, now } end
+local epoch, state = call('GET', KEYS[6]) or '', read_state(keys.state)
+if state.epoch ~= epoch then
+  if not options.seed then return { COLD, now } end
+  seed_state(keys.state, state, windows, options.seed, epoch, now)
+end
+
+-- Units that the record has set aside: of this period, or until a moment for what SQL counts.
+for _, credit in ipairs(options.credits) do
+  local units = credit_of(state, credit.id, credit.period) + credit.units
+  state['c:' .. credit.id] = text(credit.period) .. ' ' .. text(units)
+  call('HSET', keys.state, 'c:' .. credit.id, state['c:' .. credit.id])
+end
+
+-- Those who were told to come back now go before whoever comes anew.
+call('ZREMRANGEBYSCORE', keys.tickets, '-inf', text(now - GRACE_MS))
+local is_expected = options.ticket and call('ZSCORE', keys.tickets, options.ticket)
+local awaited = 0
+if not is_expected and not options.interactive then
+  awaited = call('ZCOUNT', keys.tickets, '-inf', text(now))
+end
+
+local found, reserve = new_hindrance(now), options.interactive and 0 or options.reserve
+local closed = tonumber(state.closed) or 0
+if closed > now then hinder(found, closed, 'closed', '') end
+local is_probe = options.breaker and look_at_breaker(KEYS[5], now, found)
+look_at_leases(keys.leases, state, options.concurrency, now, found)
+local told = look_at_told(state, cost, reserve, now, found)
+local read = {}
+for i, w in ipairs(windows) do
+  local window = read_window(state, w, now)
+  read[i] = window
+  local held = math.min(math.ceil(window.max * reserve) + awaited, math.max(0, window.max - cost))
+  if window.left < cost + held then
+    hinder(found, window.free_at(cost + held), 'window', w.id)
+  elseif options.refused[w.id] and credit_of(state, w.id, window.period) < cost then
+    local some = math.min(window.max, math.max(window.left, 0) + 1)
+    hinder(found, math.max(window.free_at(some), now + 1), 'window', w.id)
+  end
+end
+if options.refused.sql then hinder(found, now + options.refused.sql, 'window', 'sql') end
+if found.at > now then
+  local at = place_in_line(keys, state, windows, options, found, now)
+  for _, name in ipairs({ 'state', 'lines', 'tickets' }) do
+    call('PEXPIRE', keys[name], text(math.max(options.ttl_ms, at - now + GRACE_MS)))
+  end
+  return { DENIED, now, math.ceil(at), found.why, found.which }
+end
+
+local pay = {}
+if options.breaker and state.host ~= options.host then pay.host = options.host end
+for i, w in ipairs(windows) do
+  if w.durable then
+    local period, units = read[i].period, credit_of(state, w.id, read[i].period)
+    if units < cost then return { CREDIT, now, w.id, text(period), text(read[i].max) } end
+    pay['c:' .. w.id] = text(period) .. ' ' .. text(units - cost)
+  end
+end
+if options.joined then
+  local kept = numbers(state['c:sql'])
+  if #kept == 0 or kept[1] <= now or kept[2] < cost then return { CREDIT, now, 'sql', '0', '0' } end
+  pay['c:sql'] = text(kept[1]) .. ' ' .. text(kept[2] - cost)
+end
+
+for i, w in ipairs(windows) do pay['w:' .. w.id] = read[i].spend(cost) end
+for _, t in ipairs(told) do
+  pay[t.field] = string.format('%.0f %.0f %.0f %.0f', t.kept[1], t.kept[2] - cost, t.kept[3],
+    t.kept[4])
+end
+for field, value in pairs(pay) do call('HSET', keys.state, field, value) end
+call('ZADD', keys.leases, text(now + options.lease_ms), options.permit)
+if options.ticket then call('ZREM', keys.tickets, options.ticket) end
+if is_probe then
+  call('HSET', KEYS[5], 'probe', options.permit, 'probe_until', text(now + options.lease_ms))
+end
+call('PEXPIRE', keys.state, text(options.ttl_ms))
+call('PEXPIRE', keys.leases, text(options.ttl_ms))
+return { GRANTED, now }

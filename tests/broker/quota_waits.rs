@@ -1,0 +1,291 @@
+//! Who waits for quota: moments to come back, turns that are kept, and a memory that was lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bullwark::broker::{EndCall, QuotaSeed, TakeQuota, TakenQuota, ToldState};
+use bullwark::job::quota::{Limits, Window};
+use uuid::Uuid;
+
+use crate::quota::{ONE, Want, nothing_spent, take};
+use crate::support::{Bench, NOW};
+
+const KEY: &str = "clearbit:w1";
+
+fn per_second(max: u32) -> Limits {
+    Limits::of([Window::Sliding { max, per_ms: 1000 }])
+}
+
+#[tokio::test]
+async fn jobs_without_quota_come_back_at_the_rate_that_is_allowed() {
+    let t = Bench::new().await;
+    let limits = per_second(20);
+    for _ in 0..20 {
+        take(&t.broker, &limits, ONE).await.unwrap();
+    }
+    let mut moments = Vec::new();
+    for _ in 0..60 {
+        moments.push(take(&t.broker, &limits, ONE).await.unwrap_err().0);
+    }
+    assert!(moments[0] >= 1000, "{moments:?}");
+    let steps: Vec<i64> = moments.windows(2).map(|m| m[1] - m[0]).collect();
+    assert!(
+        steps.iter().all(|step| (50..=53).contains(step)),
+        "{steps:?}"
+    );
+
+    // Whoever comes back then finds quota.
+    let mut denied = 0;
+    for wait in moments {
+        denied += usize::from(take(&t.at(NOW + wait), &limits, ONE).await.is_err());
+    }
+    assert_eq!(denied, 0);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_back_when_it_was_told_finds_its_turn_kept() {
+    let t = Bench::new().await;
+    let limits = Limits::of([Window::Bucket {
+        capacity: 1,
+        refill: 1,
+        per_ms: 1000,
+    }]);
+    let job = Want {
+        ticket: Some(Uuid::new_v4()),
+        ..ONE
+    };
+    take(&t.broker, &limits, ONE).await.unwrap();
+    let (wait, _) = take(&t.broker, &limits, job).await.unwrap_err();
+    let then = t.at(NOW + wait);
+    assert!(
+        take(&then, &limits, ONE).await.is_err(),
+        "others do not overtake it"
+    );
+    take(&then, &limits, job).await.unwrap();
+
+    // Its turn does not wait for one that never comes.
+    let (wait, _) = take(&then, &limits, job).await.unwrap_err();
+    let late = t.at(NOW + 1000 + wait + 1600);
+    take(&late, &limits, ONE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_waiting_line_ends_in_sight() {
+    let t = Bench::new().await;
+    let limits = Limits::of([Window::Sliding {
+        max: 1,
+        per_ms: 60_000,
+    }]);
+    take(&t.broker, &limits, ONE).await.unwrap();
+    let mut last = 0;
+    for _ in 0..4000 {
+        last = take(&t.broker, &limits, ONE).await.unwrap_err().0;
+    }
+    // An hour, and at any moment of another one.
+    assert!((3_600_000..7_400_000).contains(&last), "{last}");
+}
+
+fn asked<'a>(
+    limits: &'a Limits,
+    seed: Option<&'a QuotaSeed>,
+    refused: &'a BTreeMap<String, u64>,
+) -> TakeQuota<'a> {
+    TakeQuota {
+        key: KEY,
+        host: None,
+        permit: Uuid::new_v4(),
+        limits,
+        cost: 1,
+        is_interactive: false,
+        lease: Duration::from_secs(60),
+        line: "w1",
+        ticket: None,
+        random: 0.0,
+        is_joined: false,
+        seed,
+        credits: &[],
+        refused,
+    }
+}
+
+#[tokio::test]
+async fn a_memory_that_knows_nothing_takes_short_windows_for_full() {
+    let t = Bench::new().await;
+    let hour = Window::Fixed {
+        max: 100,
+        per_ms: 3_600_000,
+    };
+    let limits = Limits::of([
+        Window::Sliding {
+            max: 10,
+            per_ms: 1000,
+        },
+        hour,
+    ]);
+    let refused = BTreeMap::new();
+    let cold = t.broker.take_quota(&asked(&limits, None, &refused)).await;
+    assert_eq!(cold.unwrap(), TakenQuota::Cold);
+    let spent = format!("{} 99", NOW - 1000);
+    let seed = QuotaSeed {
+        spent: [("fixed:3600000".to_owned(), spent)].into(),
+        ..QuotaSeed::default()
+    };
+    let seeded = t
+        .broker
+        .take_quota(&asked(&limits, Some(&seed), &refused))
+        .await;
+    let TakenQuota::Denied { wait, which, .. } = seeded.unwrap() else {
+        panic!("anything may have been spent of the last second");
+    };
+    assert_eq!(which, "sliding:1000");
+    assert!(wait <= Duration::from_millis(1050), "{wait:?}");
+    let later = t.at(NOW + wait.as_millis() as i64);
+    take(&later, &limits, ONE).await.unwrap();
+    // The hour is known from the record: 99 were spent, and this one.
+    let (wait, why) = take(&later, &limits, ONE).await.unwrap_err();
+    assert_eq!(why, "window fixed:3600000");
+    assert!(wait < 3_600_000, "{wait}");
+}
+
+#[tokio::test]
+async fn another_memory_begins_anew_with_what_the_record_knows() {
+    let t = Bench::new().await;
+    let limits = per_second(5);
+    take(&t.broker, &limits, ONE).await.unwrap();
+    let epoch = format!("bullwark:{}:epoch", t.prefix);
+    t.raws(&[&*format!("SET {epoch} other")]).await;
+    let refused = BTreeMap::new();
+    let taken = t.broker.take_quota(&asked(&limits, None, &refused)).await;
+    assert_eq!(taken.unwrap(), TakenQuota::Cold);
+    let seed = QuotaSeed {
+        closed_ms: 9000,
+        ..nothing_spent()
+    };
+    let taken = t
+        .broker
+        .take_quota(&asked(&limits, Some(&seed), &refused))
+        .await;
+    let TakenQuota::Denied { wait, why, .. } = taken.unwrap() else {
+        panic!("it was closed before");
+    };
+    assert_eq!((wait, why.as_str()), (Duration::from_secs(9), "closed"));
+}
+
+#[tokio::test]
+async fn units_that_the_record_has_not_set_aside_are_not_given_away() {
+    let t = Bench::new().await;
+    let limits = Limits::of([Window::Sliding {
+        max: 640,
+        per_ms: 3_600_000,
+    }]);
+    let (seed, mut refused) = (nothing_spent(), BTreeMap::new());
+    let taken = t
+        .broker
+        .take_quota(&asked(&limits, Some(&seed), &refused))
+        .await;
+    let TakenQuota::NeedsCredit { id, max, .. } = taken.unwrap() else {
+        panic!("nothing was set aside");
+    };
+    assert_eq!((id.as_str(), max), ("sliding:3600000", 640));
+    refused.insert(id, 0);
+    let taken = t
+        .broker
+        .take_quota(&asked(&limits, Some(&seed), &refused))
+        .await;
+    assert!(matches!(taken.unwrap(), TakenQuota::Denied { .. }));
+}
+
+async fn told(t: &Bench, now: i64, left: u64, limit: u64, resets_ms: Option<u64>) {
+    let told = vec![ToldState {
+        name: "minute".to_owned(),
+        limit: Some(limit),
+        left: Some(left),
+        resets_ms,
+        per_ms: Some(60_000),
+    }];
+    let call = EndCall {
+        key: KEY,
+        permit: Uuid::new_v4(),
+        lease: ONE.lease,
+        is_good: Some(true),
+        told,
+        learns: true,
+        default_window: Duration::from_secs(60),
+        ..EndCall::default()
+    };
+    t.at(now).end_quota(&call).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_service_says_is_left_counts_until_its_window_ends() {
+    let t = Bench::new().await;
+    let limits = Limits::default();
+    take(
+        &t.broker,
+        &limits,
+        Want {
+            lease: Duration::from_millis(1),
+            ..ONE
+        },
+    )
+    .await
+    .unwrap();
+    told(&t, NOW + 10, 3, 100, Some(5000)).await;
+    for _ in 0..3 {
+        take(
+            &t.at(NOW + 20),
+            &limits,
+            Want {
+                lease: Duration::from_millis(1),
+                ..ONE
+            },
+        )
+        .await
+        .unwrap();
+    }
+    // An older answer that comes late gives nothing back.
+    told(&t, NOW + 30, 3, 100, Some(4980)).await;
+    let (wait, why) = take(&t.at(NOW + 40), &limits, ONE).await.unwrap_err();
+    assert_eq!((wait, why.as_str()), (4970, "told minute"));
+    take(&t.at(NOW + 5010), &limits, ONE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_window_of_a_service_that_names_no_end_shows_by_what_is_left() {
+    let t = Bench::new().await;
+    let limits = Limits::default();
+    take(
+        &t.broker,
+        &limits,
+        Want {
+            lease: Duration::from_millis(1),
+            ..ONE
+        },
+    )
+    .await
+    .unwrap();
+    told(&t, NOW + 10, 1, 1000, None).await;
+    told(&t, NOW + 30_000, 999, 1000, None).await;
+    for _ in 0..5 {
+        take(&t.at(NOW + 30_010), &limits, ONE).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_a_service_names_takes_the_place_of_ours_unless_ours_is_pinned() {
+    let t = Bench::new().await;
+    let limits = Limits::of([Window::Fixed {
+        max: 2,
+        per_ms: 60_000,
+    }]);
+    take(&t.broker, &limits, ONE).await.unwrap();
+    told(&t, NOW, 4, 5, Some(60_000)).await;
+    for _ in 0..3 {
+        take(&t.broker, &limits, ONE).await.unwrap();
+    }
+    let pinned = Limits {
+        learns: false,
+        ..limits
+    };
+    assert!(take(&t.broker, &pinned, ONE).await.is_err());
+}
