@@ -63,7 +63,7 @@ if closed_ms then
 end
 
 -- Calls that the service has perhaps not counted yet.
-local under_way = call('ZCARD', leases)
+local under_way = call('ZCOUNT', leases, '(' .. text(now), '+inf')
 
 local function note_left(told)
   local field, per = 'l:' .. told.name, told.per_ms or options.default_ms

@@ -30,8 +30,8 @@ end
 -- How long a window really takes here before it gives its units again.
 local function stretch_of(w)
   if w.kind == 'bucket' then return w.per_ms end
-  local slot = w.kind == 'sliding' and math.ceil(w.per_ms / SLOTS) or 0
-  return w.per_ms + margin_of(w) + slot
+  if w.kind == 'fixed' then return w.per_ms + margin_of(w) * (w.durable and 2 or 1) end
+  return w.per_ms + margin_of(w) + math.ceil(w.per_ms / SLOTS)
 end
 
 -- A limit that the service named for windows of this length, unless the window is pinned.
@@ -48,19 +48,26 @@ function READ.bucket(w, said, now, max)
   local kept = numbers(said)
   local tokens, at = kept[1] or max, kept[2] or now
   tokens = math.min(max, tokens + math.max(0, now - at) * w.refill / w.per_ms)
-  return { left = tokens,
+  return { left = tokens, max = max,
     free_at = function(need) return now + math.ceil((need - tokens) * w.per_ms / w.refill) end,
     spend = function(cost) return string.format('%.6f %.0f', tokens - cost, now) end }
 end
 
+-- "start used period": a durable window is named in the record by the moment when units were first
+-- asked for, and opens with its first call, no later than a margin after that.
 function READ.fixed(w, said, now, max)
   local kept, lasts = numbers(said), stretch_of(w)
   local start, used = kept[1] or now, kept[2] or 0
+  local period = kept[3] or start
   -- A start in the future is of a server with another clock.
-  if now >= start + lasts or start > now + lasts then start, used = now, 0 end
-  return { left = max - used, period = start,
+  if now >= start + lasts or start > now + lasts or used == 0 and now > period + margin_of(w) then
+    start, used, period = now, 0, now
+  end
+  return { left = max - used, max = max, period = period,
     free_at = function() return start + lasts end,
-    spend = function(cost) return text(start) .. ' ' .. text(used + cost) end }
+    spend = function(cost)
+      return text(used == 0 and now or start) .. ' ' .. text(used + cost) .. ' ' .. text(period)
+    end }
 end
 
 function READ.daily(w, said, now, max)
@@ -71,7 +78,7 @@ function READ.daily(w, said, now, max)
   -- Around midnight nobody can say on which day the service will count a call.
   local early = now < start + DAY_MARGIN
   local quiet = early or now >= stop - DAY_MARGIN
-  return { left = quiet and 0 or max - used, period = start,
+  return { left = quiet and 0 or max - used, max = max, period = start,
     free_at = function() return (early and start or stop) + DAY_MARGIN end,
     spend = function(cost) return text(start) .. ' ' .. text(used + cost) end }
 end
@@ -89,7 +96,7 @@ function READ.sliding(w, said, now, max)
       used = used + kept[i + 1]
     end
   end
-  return { left = max - used, period = slot,
+  return { left = max - used, max = max, period = slot,
     free_at = function(need)
       local left = max - used
       for i = 1, #live do
@@ -109,8 +116,5 @@ function READ.sliding(w, said, now, max)
 end
 
 local function read_window(state, w, now)
-  local max = max_of(state, w)
-  local window = READ[w.kind](w, state['w:' .. w.id], now, max)
-  window.max = max
-  return window
+  return READ[w.kind](w, state['w:' .. w.id], now, max_of(state, w))
 end

@@ -62,9 +62,10 @@ local read = {}
 for i, w in ipairs(windows) do
   local window = read_window(state, w, now)
   read[i] = window
-  local held = math.min(math.ceil(window.max * reserve) + awaited, math.max(0, window.max - cost))
-  if window.left < cost + held then
-    hinder(found, window.free_at(cost + held), 'window', w.id)
+  -- What is kept can not be more than there ever is beside this call; who is awaited goes first.
+  local held = math.min(math.ceil(window.max * reserve), math.max(0, window.max - cost))
+  if window.left < cost + held + awaited then
+    hinder(found, window.free_at(math.min(cost + held + awaited, window.max)), 'window', w.id)
   elseif options.refused[w.id] and credit_of(state, w.id, window.period) < cost then
     local some = math.min(window.max, math.max(window.left, 0) + 1)
     hinder(found, math.max(window.free_at(some), now + 1), 'window', w.id)
@@ -84,7 +85,12 @@ if options.breaker and state.host ~= options.host then pay.host = options.host e
 for i, w in ipairs(windows) do
   if w.durable then
     local period, units = read[i].period, credit_of(state, w.id, read[i].period)
-    if units < cost then return { CREDIT, now, w.id, text(period), text(read[i].max) } end
+    if units < cost then
+      -- So that the period is the same one when the units come.
+      call('HSET', keys.state, 'w:' .. w.id, read[i].spend(0))
+      call('PEXPIRE', keys.state, text(options.ttl_ms))
+      return { CREDIT, now, w.id, text(period), text(read[i].max) }
+    end
     pay['c:' .. w.id] = text(period) .. ' ' .. text(units - cost)
   end
 end

@@ -28,9 +28,9 @@ CREATE TABLE rate_limits (
   active_until    timestamptz,
   -- the memory of Redis that has begun with what is written here
   epoch           text,
-  -- since and until when calls of SQL are looked for by limiters
-  sql_since       timestamptz,
+  -- until when limiters look for calls of SQL, and from when on SQL is granted any
   sql_until       timestamptz,
+  sql_from        timestamptz,
   CONSTRAINT rate_limits_key UNIQUE (key),
   CONSTRAINT rate_limits_learned CHECK (octet_length(learned::text) <= 16384),
   CONSTRAINT rate_limits_limits CHECK (
@@ -205,7 +205,8 @@ BEGIN
     whose := NULL;
   END;
   -- `session_user` may be anything behind a pooler: what counts is for whom this is asked.
-  IF auth.uid() IS NOT NULL AND NOT EXISTS (SELECT FROM workspace_members m
+  IF (auth.uid() IS NOT NULL OR current_setting('role', true) = 'authenticated')
+     AND NOT EXISTS (SELECT FROM workspace_members m
        WHERE m.user_id = auth.uid() AND m.workspace_id = whose) THEN
     RAISE EXCEPTION 'the key "%" is not of a workspace of yours', p_key
       USING ERRCODE = 'insufficient_privilege';
@@ -220,26 +221,25 @@ BEGIN
   END LOOP;
   moment := clock_timestamp();
   IF kept.sql_until IS NULL OR kept.sql_until < moment THEN
-    kept.sql_since := moment;
+    -- Limiters that are at work may not know of SQL yet, and what they gave away is not counted
+    -- here: it waits until they do, and that has passed. Those that come later look first.
+    kept.sql_from := moment + CASE WHEN kept.active_until > moment - p_window_duration
+      THEN p_window_duration + interval '30 seconds' ELSE interval '0' END;
   END IF;
   kept.sql_until := moment + greatest(p_window_duration * 2, interval '10 minutes');
   IF moment - kept.window_start >= p_window_duration THEN
     kept.window_start := moment;
     kept.requests := 0;
   END IF;
-  -- Limiters that were at work when the first call came may not know of it yet, and what they gave
-  -- away before is not counted here.
-  IF kept.active_until > kept.sql_since - p_window_duration
-     AND moment < kept.sql_since + p_window_duration + interval '30 seconds'
-     OR kept.requests >= p_max_requests THEN
+  IF moment < kept.sql_from OR kept.requests >= p_max_requests THEN
     UPDATE rate_limits r SET max_requests = p_max_requests, window_duration = p_window_duration,
-      sql_since = kept.sql_since, sql_until = kept.sql_until
+      sql_from = kept.sql_from, sql_until = kept.sql_until
     WHERE r.key = p_key;
     RETURN false;
   END IF;
   UPDATE rate_limits r SET requests = kept.requests + 1, window_start = kept.window_start,
     max_requests = p_max_requests, window_duration = p_window_duration, last_request_at = moment,
-    sql_since = kept.sql_since, sql_until = kept.sql_until
+    sql_from = kept.sql_from, sql_until = kept.sql_until
   WHERE r.key = p_key;
   RETURN true;
 END

@@ -40,11 +40,17 @@ struct Slot {
     failed: Option<(Instant, String)>,
 }
 
-type Slots = HashMap<String, (Instant, Arc<tokio::sync::Mutex<Slot>>)>;
+/// What is kept of a key.
+#[derive(Debug)]
+struct Kept {
+    used: Instant,
+    slot: Arc<tokio::sync::Mutex<Slot>>,
+    blocks: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// The looks of a process.
 #[derive(Debug, Default)]
-pub(super) struct Looks(Mutex<Slots>);
+pub(super) struct Looks(Mutex<HashMap<String, Kept>>);
 
 /// A look, or why there is none now.
 pub(super) enum Look {
@@ -114,20 +120,31 @@ impl Looks {
     }
 
     fn slot(&self, key: &str) -> Arc<tokio::sync::Mutex<Slot>> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= KEYS_MAX && !slots.contains_key(key) {
-            slots.retain(|_, (used, _)| used.elapsed() < FORGET_AFTER);
-            if slots.len() >= KEYS_MAX {
-                slots.clear();
+        self.of(key, |kept| Arc::clone(&kept.slot))
+    }
+
+    /// Whoever asks the record for units of a key in this process waits for its turn, and asks
+    /// Redis again: blocks are lost with Redis, so one is under way, not one per caller.
+    pub(super) fn blocks(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.of(key, |kept| Arc::clone(&kept.blocks))
+    }
+
+    fn of<T>(&self, key: &str, take: impl FnOnce(&Kept) -> T) -> T {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= KEYS_MAX && !keys.contains_key(key) {
+            keys.retain(|_, kept| kept.used.elapsed() < FORGET_AFTER);
+            if keys.len() >= KEYS_MAX {
+                keys.clear();
             }
         }
         let now = Instant::now();
-        let (used, slot) = slots.entry(key.to_owned()).or_insert_with(|| {
-            let slot = Arc::new(tokio::sync::Mutex::new(Slot::default()));
-            (now, slot)
+        let kept = keys.entry(key.to_owned()).or_insert_with(|| Kept {
+            used: now,
+            slot: Arc::default(),
+            blocks: Arc::default(),
         });
-        *used = now;
-        Arc::clone(slot)
+        kept.used = now;
+        take(kept)
     }
 }
 

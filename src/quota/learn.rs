@@ -1,8 +1,8 @@
 //! What an answer says about the quota: the headers of many services, in one form.
 //!
 //! Sources: RFC 9110 (`Retry-After`), the IETF draft on `RateLimit` fields (its structured form and
-//! the three older fields), and the documentation of GitHub, Clearbit, SendGrid, Apollo, HubSpot and
-//! Salesforce. Pure: pairs of names and values go in, so that it does not matter who called.
+//! the three older fields), and the documentation of GitHub, Clearbit, SendGrid, Apollo, HubSpot
+//! and Salesforce. Pure: pairs of names and values go in, so that it does not matter who called.
 
 use std::time::Duration;
 
@@ -86,6 +86,9 @@ impl Learned {
     }
 }
 
+/// Adds what the headers of one kind say.
+type Source = fn(&Headers<'_>, DateTime<Utc>, &mut Vec<Told>);
+
 /// Reads an answer. `now` is for moments that headers name; names may be in any case.
 ///
 /// Of a time to wait, `Retry-After` goes before what windows say. A header that can not be read
@@ -102,8 +105,7 @@ pub fn learn<'a>(
             .collect(),
     );
     let mut told = Vec::new();
-    let sources: [fn(&Headers<'_>, DateTime<Utc>, &mut Vec<Told>); 5] =
-        [ietf, apollo, hubspot, salesforce, common];
+    let sources: [Source; 5] = [ietf, apollo, hubspot, salesforce, common];
     for source in sources {
         // The more exact one goes before; of a window that is told of twice, the first counts.
         let mut more = Vec::new();

@@ -44,6 +44,7 @@ impl Quotas {
         let permit = Uuid::new_v4();
         let (mut seed, mut has_begun) = (None, false);
         let (mut credits, mut refused) = (Vec::new(), BTreeMap::new());
+        let (blocks, mut turn) = (self.inner.looks.blocks(&key), None);
         for _ in 0..ROUNDS_MAX {
             let taken = broker
                 .take_quota(&TakeQuota {
@@ -93,6 +94,10 @@ impl Quotas {
                     Some(found) => seed = Some(found),
                     None => return Ok(Err(unknown(service, &"the record is away"))),
                 },
+                // Another call may have brought some meanwhile.
+                TakenQuota::NeedsCredit { .. } if turn.is_none() => {
+                    turn = Some(blocks.lock().await);
+                }
                 TakenQuota::NeedsCredit {
                     now_ms,
                     id,

@@ -99,10 +99,10 @@ async fn an_admin_sets_limits_and_takes_them_away_and_it_is_written_down() {
         (json!({ "windows": [], "concurrency": 0 }), "/concurrency"),
     ] {
         let refused = put(body).await;
-        refused.problem(400, "invalid_request");
+        refused.problem(422, "invalid_request");
         assert_eq!(refused.body["errors"][0]["pointer"], place);
     }
     let odd = server.request(Method::PUT, "/api/quotas/A%20B").json(&wish);
-    send(odd).await.problem(400, "invalid_request");
+    send(odd).await.problem(422, "invalid_request");
     server.end().await;
 }

@@ -125,7 +125,7 @@ async fn sql_that_comes_later_is_refused_until_limiters_count_with_it() {
     rig.take(&quotas, &hourly(100)).await.unwrap().ended().await;
     let asked = async || rig.stage.scalar::<bool>(check(&key, 10, "1 minute")).await;
     assert!(!asked().await);
-    let later = "UPDATE rate_limits SET sql_since = sql_since - interval '91 seconds'";
+    let later = "UPDATE rate_limits SET sql_from = sql_from - interval '91 seconds'";
     rig.stage.execute(later.to_owned()).await;
     assert!(asked().await);
     rig.end().await;
