@@ -3,6 +3,7 @@
 //! A handler reads and writes the record and the outside world; it never talks to Redis or HTTP
 //! callers.
 
+pub mod cleanup_data;
 pub mod connection;
 pub mod deliver_webhook;
 pub mod diagnostics;
@@ -16,6 +17,7 @@ mod spool;
 use crate::outbound::Caller;
 use crate::sealed::Sealer;
 use crate::worker::Handlers;
+use cleanup_data::CleanupDataHandler;
 use connection::Connections;
 use deliver_webhook::DeliverWebhook;
 use export::{ExportCsvHandler, ExportDataHandler};
@@ -55,6 +57,7 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         data_dir: data_dir.clone(),
     });
     handlers.add(ExportDataHandler { data_dir });
+    handlers.add(CleanupDataHandler);
     let caller = Caller::new(options.source.allow_private_addresses);
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
     let connections = Connections::new(options.sealer.clone());

@@ -230,7 +230,7 @@ pub(super) fn whole(export: &ExportRow) -> Result<(), Problem> {
     match status {
         "completed" => Ok(()),
         "expired" => {
-            let detail = format!("the file of export {id} was kept for seven days; export again");
+            let detail = format!("the days of the file of export {id} are over; export again");
             Err(Problem::new(Code::ExportExpired, detail))
         }
         _ => {

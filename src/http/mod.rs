@@ -59,6 +59,7 @@ mod quotas;
 mod rate_limits;
 mod redact;
 mod reports;
+mod retention;
 mod schedule_control;
 mod schedules;
 mod sealing;
@@ -261,6 +262,7 @@ fn fast() -> OpenApiRouter<State> {
             connection_control::patch,
             connection_control::delete
         ))
+        .routes(routes!(retention::show, retention::put))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))

@@ -16,6 +16,7 @@ mod queue_name;
 mod queue_settings;
 pub mod quota;
 pub mod request;
+pub mod retention;
 pub mod schedule;
 mod status;
 mod types;

@@ -180,7 +180,8 @@ const CANCEL: &str = "WITH wanted AS (
 /// before the record heard of it: its number is used up now, so that it has no say any more.
 ///
 /// An export whose file was whole begins anew, with the rows and columns that there are then: what
-/// is left of the earlier run would give the old file once more.
+/// is left of the earlier run would give the old file once more. A cleanup that was done begins
+/// anew as well: behind its last page there is nothing to do.
 const RETRY: &str = "WITH wanted AS (
     SELECT id, status FROM jobs
     WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
@@ -191,7 +192,9 @@ const RETRY: &str = "WITH wanted AS (
     WHERE e.id = wanted.id AND e.status IN ('completed', 'expired') RETURNING e.id
   ), changed AS (
     UPDATE jobs j SET status = 'pending', attempts = 0, attempt = greatest(j.attempt, 1),
-      checkpoint = CASE WHEN j.id IN (SELECT id FROM exported) THEN NULL ELSE j.checkpoint END,
+      checkpoint = CASE WHEN j.id IN (SELECT id FROM exported)
+          OR wanted.status = 'completed' AND j.job_type = 'cleanup_data'
+        THEN NULL ELSE j.checkpoint END,
       lease_losses = 0, result = NULL, error_message = NULL, completed_at = NULL,
       failed_at = NULL, next_retry_at = NULL, scheduled_for = NULL, progress = '{}'
     FROM wanted WHERE j.id = wanted.id
@@ -208,7 +211,7 @@ const RETRY: &str = "WITH wanted AS (
     INSERT INTO bullwark.outbox (job_id) SELECT id FROM changed
   )";
 
-const DELETE: &str = "WITH wanted AS (
+pub(super) const DELETE: &str = "WITH wanted AS (
     SELECT id, status FROM jobs
     WHERE id = ANY($1) AND ($2::uuid IS NULL OR workspace_id = $2)
       AND status <> 'processing' AND deleted_at IS NULL

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::{Record, RecordError};
@@ -112,6 +113,14 @@ pub async fn statuses(
     record: &Record,
     jobs: &[(String, String)],
 ) -> Result<HashMap<(String, String), Status>, RecordError> {
+    statuses_as_seen(&record.pool, jobs).await
+}
+
+/// The same as a transaction sees it, over its own connection.
+pub(super) async fn statuses_as_seen(
+    executor: impl PgExecutor<'_>,
+    jobs: &[(String, String)],
+) -> Result<HashMap<(String, String), Status>, RecordError> {
     let own: Vec<Option<Uuid>> = jobs.iter().map(|(_, id)| id.parse().ok()).collect();
     let rows: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT u.queue, u.wire_id, j.status
@@ -122,7 +131,7 @@ pub async fn statuses(
     .bind(jobs.iter().map(|(queue, _)| queue).collect::<Vec<_>>())
     .bind(jobs.iter().map(|(_, id)| id).collect::<Vec<_>>())
     .bind(own)
-    .fetch_all(&record.pool)
+    .fetch_all(executor)
     .await?;
     let read = |(queue, id, status): (String, String, String)| match status.parse() {
         Ok(status) => Ok(((queue, id), status)),

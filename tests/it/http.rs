@@ -93,6 +93,8 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/api-keys"),
         (Method::DELETE, "/api/api-keys/x"),
         (Method::GET, "/api/audit"),
+        (Method::GET, "/api/retention"),
+        (Method::PUT, "/api/retention"),
         (Method::GET, "/api/connections"),
         (Method::POST, "/api/connections"),
         (Method::GET, "/api/connections/x"),

@@ -38,12 +38,13 @@ async fn what_is_wrong_with_a_request_is_said() {
     let detail = unknown.problem(422, "unknown_job_type");
     assert_eq!(
         detail,
-        "unknown job type `noob`; known types: crash, deliver_webhook, export_csv, export_data, \
-         fail, http_call, import_csv, noop, sleep"
+        "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, export_csv, \
+         export_data, fail, http_call, import_csv, noop, sleep"
     );
     assert_eq!(
         unknown.body["known_types"],
         json!([
+            "cleanup_data",
             "crash",
             "deliver_webhook",
             "export_csv",

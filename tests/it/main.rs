@@ -5,6 +5,7 @@
 
 mod agreement;
 mod change_seals;
+mod cleanup;
 mod control;
 mod deleted;
 mod enqueue;

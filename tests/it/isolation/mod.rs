@@ -89,6 +89,7 @@ impl Tenant {
              INSERT INTO connections (id, workspace_id, provider, name, credential_names,
                  credentials)
                VALUES ('{job}', '{workspace}', 'apollo', '{word}', '{{api_key}}', 'sealed');
+             INSERT INTO bullwark.retention (workspace_id, job_logs) VALUES ('{workspace}', 7);
              INSERT INTO bullwark.webhook_deliveries (job_id, webhook_id, workspace_id, message_id,
                  event)
                VALUES ('{job}', '{job}', '{workspace}', '{word}', 'job.completed');

@@ -80,6 +80,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/me"),
         get("/api/limits"),
         get("/api/api-keys"),
+        get("/api/retention"),
         get("/api/connections"),
         get("/api/connections/ID"),
         (
@@ -170,7 +171,7 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 22] = [
+const NOT_ASKED: [(&str, &str); 23] = [
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
@@ -179,6 +180,7 @@ const NOT_ASKED: [(&str, &str); 22] = [
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
     ("post /api/connections", "makes what is the caller's own"),
+    ("put /api/retention", "makes what is the caller's own"),
     (
         "put /api/quotas/{service}",
         "makes what is the caller's own",

@@ -11,13 +11,14 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 26] = [
+const SEEN: [&str; 27] = [
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
     "bullwark.data_changes",
     "bullwark.dead_letters",
     "bullwark.ended_attempts",
+    "bullwark.retention",
     "bullwark.rollups",
     "bullwark.schedules",
     "bullwark.stragglers",
