@@ -14,8 +14,8 @@
 -- ARGV[2] test_now_ms  empty in production: server time is used
 -- ARGV[3] epoch        empty: whatever memory it is
 -- ARGV[4] not_after_ms empty: at any time
--- ARGV[5…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
---          lifo '1' or '', attempts_started or '', attempts_made or ''
+-- ARGV[5…] eleven per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
+--          lifo '1' or '', attempts_started or '', attempts_made or '', whose or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`.
 --
@@ -28,7 +28,7 @@ local id_key, events, meta_key = KEYS[1], KEYS[9], KEYS[8]
 local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = KEYS[4], pc = KEYS[5],
   marker = KEYS[6], active = KEYS[7] }
 local prefix, test_now_ms, epoch = ARGV[1], ARGV[2], ARGV[3]
-local FIRST, STRIDE, OTHER_MEMORY, TOO_LATE = 5, 10, -1, -2
+local FIRST, STRIDE, OTHER_MEMORY, TOO_LATE = 5, 11, -1, -2
 
 if epoch ~= '' and call('GET', KEYS[10]) ~= epoch then return { OTHER_MEMORY } end
 
@@ -67,6 +67,7 @@ for position = 1, #job_keys do
       end
     end
     if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
+    if meta.fair and ARGV[at + 10] ~= '' then call('HSET', job_key, 'gid', ARGV[at + 10]) end
     call('XADD', events, '*', 'event', 'added', 'jobId', id, 'name', name)
     if is_delayed then
       place_delayed(batch, key.delayed, id, due_ms)

@@ -54,6 +54,7 @@ if ARGV[4] == '' then return NOTHING_LEFT end
 
 local last = {}
 for i = 1, #OWN do last[i] = prefix .. OWN[i] end
+last[#last + 1] = 'bullwark:' .. prefix .. 'turns'
 for i = 5, #ARGV do last[#last + 1] = prefix .. ARGV[i] end
 call_keys('DEL', last)
 return NOTHING_LEFT

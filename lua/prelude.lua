@@ -47,7 +47,7 @@ local EVENTS_MAX = 10000
 -- The settings of a queue. `events_known` tells whether meta already says how long events may be.
 local function read_meta(meta_key)
   local field = call('HMGET', meta_key, 'paused', 'concurrency', 'max', 'duration',
-    'opts.maxLenEvents', 'bullwark.v5Peers')
+    'opts.maxLenEvents', 'bullwark.v5Peers', 'bullwark.fair')
   return {
     paused = field[1] and true or false,
     concurrency = tonumber(field[2]),
@@ -56,6 +56,7 @@ local function read_meta(meta_key)
     events_max = field[5] or EVENTS_MAX,
     events_known = field[5] and true or false,
     v5_peers = field[6] and true or false,
+    fair = field[7] and true or false,
   }
 end
 

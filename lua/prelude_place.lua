@@ -1,13 +1,13 @@
--- prelude_place: put jobs where they wait, and wake a worker. Joined after `prelude`.
+-- prelude_place: put jobs where they wait, and wake a worker. Joined after `prelude_fair`.
 --
 -- `place` and `place_front` only collect; `flush` writes one command per key for the whole batch,
 -- so the order of a batch is kept and a thousand jobs cost as many commands as one.
 
-local PRIORITY_STEP = 4294967296 -- 2^32: the low bits of a priority score count arrivals
 local SCORES_PER_MS = 4096 -- the low 12 bits of a due score count jobs of one ms
 
 local function new_batch()
-  return { back = {}, front = {}, prioritized = {}, pushed_back = {}, delayed = {}, top = {} }
+  return { back = {}, front = {}, prioritized = {}, pushed_back = {}, delayed = {}, top = {},
+    at_most = {} }
 end
 
 -- Paused, or as many jobs active as the queue's global concurrency allows.
@@ -80,11 +80,16 @@ end
 
 -- Writes what was collected. `key` names wait, prioritized, delayed, pc, marker and active.
 local function flush(batch, key, meta)
-  local waiting = waiting_list(key.wait, meta)
-  call_many('LPUSH', waiting, batch.back)
-  call_many('RPUSH', waiting, batch.front)
-  local prioritized = batch.prioritized
-  if #prioritized > 0 then
+  local waiting, prioritized = waiting_list(key.wait, meta), batch.prioritized
+  if meta.fair then
+    for i = 1, #batch.back do
+      prioritized[#prioritized + 1] = 0
+      prioritized[#prioritized + 1] = batch.back[i]
+    end
+    batch.back = {}
+    take_turns(key, prioritized, batch.pushed_back, batch.at_most)
+    call_many('ZADD', key.prioritized, prioritized)
+  elseif #prioritized > 0 then
     local jobs = #prioritized / 2
     local arrival = call('INCRBY', key.pc, jobs) - jobs
     for i = 1, #prioritized, 2 do
@@ -93,6 +98,8 @@ local function flush(batch, key, meta)
     end
     call_many('ZADD', key.prioritized, prioritized)
   end
+  call_many('LPUSH', waiting, batch.back)
+  call_many('RPUSH', waiting, batch.front)
   call_many('ZADD', key.prioritized, batch.pushed_back)
   if #batch.back + #batch.front + #prioritized + #batch.pushed_back > 0 then
     wake(key.marker, meta, key.active)

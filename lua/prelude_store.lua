@@ -3,7 +3,7 @@
 --
 -- A job is a table: id, name, data, opts, timestamp_ms, delay_ms, priority, lifo,
 -- waits_for_children, attempts_started, attempts_made, and optional parent_key, parent (JSON),
--- schedule_id, dedup, children. A queue is a table of its keys and its settings.
+-- schedule_id, dedup, children, owner. A queue is a table of its keys and its settings.
 
 local function is_due_later(job, due_ms, now)
   return job.delay_ms > 0 and due_ms > now
@@ -50,6 +50,7 @@ local function store_job(queue, job, due_ms, now)
   -- Put back: without it, it would look as if it had been retried by hand.
   keep('processedOn', (job.attempts_started or 0) > 0 and now)
   keep('atm', job.attempts_made)
+  keep('gid', queue.meta.fair and job.owner)
   call_many('HSET', queue.key.base .. job.id, fields)
   if job.children then store_children(queue.key.base .. job.id, job.children, now) end
   call('XADD', queue.key.events, '*', 'event', 'added', 'jobId', job.id, 'name', job.name)

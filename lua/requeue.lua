@@ -15,8 +15,8 @@
 -- KEYS[13] paused           LIST    left by BullMQ 5
 -- ARGV[1] job_prefix        start of a job's hash key
 -- ARGV[2] test_now_ms       empty in production: server time is used
--- ARGV[3…] ten per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
---          lifo '1' or '', attempts_started or '', attempts_made or ''
+-- ARGV[3…] eleven per job: id, name, data, opts, timestamp_ms, due_ms or '', priority,
+--          lifo '1' or '', attempts_started or '', attempts_made or '', whose or ''
 --
 -- Undeclared keys: the job hashes, `job_prefix .. id`, and their parents' keys, in whatever queue.
 --
@@ -33,7 +33,7 @@ local key = { wait = KEYS[2], prioritized = KEYS[3], delayed = delayed, pc = KEY
 local LIVE_SETS, LISTS = { KEYS[3], KEYS[4], KEYS[12] }, { KEYS[2], KEYS[13] }
 local completed, failed = KEYS[10], KEYS[11]
 local prefix, now, meta = ARGV[1], clock_ms(ARGV[2]), read_meta(KEYS[8])
-local FIRST, STRIDE = 3, 10
+local FIRST, STRIDE = 3, 11
 
 -- The lists may be long; only jobs without a priority are in them, and all are looked for at once.
 local listed = {}
@@ -76,8 +76,8 @@ local function write_hash(job_key, at, delay)
     'defa', 'stc', 'ats', 'atm')
   call('HSET', job_key, 'name', ARGV[at + 1], 'data', ARGV[at + 2], 'opts', ARGV[at + 3],
     'timestamp', ARGV[at + 4], 'delay', delay, 'priority', ARGV[at + 6])
-  if ARGV[at + 8] ~= '' then call('HSET', job_key, 'ats', ARGV[at + 8]) end
-  if ARGV[at + 9] ~= '' then call('HSET', job_key, 'atm', ARGV[at + 9]) end
+  local more = { ats = ARGV[at + 8], atm = ARGV[at + 9], gid = meta.fair and ARGV[at + 10] or '' }
+  for field, value in pairs(more) do if value ~= '' then call('HSET', job_key, field, value) end end
 end
 
 local batch, untouched, created, placed = new_batch(), {}, 0, {} -- placed: not written yet

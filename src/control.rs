@@ -94,6 +94,9 @@ pub async fn promote(
     Ok(promoted)
 }
 
+/// How long whoever changes a queue waits until Redis has been told: where many jobs wait, another
+/// order of them takes time.
+const TELL_PATIENCE: Duration = Duration::from_secs(10);
 /// Batches of one call of [`drain`]: 10,000 jobs.
 const DRAIN_BATCHES_MAX: usize = 20;
 /// After so long no further batch is begun.
@@ -161,8 +164,13 @@ pub async fn change_queue(
     let noted = (by, reason);
     let known = queues::change(record, broker.prefix(), queue, &base, change, noted).await?;
     fault::point(Point::AfterSettingsCommit);
-    if let Err(error) = reconcile::tell_settings(record, broker, &known).await {
-        tracing::warn!(%error, %queue, "redis not told of a queue's settings; upkeep will");
+    let telling = reconcile::tell_settings(record, broker, &known);
+    match tokio::time::timeout(TELL_PATIENCE, telling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, %queue, "redis not told of a queue's settings; upkeep will");
+        }
+        Err(_) => tracing::info!(%queue, "upkeep tells redis the rest of a queue's settings"),
     }
     Ok(known.settings)
 }

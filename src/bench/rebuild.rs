@@ -134,6 +134,7 @@ pub async fn run_rebuild(
         is_paused: Some(true),
         concurrency: Some(Some(7)),
         rate_limit: Some(Some((100, 1000))),
+        ..QueueChange::default()
     };
     control::change_queue(
         &app.record,

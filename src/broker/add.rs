@@ -34,6 +34,8 @@ pub struct NewJob {
     pub attempts_started: Option<u32>,
     /// How many attempts it spent before; written when above 0.
     pub attempts_made: u32,
+    /// Whose turn it takes in a fair queue: the workspace.
+    pub owner: Option<String>,
 }
 
 /// What became of a job that was added.
@@ -56,7 +58,7 @@ impl NewJob {
         self.id.len() + self.name.len() + self.data.len() + self.opts.len()
     }
 
-    /// The ten arguments that `add` and `requeue` take per job.
+    /// The eleven arguments that `add` and `requeue` take per job.
     pub(super) fn write(&self, call: &mut ScriptCall) {
         let positive = |number: u32| (number > 0).then(|| i64::from(number));
         call.arg(&self.id)
@@ -68,7 +70,8 @@ impl NewJob {
             .arg(self.priority)
             .flag(self.lifo)
             .number_or_empty(self.attempts_started.map(i64::from))
-            .number_or_empty(positive(self.attempts_made));
+            .number_or_empty(positive(self.attempts_made))
+            .arg(self.owner.as_deref().unwrap_or_default());
     }
 }
 

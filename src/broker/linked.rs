@@ -41,6 +41,8 @@ pub struct LinkedJob {
     pub attempts_started: Option<u32>,
     /// How many attempts it spent before; written when above 0.
     pub attempts_made: u32,
+    /// Whose turn it takes in a fair queue: the workspace.
+    pub owner: Option<String>,
     pub parent: Option<ParentLink>,
     pub schedule_id: Option<String>,
     pub deduplication: Option<Deduplication>,
@@ -117,6 +119,7 @@ struct Packed<'a> {
     waits_for_children: bool,
     attempts_started: Option<u32>,
     attempts_made: u32,
+    owner: Option<&'a str>,
     parent_key: Option<&'a str>,
     parent: Option<&'a str>,
     schedule_id: Option<&'a str>,
@@ -157,6 +160,7 @@ impl From<NewJob> for LinkedJob {
             lifo: job.lifo,
             attempts_started: job.attempts_started,
             attempts_made: job.attempts_made,
+            owner: job.owner,
             ..Self::default()
         }
     }
@@ -245,6 +249,7 @@ impl LinkedJob {
             waits_for_children: self.waits_for_children,
             attempts_started: self.attempts_started,
             attempts_made: self.attempts_made,
+            owner: self.owner.as_deref(),
             parent_key: parent.map(|parent| parent.key.as_str()),
             parent: parent.map(|parent| parent.json.as_str()),
             schedule_id: self.schedule_id.as_deref(),

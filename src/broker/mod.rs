@@ -65,6 +65,7 @@ mod settle;
 mod single;
 mod target;
 mod trouble;
+mod turns;
 mod waiting;
 mod waker;
 mod workers;

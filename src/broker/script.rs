@@ -43,70 +43,86 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Add = "add", keys 10, after "prelude" "prelude_place";
-    AddLinked = "add_linked", keys 2, after "prelude" "prelude_place" "prelude_parent"
+    Add = "add", keys 10, after "prelude" "prelude_fair" "prelude_place";
+    AddLinked = "add_linked", keys 2,
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent"
         "prelude_dedup" "prelude_dedup_add" "prelude_store";
     AddLog = "add_log", keys 2, after "prelude";
     AddLogs = "add_logs", keys 0, after "prelude";
+    Arrange = "arrange", keys 8, after "prelude" "prelude_fair" "prelude_place";
     Cancel = "cancel", keys 13,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
-    ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_place";
-    ChangePriority = "change_priority", keys 7, after "prelude" "prelude_place";
-    Claim = "claim", keys 11, after "prelude" "prelude_place" "prelude_promote" "prelude_claim";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_remove";
+    ChangeDelay = "change_delay", keys 4, after "prelude" "prelude_fair" "prelude_place";
+    ChangePriority = "change_priority", keys 7, after "prelude" "prelude_fair" "prelude_place";
+    Claim = "claim", keys 11,
+        after "prelude" "prelude_fair" "prelude_place" "prelude_promote" "prelude_claim";
     Clean = "clean", keys 6,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_remove";
     Confirm = "confirm", keys 1, after "prelude";
     Counts = "counts", keys 9, after "prelude";
-    DetachChild = "detach_child", keys 1, after "prelude" "prelude_place" "prelude_parent";
+    DetachChild = "detach_child", keys 1,
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent";
     EndQuota = "end_quota", keys 3, after "prelude" "prelude_quota" "prelude_breaker";
     Extend = "extend", keys 1, after "prelude";
     Fail = "fail", keys 11,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_settle";
     FindOrphans = "find_orphans", keys 8, after "prelude" "prelude_states";
     Finish = "finish", keys 11,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_settle";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_settle";
+    MarkOwners = "mark_owners", keys 1, after "prelude";
     MoveToWaitingChildren = "move_to_waiting_children", keys 6,
-        after "prelude" "prelude_place" "prelude_settle";
+        after "prelude" "prelude_fair" "prelude_place" "prelude_settle";
     Obliterate = "obliterate", keys 1,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_remove";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_remove";
     Pause = "pause", keys 5, after "prelude";
-    Promote = "promote", keys 9, after "prelude" "prelude_place" "prelude_promote";
+    Promote = "promote", keys 9, after "prelude" "prelude_fair" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
     ReadQuota = "read_quota", keys 3, after "prelude" "prelude_quota";
     Readmit = "readmit", keys 7, after "prelude";
-    Release = "release", keys 8, after "prelude" "prelude_place" "prelude_settle";
+    Release = "release", keys 8, after "prelude" "prelude_fair" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent" "prelude_dedup"
         "prelude_remove" "prelude_tree";
     RemoveChildren = "remove_children", keys 1,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent" "prelude_dedup"
         "prelude_remove" "prelude_tree";
     RemoveDeduplication = "remove_deduplication", keys 1, after "prelude";
     RemoveOrphans = "remove_orphans", keys 8,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup"
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent" "prelude_dedup"
         "prelude_remove" "prelude_states";
-    Reprocess = "reprocess", keys 8, after "prelude" "prelude_place" "prelude_again";
+    Reprocess = "reprocess", keys 8, after "prelude" "prelude_fair" "prelude_place" "prelude_again";
     ReprocessMany = "reprocess_many", keys 8,
-        after "prelude" "prelude_place" "prelude_promote" "prelude_again";
+        after "prelude" "prelude_fair" "prelude_place" "prelude_promote" "prelude_again";
     Requeue = "requeue", keys 13,
-        after "prelude" "prelude_place" "prelude_states" "prelude_again";
-    Rescue = "rescue", keys 8, after "prelude" "prelude_place";
-    Resume = "resume", keys 8, after "prelude" "prelude_place";
-    Retry = "retry", keys 9, after "prelude" "prelude_place" "prelude_promote" "prelude_settle";
+        after "prelude" "prelude_fair" "prelude_place" "prelude_states" "prelude_again";
+    Rescue = "rescue", keys 8, after "prelude" "prelude_fair" "prelude_place";
+    Resume = "resume", keys 8, after "prelude" "prelude_fair" "prelude_place";
+    Retry = "retry", keys 9,
+        after "prelude" "prelude_fair" "prelude_place" "prelude_promote" "prelude_settle";
     ScheduleLegacy = "schedule_legacy", keys 10,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_schedule";
     ScheduleNext = "schedule_next", keys 10,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_schedule";
     ScheduleRemove = "schedule_remove", keys 3, after "prelude";
     ScheduleRepair = "schedule_repair", keys 10,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_schedule";
     ScheduleRestore = "schedule_restore", keys 1, after "prelude";
     ScheduleUpsert = "schedule_upsert", keys 10,
-        after "prelude" "prelude_place" "prelude_parent" "prelude_dedup" "prelude_schedule";
+        after "prelude" "prelude_fair" "prelude_place"
+        "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";
     TakeQuota = "take_quota", keys 6,
         after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_take";
-    TellParents = "tell_parents", keys 1, after "prelude" "prelude_place" "prelude_parent";
+    TellParents = "tell_parents", keys 1,
+        after "prelude" "prelude_fair" "prelude_place" "prelude_parent";
     UpdateData = "update_data", keys 1, after "prelude";
     UpdateProgress = "update_progress", keys 2, after "prelude";
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::claim::millis;
+use super::turns::FAIR;
 use super::{Broker, BrokerError};
 use crate::job::{QueueChange, QueueName, QueueSettings};
 
@@ -22,6 +23,8 @@ pub struct QueueMeta {
     pub version: Option<String>,
     /// Workers of `BullMQ` 5 share the queue: see [`BrokerOptions`](super::BrokerOptions).
     pub has_v5_peers: bool,
+    /// Workspaces take turns.
+    pub is_fair: bool,
 }
 
 impl QueueMeta {
@@ -34,6 +37,7 @@ impl QueueMeta {
             rate_duration_ms: self.rate_duration_ms,
             events_max: self.events_max,
             has_v5_peers: self.has_v5_peers,
+            is_fair: self.is_fair,
         }
     }
 }
@@ -58,6 +62,7 @@ impl Broker {
         put("max", settings.rate_max);
         put("duration", settings.rate_duration_ms);
         put("bullwark.v5Peers", settings.has_v5_peers.then_some(1));
+        put(FAIR, settings.is_fair.then_some(1));
         if let Some(events_max) = settings.events_max {
             put("opts.maxLenEvents", Some(events_max));
         }
@@ -84,6 +89,9 @@ impl Broker {
             let limit = limit.map(|(max, ms)| (max, Duration::from_millis(ms)));
             self.set_rate_limit(queue, limit).await?;
         }
+        if let Some(is_fair) = change.is_fair {
+            self.set_fair(queue, is_fair).await?;
+        }
         match change.is_paused {
             Some(true) => self.pause(queue).await.map(drop),
             Some(false) => self.resume(queue).await.map(drop),
@@ -105,6 +113,7 @@ impl Broker {
             rate_duration_ms: number("duration"),
             events_max: number("opts.maxLenEvents"),
             has_v5_peers: meta.contains_key("bullwark.v5Peers"),
+            is_fair: meta.contains_key(FAIR),
             version: meta.remove("version"),
         })
     }

@@ -221,5 +221,6 @@ pub fn entry(
         lifo: false,
         attempts_started: Some(attempts_started),
         attempts_made,
+        owner: job.workspace_id.map(|id| id.to_string()),
     }
 }

@@ -44,6 +44,9 @@ struct Change {
     #[serde(default, deserialize_with = "given", alias = "rate_limit")]
     #[schema(value_type = Option<Limit>)]
     rate_limit: Option<Option<Limit>>,
+    /// Workspaces take turns, however many jobs each has.
+    #[serde(default)]
+    fair: Option<bool>,
     /// For the audit.
     #[serde(default)]
     #[schema(max_length = 500)]
@@ -95,9 +98,11 @@ impl Change {
             is_paused: self.paused,
             concurrency: self.concurrency,
             rate_limit: self.rate_limit.map(|given| given.map(limit)),
+            is_fair: self.fair,
         };
         if change == QueueChange::default() {
-            let detail = "nothing is to be changed: give `paused`, `concurrency` or `rateLimit`";
+            let detail = "nothing is to be changed: give `paused`, `concurrency`, `rateLimit` or \
+                          `fair`";
             return Err(Problem::new(Code::InvalidRequest, detail).with_error("", detail));
         }
         let reason = self.reason.map(|given| reason(Some(given))).transpose()?;

@@ -70,6 +70,8 @@ pub(super) struct Queue {
     /// Jobs that may run at a time, of all workers together; null: any number.
     concurrency: Option<u64>,
     rate_limit: Option<RateLimit>,
+    /// Workspaces take turns, however many jobs each has.
+    fair: bool,
     /// False: Redis is still to be told of the last change.
     settings_are_told: bool,
     jobs: OwnJobs,
@@ -253,6 +255,7 @@ fn queue(
         paused: settings.is_paused,
         concurrency: settings.concurrency,
         rate_limit: RateLimit::of(&settings),
+        fair: settings.is_fair,
         settings_are_told: known.is_none_or(|known| known.is_told),
         jobs,
         redis,

@@ -14,6 +14,8 @@ pub struct QueueSettings {
     pub events_max: Option<u64>,
     /// Workers of `BullMQ` 5 share the queue.
     pub has_v5_peers: bool,
+    /// Workspaces take turns, however many jobs each has.
+    pub is_fair: bool,
 }
 
 /// A change of some settings; what is none stays.
@@ -24,6 +26,7 @@ pub struct QueueChange {
     pub concurrency: Option<Option<u64>>,
     /// Starts and the window in ms; `Some(None)`: any number.
     pub rate_limit: Option<Option<(u64, u64)>>,
+    pub is_fair: Option<bool>,
 }
 
 impl QueueChange {
@@ -38,6 +41,7 @@ impl QueueChange {
     pub fn apply(&self, mut settings: QueueSettings) -> QueueSettings {
         settings.is_paused = self.is_paused.unwrap_or(settings.is_paused);
         settings.concurrency = self.concurrency.unwrap_or(settings.concurrency);
+        settings.is_fair = self.is_fair.unwrap_or(settings.is_fair);
         if let Some(limit) = self.rate_limit {
             settings.rate_max = limit.map(|(max, _)| max);
             settings.rate_duration_ms = limit.map(|(_, ms)| ms);

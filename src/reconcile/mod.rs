@@ -30,6 +30,7 @@ mod rebuild;
 mod recover;
 mod relay;
 mod silence;
+mod turns;
 mod verify;
 
 use crate::broker::{Broker, BrokerError, Refusal};

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::{ReconcileError, spoiled, tell_of_passes};
+use super::{ReconcileError, spoiled, tell_of_passes, turns};
 use crate::broker::{Broker, BrokerError, LIST_MAX};
 use crate::fault::{self, Point};
 use crate::job::QueueName;
@@ -103,6 +103,9 @@ pub(crate) async fn tell_settings(
     known: &KnownQueue,
 ) -> Result<(), ReconcileError> {
     broker.change_settings(&known.queue, &known.untold).await?;
+    if let Some(is_fair) = known.untold.is_fair {
+        turns::arrange(record, broker, &known.queue, is_fair).await?;
+    }
     fault::point(Point::AfterSettingsTold);
     queues::set_told(record, broker.prefix(), &known.queue, known.version).await?;
     Ok(())
@@ -218,14 +221,27 @@ async fn show_told(
     Ok(())
 }
 
+async fn apply_settings(
+    record: &Record,
+    broker: &Broker,
+    known: &KnownQueue,
+) -> Result<(), ReconcileError> {
+    broker.apply_settings(&known.queue, &known.settings).await?;
+    match known.settings.is_fair {
+        // Some may have come before it was known.
+        true => turns::arrange(record, broker, &known.queue, true).await,
+        false => Ok(()),
+    }
+}
+
 /// Gives another memory of Redis what the record knows of queues as a whole.
 pub(super) async fn restore(record: &Record, broker: &Broker) -> Result<(), ReconcileError> {
     let mut after = String::new();
     loop {
         let (page, next) = queues::page(record, broker.prefix(), &after).await?;
         for known in &page {
-            let applied = broker.apply_settings(&known.queue, &known.settings).await;
-            applied.or_else(|error| spoiled(&known.queue, error.into()))?;
+            let applied = apply_settings(record, broker, known).await;
+            applied.or_else(|error| spoiled(&known.queue, error))?;
         }
         match next {
             Some(next) => after = next,

@@ -44,6 +44,7 @@ pub mod mirror;
 pub mod open;
 pub mod outbox;
 pub mod owed_logs;
+pub mod owners;
 pub mod passes;
 mod probe;
 pub mod queues;

@@ -31,6 +31,7 @@ struct Row {
     rate_duration_ms: Option<i64>,
     events_max: Option<i64>,
     has_v5_peers: bool,
+    is_fair: bool,
     version: i64,
     is_told: bool,
     untold: Vec<String>,
@@ -40,9 +41,10 @@ struct Row {
 const PAUSED: &str = "paused";
 const CONCURRENCY: &str = "concurrency";
 const RATE_LIMIT: &str = "rate_limit";
+const FAIR: &str = "fair";
 
 const COLUMNS: &str = "SELECT job_queue, is_paused, concurrency, rate_max, rate_duration_ms,
-  events_max, has_v5_peers, version, is_told, untold FROM bullwark.queues";
+  events_max, has_v5_peers, is_fair, version, is_told, untold FROM bullwark.queues";
 
 impl Row {
     /// None: a name that no queue can have, which a person wrote.
@@ -55,6 +57,7 @@ impl Row {
             rate_duration_ms: number(self.rate_duration_ms),
             events_max: number(self.events_max),
             has_v5_peers: self.has_v5_peers,
+            is_fair: self.is_fair,
         };
         let is_untold = |name: &str| self.untold.iter().any(|untold| untold == name);
         let untold = QueueChange {
@@ -62,6 +65,7 @@ impl Row {
             concurrency: is_untold(CONCURRENCY).then_some(settings.concurrency),
             rate_limit: is_untold(RATE_LIMIT)
                 .then(|| settings.rate_max.zip(settings.rate_duration_ms)),
+            is_fair: is_untold(FAIR).then_some(settings.is_fair),
         };
         Some(KnownQueue {
             queue: self.job_queue.parse().ok()?,
@@ -114,19 +118,21 @@ pub async fn change(
     let row: Row = bind(
         sqlx::query_as(
             "INSERT INTO bullwark.queues AS q (prefix, job_queue, is_paused, concurrency,
-               rate_max, rate_duration_ms, events_max, has_v5_peers, version, is_told, untold)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, false, $12)
+               rate_max, rate_duration_ms, events_max, has_v5_peers, is_fair, version, is_told,
+               untold)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, false, $14)
              ON CONFLICT (prefix, job_queue) DO UPDATE
-               SET is_paused = CASE WHEN $9 THEN excluded.is_paused ELSE q.is_paused END,
-                 concurrency = CASE WHEN $10 THEN excluded.concurrency ELSE q.concurrency END,
-                 rate_max = CASE WHEN $11 THEN excluded.rate_max ELSE q.rate_max END,
-                 rate_duration_ms = CASE WHEN $11 THEN excluded.rate_duration_ms
+               SET is_paused = CASE WHEN $10 THEN excluded.is_paused ELSE q.is_paused END,
+                 concurrency = CASE WHEN $11 THEN excluded.concurrency ELSE q.concurrency END,
+                 rate_max = CASE WHEN $12 THEN excluded.rate_max ELSE q.rate_max END,
+                 rate_duration_ms = CASE WHEN $12 THEN excluded.rate_duration_ms
                                          ELSE q.rate_duration_ms END,
+                 is_fair = CASE WHEN $13 THEN excluded.is_fair ELSE q.is_fair END,
                  version = q.version + 1, is_told = false, changed_at = now(),
                  untold = (SELECT array_agg(DISTINCT name)
                            FROM unnest(q.untold || excluded.untold) AS name)
              RETURNING job_queue, is_paused, concurrency, rate_max, rate_duration_ms, events_max,
-               has_v5_peers, version, is_told, untold",
+               has_v5_peers, is_fair, version, is_told, untold",
         ),
         prefix,
         queue,
@@ -135,6 +141,7 @@ pub async fn change(
     .bind(change.is_paused.is_some())
     .bind(change.concurrency.is_some())
     .bind(change.rate_limit.is_some())
+    .bind(change.is_fair.is_some())
     .bind(names(change))
     .fetch_one(tx.connection())
     .await?;
@@ -162,6 +169,7 @@ fn shown(settings: &QueueSettings) -> serde_json::Value {
         "paused": settings.is_paused,
         "concurrency": settings.concurrency,
         "rate_limit": limit.map(|(max, ms)| serde_json::json!({ "max": max, "duration_ms": ms })),
+        "fair": settings.is_fair,
     })
 }
 
@@ -238,14 +246,14 @@ pub async fn copy(
     let copied: Option<(i64,)> = bind(
         sqlx::query_as(
             "INSERT INTO bullwark.queues AS q (prefix, job_queue, is_paused, concurrency,
-               rate_max, rate_duration_ms, events_max, has_v5_peers)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+               rate_max, rate_duration_ms, events_max, has_v5_peers, is_fair)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (prefix, job_queue) DO UPDATE
                SET is_paused = excluded.is_paused, concurrency = excluded.concurrency,
                  rate_max = excluded.rate_max, rate_duration_ms = excluded.rate_duration_ms,
                  events_max = excluded.events_max, has_v5_peers = excluded.has_v5_peers,
-                 changed_at = now()
-               WHERE q.version = $9 AND q.is_told
+                 is_fair = excluded.is_fair, changed_at = now()
+               WHERE q.version = $10 AND q.is_told
              RETURNING version",
         ),
         prefix,
@@ -263,6 +271,7 @@ fn names(change: &QueueChange) -> Vec<&'static str> {
         (change.is_paused.is_some(), PAUSED),
         (change.concurrency.is_some(), CONCURRENCY),
         (change.rate_limit.is_some(), RATE_LIMIT),
+        (change.is_fair.is_some(), FAIR),
     ];
     let changed = names.into_iter().filter(|(is_changed, _)| *is_changed);
     changed.map(|(_, name)| name).collect()
@@ -286,4 +295,5 @@ fn bind<'q, T>(
         .bind(number(settings.rate_duration_ms))
         .bind(number(settings.events_max))
         .bind(settings.has_v5_peers)
+        .bind(settings.is_fair)
 }

@@ -12,6 +12,7 @@ mod connection;
 mod events;
 mod extend;
 mod fail;
+mod fair;
 mod finish;
 mod flow;
 mod from_active;

@@ -28,6 +28,7 @@ async fn settings_are_written_where_other_clients_look_and_read_back() {
         events_max: Some(99),
         version: Some("bullmq:6.7.0".to_owned()),
         has_v5_peers: false,
+        is_fair: false,
     };
     assert_eq!(t.broker.queue_meta(&t.queue).await.unwrap(), expected);
     assert!(t.broker.is_paused(&t.queue).await.unwrap());

@@ -128,7 +128,7 @@ async fn settings_of_a_queue_are_changed_in_both_stores_and_written_down() {
     let (_sandbox, server) = server().await;
     let change = json!({
         "paused": true, "concurrency": 4, "rateLimit": {"max": 10, "durationMs": 60_000},
-        "reason": "the provider is down",
+        "reason": "the provider is down", "fair": true,
     });
     let answer = patch(&server, "mails", change).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -143,6 +143,7 @@ async fn settings_of_a_queue_are_changed_in_both_stores_and_written_down() {
         (&limit, &json!(true))
     );
     assert_eq!(queue["redis"]["rate_limit_max"], 10);
+    assert_eq!(queue["fair"], true);
     // What is not named stays; null takes away.
     let changed = answer.header("x-request-id").to_owned();
     let answer = patch(
@@ -176,9 +177,9 @@ async fn settings_of_a_queue_are_changed_in_both_stores_and_written_down() {
         (&json!("queue.change"), &json!(changed))
     );
     assert_eq!(first["reason"], "the provider is down");
-    let none = json!({"paused": false, "concurrency": null, "rate_limit": null});
+    let none = json!({"paused": false, "concurrency": null, "rate_limit": null, "fair": false});
     assert_eq!(first["before"], none);
-    let all = json!({"paused": true, "concurrency": 4, "rate_limit": limit});
+    let all = json!({"paused": true, "concurrency": 4, "rate_limit": limit, "fair": true});
     assert_eq!((&first["after"], &rows[0]["before"]), (&all, &all));
 
     for (body, pointer) in [

@@ -90,6 +90,7 @@ async fn what_bullwark_changes_of_a_queue_is_recorded_told_and_given_back() {
         rate_duration_ms: Some(60_000),
         events_max: Some(10_000),
         has_v5_peers: false,
+        is_fair: false,
     };
     assert_eq!(now, expected);
     assert_eq!(shown(&stage).await, expected);
@@ -109,6 +110,7 @@ async fn what_bullwark_changes_of_a_queue_is_recorded_told_and_given_back() {
         is_paused: Some(false),
         concurrency: Some(None),
         rate_limit: Some(None),
+        is_fair: None,
     };
     change(&stage, none).await;
     assert_eq!(
