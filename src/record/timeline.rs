@@ -59,8 +59,9 @@ pub async fn timeline(view: &mut View, id: Uuid) -> Result<Vec<Moment>, RecordEr
            FROM job WHERE status = 'cancelled' AND NOT EXISTS (
              SELECT FROM done WHERE action = 'job.cancel' AND done.created_at = job.completed_at)
            UNION ALL
+           -- Links to its files are made and revoked, too, and change no status.
            SELECT created_at, 1, after ->> 'status', NULL, NULL, reason, actor_kind, actor_id
-           FROM done
+           FROM done WHERE after ->> 'status' IS NOT NULL
          ) AS moments
          WHERE at IS NOT NULL ORDER BY at DESC, rank DESC, attempt DESC LIMIT $2",
     )

@@ -61,6 +61,12 @@ async fn a_link_opens_its_file_until_it_is_over_or_revoked() {
             .header("content-disposition")
             .starts_with("attachment; filename=\"accounts-")
     );
+    // It is written down, and is no change of the job.
+    let job = format!("/api/jobs/{}", export["id"].as_str().unwrap());
+    let shown = server.get(&job).await;
+    assert_eq!(shown.status, 200, "{shown:?}");
+    let timeline = shown.body["timeline"].as_array().unwrap();
+    assert!(timeline.iter().all(|moment| moment["status"].is_string()));
     let part = server
         .anonymous(Method::GET, &second)
         .header("range", "bytes=0-3");
