@@ -10,6 +10,7 @@ pub mod diagnostics;
 mod ending;
 pub mod export;
 pub mod formula;
+pub mod generate_report;
 pub mod http_call;
 pub mod import_csv;
 mod spool;
@@ -21,6 +22,7 @@ use cleanup_data::CleanupDataHandler;
 use connection::Connections;
 use deliver_webhook::DeliverWebhook;
 use export::{ExportCsvHandler, ExportDataHandler};
+use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
 use import_csv::{ImportCsvHandler, SourceOptions};
 
@@ -56,7 +58,10 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(ExportCsvHandler {
         data_dir: data_dir.clone(),
     });
-    handlers.add(ExportDataHandler { data_dir });
+    handlers.add(ExportDataHandler {
+        data_dir: data_dir.clone(),
+    });
+    handlers.add(GenerateReportHandler { data_dir });
     handlers.add(CleanupDataHandler);
     let caller = Caller::new(options.source.allow_private_addresses);
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));

@@ -1,9 +1,9 @@
-//! Exports: asked for, looked at, downloaded.
+//! Exports and reports: asked for, looked at, downloaded.
 
 use axum::extract::Request;
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::{Json, extract};
 use serde::Serialize;
@@ -79,16 +79,27 @@ pub(super) async fn start(
         let detail = format!("the request is invalid: {}", texts.join("; "));
         Problem::new(Code::InvalidRequest, detail).with_errors(mistakes)
     })?;
-    let format = payload.format.as_str();
-    let mut job = JobRequest::new("export_data", json!(payload));
+    let (entity, format) = (payload.entity_type.as_str(), payload.format.as_str());
+    let job = JobRequest::new("export_data", json!(payload));
+    accept(&state, caller, &headers, job, (entity, format)).await
+}
+
+/// Accepts the job of a file, and answers with what will be its row.
+pub(super) async fn accept(
+    state: &State,
+    caller: Caller,
+    headers: &HeaderMap,
+    mut job: JobRequest,
+    (entity_type, format): (&str, &str),
+) -> Result<Response, Problem> {
     job.workspace_id = Some(caller.workspace_id);
     job.created_by = caller.user_id();
-    job.idempotency_key = enqueue::key(&headers)?;
+    job.idempotency_key = enqueue::key(headers)?;
     // With a key it may be there already. The job itself looks in any case before it begins.
     if job.idempotency_key.is_none() {
-        check_room(&state, caller).await?;
+        check_room(state, caller).await?;
     }
-    let (accepted, grant) = enqueue::accept(&state, caller, job).await?;
+    let (accepted, grant) = enqueue::accept(state, caller, job).await?;
 
     let id = accepted.id;
     let (status, export) = if accepted.is_new {
@@ -98,7 +109,7 @@ pub(super) async fn start(
         };
         let export = ExportRow {
             id,
-            entity_type: payload.entity_type.as_str().to_owned(),
+            entity_type: entity_type.to_owned(),
             format: format.to_owned(),
             file_name: None,
             status: "pending".to_owned(),
@@ -139,7 +150,7 @@ async fn check_room(state: &State, caller: Caller) -> Result<(), Problem> {
 
 /// List exports
 ///
-/// Those that have begun.
+/// Those that have begun, and reports among them.
 #[utoipa::path(get, path = "/api/exports", operation_id = "listExports", tag = "exports",
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "50 if not said"),
@@ -256,6 +267,7 @@ pub(super) async fn send(
         path: &path,
         content_type: match export.format.as_str() {
             "csv" => "text/csv; charset=utf-8",
+            "html" => "text/html; charset=utf-8",
             "json" => "application/json",
             "ndjson" => "application/x-ndjson",
             "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",

@@ -49,6 +49,7 @@ mod observe;
 mod openapi;
 mod options;
 mod own_origin;
+mod pipeline_reports;
 mod places;
 mod problem;
 mod query;
@@ -268,6 +269,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(imports::show))
         .routes(routes!(imports::look))
         .routes(routes!(exports::list, exports::start))
+        .routes(routes!(pipeline_reports::start))
         .routes(routes!(exports::show))
         .routes(routes!(exports::file))
         .routes(routes!(links::of_export, links::revoke_of_export))

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod flow;
 mod foreign_options;
 mod outcome;
+pub mod period;
 mod priority;
 mod progress;
 mod queue_name;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Record, RecordError, View};
+use crate::job::period::Span;
 
 /// Dead letters that are looked at, the youngest jobs; what is beyond is not counted.
 pub const LOOKED_AT_MAX: i64 = 200_000;
@@ -164,4 +165,62 @@ pub async fn by_queue(
     .fetch_all(view.connection())
     .await?;
     Ok(counts)
+}
+
+/// Dead letters of one cause that died in a span.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Cause {
+    pub fingerprint: Uuid,
+    pub job_type: String,
+    /// The error without what differs each time.
+    pub error_pattern: String,
+    pub count: i64,
+    pub first_at: DateTime<Utc>,
+    pub last_at: DateTime<Utc>,
+    /// The newest job.
+    pub example: Uuid,
+    looked_at: i64,
+}
+
+/// What killed jobs in a span, the most frequent causes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadOfPeriod {
+    pub causes: Vec<Cause>,
+    /// There are more than [`LOOKED_AT_MAX`]; the newest ones are counted.
+    pub is_cut: bool,
+}
+
+/// Those that are still dead letters, by `dead_letters_died`; `limit` causes at most.
+pub async fn of_period(
+    view: &mut View,
+    workspace_id: Uuid,
+    span: Span,
+    limit: i64,
+) -> Result<DeadOfPeriod, RecordError> {
+    let causes: Vec<Cause> = sqlx::query_as(
+        "WITH died AS (
+           SELECT job_id, job_type, fingerprint, died_at FROM bullwark.dead_letters
+           WHERE workspace_id = $1 AND died_at >= $2 AND died_at < $3
+           ORDER BY died_at DESC LIMIT $4
+         ), grouped AS (
+           SELECT fingerprint, min(job_type) AS job_type, count(*) AS count,
+             min(died_at) AS first_at, max(died_at) AS last_at,
+             (array_agg(job_id ORDER BY died_at DESC, job_id DESC))[1] AS example
+           FROM died WHERE fingerprint <> $6
+           GROUP BY fingerprint ORDER BY count(*) DESC, fingerprint LIMIT $5
+         )
+         SELECT g.*, bullwark.error_pattern(j.error_message) AS error_pattern,
+           (SELECT count(*) FROM died) AS looked_at
+         FROM grouped g LEFT JOIN jobs j ON j.id = g.example ORDER BY g.count DESC, g.fingerprint",
+    )
+    .bind(workspace_id)
+    .bind(span.from)
+    .bind(span.to)
+    .bind(LOOKED_AT_MAX)
+    .bind(limit)
+    .bind(UNKNOWN)
+    .fetch_all(view.connection())
+    .await?;
+    let is_cut = causes.iter().any(|cause| cause.looked_at == LOOKED_AT_MAX);
+    Ok(DeadOfPeriod { causes, is_cut })
 }

@@ -46,6 +46,7 @@ pub mod outbox;
 pub mod owed_logs;
 pub mod owners;
 pub mod passes;
+pub mod pipeline;
 mod probe;
 pub mod queues;
 pub mod quotas;

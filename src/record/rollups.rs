@@ -52,11 +52,11 @@ pub struct Rollup {
 type Sums = BTreeMap<Key, Ended>;
 
 #[derive(sqlx::FromRow)]
-struct Row<B> {
-    at: DateTime<Utc>,
+pub(super) struct Row<B> {
+    pub(super) at: DateTime<Utc>,
     workspace_id: Uuid,
-    job_queue: String,
-    job_type: String,
+    pub(super) job_queue: String,
+    pub(super) job_type: String,
     completed: i64,
     failed: i64,
     dead: i64,
@@ -67,6 +67,26 @@ struct Row<B> {
 }
 
 impl<B> Row<B> {
+    /// When it ended, its type, and what it says, with `add` for what it says of latencies.
+    pub(super) fn ended(
+        self,
+        add: impl Fn(&mut Latencies, &[B]),
+    ) -> (DateTime<Utc>, String, Ended) {
+        let (mut runs, mut waits) = (Latencies::default(), Latencies::default());
+        add(&mut runs, &self.runs);
+        add(&mut waits, &self.waits);
+        let ended = Ended {
+            completed: self.completed,
+            failed: self.failed,
+            dead: self.dead,
+            cancelled: self.cancelled,
+            run_ms: self.run_ms,
+            runs,
+            waits,
+        };
+        (self.at, self.job_type, ended)
+    }
+
     /// Adds itself, with `add` for what it says of latencies.
     fn add_to(self, sums: &mut Sums, add: impl Fn(&mut Latencies, &[B])) {
         let key = Key {

@@ -117,6 +117,7 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::POST, "/api/imports/preview"),
         (Method::GET, "/api/exports"),
         (Method::POST, "/api/exports"),
+        (Method::POST, "/api/reports"),
         (Method::GET, "/api/exports/x"),
         (Method::GET, "/api/exports/x/file"),
         (Method::POST, "/api/exports/x/links"),

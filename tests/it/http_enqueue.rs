@@ -39,7 +39,7 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(
         detail,
         "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, export_csv, \
-         export_data, fail, http_call, import_csv, noop, sleep"
+         export_data, fail, generate_report, http_call, import_csv, noop, sleep"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -50,6 +50,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "export_csv",
             "export_data",
             "fail",
+            "generate_report",
             "http_call",
             "import_csv",
             "noop",

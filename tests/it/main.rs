@@ -67,6 +67,8 @@ mod record_start;
 mod record_stragglers;
 mod recover;
 mod relay;
+mod report;
+mod report_resume;
 mod rollups;
 mod silence;
 mod stage;

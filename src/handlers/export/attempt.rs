@@ -84,7 +84,7 @@ impl<'a> Export<'a> {
         let file_name = exports::start(begun.tx(), &new)
             .await
             .map_err(record_error)?;
-        self.check_kept(&mut begun, 0).await?;
+        check_kept(self.ctx, &mut begun, 0).await?;
         begun.commit_without_gain(json!(at), progress(at)).await?;
         let message = match is_resumed {
             false => format!("{} rows to export", at.total),
@@ -262,31 +262,11 @@ impl<'a> Export<'a> {
         exports::advance(begun.tx(), self.ctx.job_id(), rows, bytes)
             .await
             .map_err(record_error)?;
-        self.check_kept(&mut begun, at.bytes).await?;
+        check_kept(self.ctx, &mut begun, at.bytes).await?;
         match at.is_whole || at.rows > self.begun_at {
             true => begun.commit(json!(at), progress(at)).await,
             false => begun.commit_without_gain(json!(at), progress(at)).await,
         }
-    }
-
-    /// Refuses to write more than a workspace may keep. Exports that run at the same time may go
-    /// above it by what they write between two checkpoints.
-    async fn check_kept(&self, begun: &mut Begun, bytes: u64) -> Result<(), JobError> {
-        let Some(workspace_id) = self.ctx.workspace_id() else {
-            return Ok(());
-        };
-        let id = self.ctx.job_id();
-        let kept = exports::kept_beside(begun.tx(), workspace_id, id).await;
-        let kept = kept
-            .map_err(record_error)?
-            .saturating_add(bytes.cast_signed());
-        if kept < KEPT_BYTES_MAX {
-            return Ok(());
-        }
-        Err(JobError::Permanent(format!(
-            "the files of this workspace's exports have {kept} bytes and may have \
-             {KEPT_BYTES_MAX}: delete jobs of exports that nobody needs, and run this one again"
-        )))
     }
 
     /// A shutdown or a time limit only interrupts: the next attempt goes on, and if this one got
@@ -315,6 +295,29 @@ impl<'a> Export<'a> {
         begun.commit(json!(at), progress).await?;
         Ok(expires_at)
     }
+}
+
+/// Refuses to write more than a workspace may keep. Exports that run at the same time may go above
+/// it by what they write between two checkpoints.
+pub(in crate::handlers) async fn check_kept(
+    ctx: &JobContext,
+    begun: &mut Begun,
+    bytes: u64,
+) -> Result<(), JobError> {
+    let Some(workspace_id) = ctx.workspace_id() else {
+        return Ok(());
+    };
+    let kept = exports::kept_beside(begun.tx(), workspace_id, ctx.job_id()).await;
+    let kept = kept
+        .map_err(record_error)?
+        .saturating_add(bytes.cast_signed());
+    if kept < KEPT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(JobError::Permanent(format!(
+        "the files of this workspace's exports have {kept} bytes and may have {KEPT_BYTES_MAX}: \
+         delete jobs of exports that nobody needs, and run this one again"
+    )))
 }
 
 /// The total was counted when the export began; rows that were deleted since are not there.

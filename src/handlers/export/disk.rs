@@ -5,14 +5,14 @@ use std::io;
 use crate::job::JobError;
 
 /// Work with files.
-pub(super) async fn on_disk<T: Send + 'static>(
+pub(in crate::handlers) async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, JobError> {
     off_runtime(move || work().map_err(|error| disk_error(&error))).await
 }
 
 /// Work that knows by itself how the job goes on when it fails.
-pub(super) async fn off_runtime<T: Send + 'static>(
+pub(in crate::handlers) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
 ) -> Result<T, JobError> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -20,6 +20,6 @@ pub(super) async fn off_runtime<T: Send + 'static>(
 }
 
 /// A disk may be full or away now, and be there later.
-pub(super) fn disk_error(error: &io::Error) -> JobError {
+pub(in crate::handlers) fn disk_error(error: &io::Error) -> JobError {
     JobError::Retry(format!("write the export: {error}"))
 }

@@ -14,18 +14,18 @@
 //! that are too large, and more files than a workspace may keep. A caller's words never become
 //! part of a statement.
 
-mod attempt;
+pub(super) mod attempt;
 mod checkpoint;
-mod disk;
-mod part_file;
+pub(super) mod disk;
+pub(super) mod part_file;
 pub mod payload;
 pub mod plan;
-mod run;
+pub(super) mod run;
 mod sheet;
 mod survey;
 mod sweep;
 mod text;
-mod turns;
+pub(super) mod turns;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -19,18 +19,23 @@ const READ_BYTES: usize = 256 * 1024;
 const EARLIER_MAX: i32 = 100;
 
 /// Where an attempt writes the file of an export.
-pub(super) fn part_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
+pub(in crate::handlers) fn part_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
     super::dir(data_dir).join(format!("{id}.{attempt}.part"))
 }
 
 /// Where an attempt of a workbook keeps its rows until it is put together.
-pub(super) fn spool_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
+pub(in crate::handlers) fn spool_path(data_dir: &Path, id: Uuid, attempt: i32) -> PathBuf {
     super::dir(data_dir).join(format!("{id}.{attempt}.spool"))
 }
 
 /// Removes what the attempts before this one left, but for the part file of `kept`. One that does
 /// not know yet that it lost its lease writes on into nothing.
-pub(super) fn clear_earlier(data_dir: &Path, id: Uuid, attempt: i32, kept: i32) -> io::Result<()> {
+pub(in crate::handlers) fn clear_earlier(
+    data_dir: &Path,
+    id: Uuid,
+    attempt: i32,
+    kept: i32,
+) -> io::Result<()> {
     let absent = |done: io::Result<()>| match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -46,7 +51,7 @@ pub(super) fn clear_earlier(data_dir: &Path, id: Uuid, attempt: i32, kept: i32) 
 
 /// A file that is being written.
 #[derive(Debug)]
-pub(super) struct PartFile {
+pub(in crate::handlers) struct PartFile {
     file: File,
     path: PathBuf,
     hash: Sha256,
@@ -55,7 +60,7 @@ pub(super) struct PartFile {
 
 impl PartFile {
     /// An empty one; what stood there is gone.
-    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+    pub(in crate::handlers) fn create(path: PathBuf) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
             private_dir(dir)?;
         }
@@ -73,7 +78,7 @@ impl PartFile {
 
     /// A copy of the one that an earlier attempt left, of so many bytes; none if that is not here,
     /// or if these bytes are not the ones that were vouched for.
-    pub(super) fn resume(
+    pub(in crate::handlers) fn resume(
         earlier: &Path,
         path: PathBuf,
         bytes: u64,
@@ -97,7 +102,7 @@ impl PartFile {
         Ok(Some(file))
     }
 
-    pub(super) fn append(&mut self, text: &[u8]) -> io::Result<()> {
+    pub(in crate::handlers) fn append(&mut self, text: &[u8]) -> io::Result<()> {
         self.file.write_all(text)?;
         self.hash.update(text);
         self.bytes += text.len() as u64;
@@ -105,28 +110,28 @@ impl PartFile {
     }
 
     /// For who writes all of it at once.
-    pub(super) fn file(&self) -> &File {
+    pub(in crate::handlers) fn file(&self) -> &File {
         &self.file
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::handlers) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Of what is written so far.
-    pub(super) fn sha256(&self) -> String {
+    pub(in crate::handlers) fn sha256(&self) -> String {
         hex(&self.hash.clone().finalize())
     }
 
     /// When this returns, everything that is written is on disk, and so is the file's name.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(in crate::handlers) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()?;
         sync_dir(&self.path)
     }
 }
 
 /// Gives a whole file its name. Safe to repeat: a file that has it already is left alone.
-pub(super) fn name(part: &Path, whole: &Path) -> io::Result<()> {
+pub(in crate::handlers) fn name(part: &Path, whole: &Path) -> io::Result<()> {
     match std::fs::rename(part, whole) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && whole.exists() => Ok(()),
         other => other,
@@ -135,7 +140,7 @@ pub(super) fn name(part: &Path, whole: &Path) -> io::Result<()> {
 }
 
 /// Bytes and sum of a file; none if there is no such file.
-pub(super) fn measure(path: &Path) -> io::Result<Option<(u64, String)>> {
+pub(in crate::handlers) fn measure(path: &Path) -> io::Result<Option<(u64, String)>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,

@@ -105,8 +105,11 @@ async fn run_attempt(
     let (dir, attempt, kept) = (data_dir.to_owned(), ctx.attempt(), at.attempt);
     on_disk(move || part_file::clear_earlier(&dir, id, attempt, kept)).await?;
     let part = |at: &Checkpoint| part_file::part_path(data_dir, id, at.attempt);
-    if at.is_whole && !is_here(&at, part(&at), whole.clone()).await? {
-        at = at.anew();
+    if at.is_whole {
+        let expected = (at.bytes, at.sha256.clone());
+        if !is_here(expected, part(&at), whole.clone()).await? {
+            at = at.anew();
+        }
     }
     let before = at.rows;
     if !at.is_whole {
@@ -132,8 +135,12 @@ async fn run_attempt(
 }
 
 /// Whether the whole file that an earlier attempt wrote is on this machine, under either name.
-async fn is_here(at: &Checkpoint, part: PathBuf, whole: PathBuf) -> Result<bool, JobError> {
-    let expected = Some((at.bytes, at.sha256.clone()));
+pub(in crate::handlers) async fn is_here(
+    expected: (u64, String),
+    part: PathBuf,
+    whole: PathBuf,
+) -> Result<bool, JobError> {
+    let expected = Some(expected);
     on_disk(move || {
         if part_file::measure(&part)? == expected {
             return Ok(true);

@@ -17,13 +17,13 @@ static OWN: Mutex<Vec<(Option<Uuid>, Weak<Semaphore>)>> = Mutex::new(Vec::new())
 
 /// Leave to read. It ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::handlers) struct Turn {
     _own: Option<OwnedSemaphorePermit>,
     _all: Option<SemaphorePermit<'static>>,
 }
 
 /// Waits for a turn; in the order in which they came, within a workspace and among those.
-pub(super) async fn turn(workspace_id: Option<Uuid>) -> Turn {
+pub(in crate::handlers) async fn turn(workspace_id: Option<Uuid>) -> Turn {
     // Nobody closes either of them, so there always is a permit.
     Turn {
         _own: own(workspace_id).acquire_owned().await.ok(),

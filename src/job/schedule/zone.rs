@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, FixedOffset, NaiveDateTime, Offset, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, Offset, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 /// A place's clock: a name of the IANA list in any case, `UTC`, `GMT`, or `UTC+3`, `UTC-03:30`.
@@ -34,6 +34,30 @@ impl Zone {
         let seconds = self.offset(moment_ms.div_euclid(1000));
         let offset = FixedOffset::east_opt(i32::try_from(seconds).ok()?)?;
         Some(utc.with_timezone(&offset))
+    }
+
+    /// A moment on the local clock.
+    pub fn local_time(self, moment: DateTime<Utc>) -> DateTime<FixedOffset> {
+        let local = self.local(moment.timestamp_millis());
+        local.unwrap_or_else(|| moment.fixed_offset())
+    }
+
+    /// The day that it is there.
+    pub fn date(self, moment: DateTime<Utc>) -> NaiveDate {
+        self.local_time(moment).date_naive()
+    }
+
+    /// When a day begins there: at midnight, the first one if there are two; where clocks leap over
+    /// midnight, when they do.
+    pub fn begin_of(self, day: NaiveDate) -> DateTime<Utc> {
+        const DAY: i64 = 24 * 3600;
+        let midnight = NaiveDateTime::from(day).and_utc().timestamp();
+        // No clock is changed twice within two days.
+        let [earlier, later] = [-DAY, DAY].map(|near| midnight - self.offset(midnight + near));
+        let is_midnight = |moment: &i64| moment + self.offset(*moment) == midnight;
+        let mut both = [earlier.min(later), earlier.max(later)].into_iter();
+        let moment = both.find(is_midnight).unwrap_or(earlier);
+        DateTime::from_timestamp(moment, 0).unwrap_or_default()
     }
 
     /// Seconds that the local clock is ahead of UTC at a moment, given in seconds since 1970.

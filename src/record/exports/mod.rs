@@ -1,4 +1,5 @@
-//! Exports: the run as a whole. One function per statement.
+//! Exports, and reports, whose files are kept alike: the run as a whole. One function per
+//! statement.
 //!
 //! What may be exported and filtered by is in `columns` and `filter`; the rows are read by `read`.
 
@@ -189,14 +190,15 @@ pub async fn kept_beside(tx: &mut Tx, workspace_id: Uuid, id: Uuid) -> Result<i6
 pub struct ExportRow {
     /// Of the job, too.
     pub id: Uuid,
+    /// `accounts` or `contacts`; of a report, `pipeline`.
     pub entity_type: String,
-    /// `csv`, `json`, `ndjson` or `xlsx`.
+    /// `csv`, `json`, `ndjson` or `xlsx`; of a report, `html` or `csv`.
     pub format: String,
     /// What the file is called; none before the first attempt.
     pub file_name: Option<String>,
     /// `pending`, `running`, `completed`, `failed`, `cancelled` or `expired`.
     pub status: String,
-    /// Of the file, as far as it is written.
+    /// Of the file, as far as it is written; of a report, its figures.
     pub rows: i64,
     pub bytes: i64,
     /// Of the whole file, in hexadecimal digits.
@@ -211,8 +213,11 @@ pub struct ExportRow {
 macro_rules! shown {
     ($exports:literal) => {
         concat!(
-            "SELECT j.id, coalesce(e.entity_type, j.payload ->> 'entity_type', '') AS entity_type,
+            "SELECT j.id, coalesce(e.entity_type,
+                 CASE j.job_type WHEN 'generate_report' THEN 'pipeline' END,
+                 j.payload ->> 'entity_type', '') AS entity_type,
                coalesce(e.format, nullif(j.payload ->> 'format', 'excel'),
+                 CASE j.job_type WHEN 'generate_report' THEN 'html' END,
                  CASE j.payload ->> 'format' WHEN 'excel' THEN 'xlsx' ELSE 'csv' END) AS format,
                e.file_name,
                CASE
@@ -259,7 +264,8 @@ pub async fn get(
 ) -> Result<Option<ExportRow>, RecordError> {
     Ok(sqlx::query_as(concat!(
         shown!("jobs j LEFT JOIN exports e ON e.id = j.id WHERE j.id = $2"),
-        "AND j.workspace_id = $1 AND j.job_type IN ('export_data', 'export_csv')"
+        "AND j.workspace_id = $1
+         AND j.job_type IN ('export_data', 'export_csv', 'generate_report')"
     ))
     .bind(workspace_id)
     .bind(id)

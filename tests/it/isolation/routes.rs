@@ -176,6 +176,7 @@ const NOT_ASKED: [(&str, &str); 23] = [
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
     ("post /api/exports", "makes what is the caller's own"),
+    ("post /api/reports", "makes what is the caller's own"),
     ("post /api/uploads", "makes what is the caller's own"),
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
