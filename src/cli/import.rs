@@ -11,7 +11,7 @@ use super::client::Client;
 use super::watch::{Doing, job_id, watch};
 use super::{Done, Failure, Global, output};
 
-/// Uploads a CSV file, enqueues its import, and shows how it goes.
+/// Uploads a file (CSV, .csv.gz or .xlsx), enqueues its import, and shows how it goes.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
   bullwark import examples/data/accounts.csv --entity accounts \\
@@ -40,6 +40,9 @@ pub(crate) struct ImportArgs {
     /// Column separator, when the detection is wrong
     #[arg(long)]
     delimiter: Option<String>,
+    /// The sheet of a workbook; the first visible one if not said
+    #[arg(long, value_name = "NAME")]
+    sheet: Option<String>,
     /// Check and count, but write no record
     #[arg(long)]
     dry_run: bool,
@@ -159,6 +162,9 @@ impl ImportArgs {
         if let Some(delimiter) = &self.delimiter {
             options["delimiter"] = delimiter.clone().into();
         }
+        if let Some(sheet) = &self.sheet {
+            options["sheet"] = sheet.clone().into();
+        }
         let mapping: Map<String, Value> = self
             .mapping
             .iter()
@@ -197,6 +203,7 @@ impl ImportArgs {
             batch_size: None,
             encoding: None,
             delimiter: None,
+            sheet: None,
             dry_run: false,
             queue: None,
             report: None,

@@ -14,6 +14,7 @@ use super::jobs::JobId;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::state::State;
+use crate::handlers::import_csv::unpack::UnpackError;
 use crate::handlers::import_csv::{ImportCsv, Preview, PreviewError, preview};
 use crate::record::access::Permission;
 use crate::record::imports::{self, ImportRow};
@@ -131,7 +132,12 @@ pub(super) async fn look(
     let turn = state.bounds.look_turn(caller.workspace_id).await?;
     let preview = preview(path, payload, &state.services.data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
-        PreviewError::Content(_) | PreviewError::Format(_) => wrong("/file_url", error.to_string()),
+        PreviewError::Packed(UnpackError::NoSuchSheet { .. }) => {
+            wrong("/options/sheet", error.to_string())
+        }
+        PreviewError::Content(_) | PreviewError::Packed(_) | PreviewError::Format(_) => {
+            wrong("/file_url", error.to_string())
+        }
         PreviewError::Mapping(_) => wrong("/mapping", error.to_string()),
         PreviewError::Stopped => {
             let detail = "the look took too long; import the file, perhaps with `dry_run`";

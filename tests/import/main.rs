@@ -10,6 +10,7 @@ mod export_rows;
 mod exports;
 mod lineage;
 mod modes;
+mod packed;
 mod resume;
 mod source;
 mod support;

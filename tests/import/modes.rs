@@ -171,7 +171,7 @@ async fn a_dry_run_counts_and_leaves_no_trace() {
 async fn files_that_cannot_be_imported_fail_at_once_and_say_why() {
     let world = World::new().await;
     for (text, mapping, message) in [
-        ("PK\u{3}\u{4}xl/", json!({}), "Excel workbook"),
+        ("PK\u{3}\u{4}xl/", json!({}), "the workbook cannot be read"),
         ("%PDF-1.4", json!({}), "PDF"),
         ("", json!({}), "the file is empty"),
         ("\n\n", json!({}), "no header row"),

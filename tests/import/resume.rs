@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::support::{World, parse};
 
-const ROWS: usize = 12_000;
+pub(crate) const ROWS: usize = 12_000;
 
 /// Accounts with line breaks inside of values, one bad row in a hundred and one duplicate.
-fn file() -> String {
+pub(crate) fn file() -> String {
     let mut text = String::from("name,domain,description\r\n");
     for n in 0..ROWS {
         let domain = match n % 100 {
@@ -37,8 +37,13 @@ async fn counts(world: &World, job: Uuid) -> (i64, i64, i64, i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_dies_again_and_again_ends_with_exact_counts() {
+    dies_again_and_again(file()).await;
+}
+
+/// Whatever the rows of [`file`] are packed into.
+pub(crate) async fn dies_again_and_again(bytes: impl AsRef<[u8]>) {
     let world = World::new().await;
-    let url = world.upload(file()).await;
+    let url = world.upload(bytes).await;
     let job = world.job(None).await;
     let payload = || parse(json!({"file_url": url, "entity_type": "accounts"}));
     let mut attempt = 1;

@@ -8,9 +8,9 @@ use crate::support::server::{Answer, KEY, OTHER_KEY, Server, send};
 
 const FILE: &str = "Firma;Website;Notiz\nMüller GmbH;mueller.de;a\n;broken.de;b\n";
 
-async fn upload(server: &Server, key: &str, content: &str) -> String {
+async fn upload(server: &Server, key: &str, content: impl Into<Vec<u8>>) -> String {
     let request = server.anonymous(Method::POST, "/api/uploads?filename=kunden.csv");
-    let answer = send(request.bearer_auth(key).body(content.to_owned())).await;
+    let answer = send(request.bearer_auth(key).body(content.into())).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.body["upload"]["url"].as_str().unwrap().to_owned()
 }
@@ -99,6 +99,35 @@ async fn what_can_not_be_looked_at_is_said_with_its_place() {
     let mut wrong = payload(&url);
     wrong["options"] = json!({ "batch_size": 0 });
     look(&server, wrong).await.problem(422, "invalid_request");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_a_workbook_names_its_sheets() {
+    let (_sandbox, server) = server().await;
+    let mut book = rust_xlsxwriter::Workbook::new();
+    for (name, header) in [("Leads", "name"), ("Alte", "firma")] {
+        let sheet = book.add_worksheet().set_name(name).unwrap();
+        sheet.write(0, 0, header).unwrap();
+        sheet.write(1, 0, "Acme").unwrap();
+    }
+    let url = upload(&server, KEY, book.save_to_buffer().unwrap()).await;
+    let mut payload = json!({ "file_url": url, "entity_type": "accounts" });
+    let preview = look(&server, payload.clone()).await.body["preview"].clone();
+    assert_eq!(preview["sheets"], json!(["Leads", "Alte"]));
+    assert_eq!(
+        (&preview["sheet"], &preview["rows"]),
+        (&json!("Leads"), &json!(1))
+    );
+    payload["options"] = json!({ "sheet": "Alte" });
+    let preview = look(&server, payload.clone()).await.body["preview"].clone();
+    assert_eq!(preview["sheet"], "Alte");
+    assert_eq!(preview["columns"][0]["header"], "firma");
+    payload["options"] = json!({ "sheet": "Neue" });
+    let answer = look(&server, payload).await;
+    let detail = answer.problem(422, "invalid_request");
+    assert!(detail.contains("it has: Leads, Alte"), "{detail}");
+    assert_eq!(answer.body["errors"][0]["pointer"], "/options/sheet");
     server.end().await;
 }
 

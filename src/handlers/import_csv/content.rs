@@ -1,24 +1,25 @@
-//! Recognises files that are no CSV whatever their name says.
+//! Recognises files that are no table whatever their name says.
 //!
-//! People rename `list.xlsx` to `list.csv`. The first bytes tell, and a sentence that says what to
-//! do helps more than ten thousand rows of mojibake.
+//! People rename `list.xls` to `list.csv`. The first bytes tell, and a sentence that says what to
+//! do helps more than ten thousand rows of mojibake. Workbooks (`.xlsx`) and `.csv.gz` never come
+//! here, but for what is inside of them: see [`super::unpack`].
 
 /// A file that is something else than text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WrongContent {
     #[error(
-        "the file is an Excel workbook (.xlsx) or another zip archive, not CSV; open it, choose \
-         Save as > CSV UTF-8, and upload that file"
+        "the file is an archive (.zip), and no Excel workbook (.xlsx); unpack it, and upload the \
+         .csv or .xlsx inside"
     )]
     Zip,
     #[error(
-        "the file is an old Excel workbook (.xls), not CSV; open it, choose Save as > CSV UTF-8, \
-         and upload that file"
+        "the file is an old Excel workbook (.xls), or one with a password; open it, choose Save as \
+         > Excel workbook (.xlsx) without a password, and upload that file"
     )]
     OldExcel,
     #[error("the file is a PDF document, not CSV; export the table from its source instead")]
     Pdf,
-    #[error("the file is compressed with gzip; decompress it and upload the .csv inside")]
+    #[error("the file is compressed with gzip, twice; upload it compressed once")]
     Gzip,
     #[error("the file is compressed ({0}); decompress it and upload the .csv inside")]
     Compressed(&'static str),

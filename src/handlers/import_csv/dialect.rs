@@ -27,6 +27,9 @@ pub struct Dialect {
     pub escape: Option<u8>,
     /// The position of the header record.
     pub header: Position,
+    /// A record counts as one line however many its values have: it was a row of a sheet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_sheet: bool,
 }
 
 impl Default for Dialect {
@@ -41,6 +44,7 @@ impl Default for Dialect {
             quote: b'"',
             escape: None,
             header,
+            is_sheet: false,
         }
     }
 }
@@ -64,6 +68,8 @@ pub struct Hints {
     pub delimiter: Option<Delimiter>,
     /// Physical line of the header, counted from 1.
     pub header_row: Option<u32>,
+    /// The text was made of a sheet: with commas and double quotes, whatever it looks like.
+    pub is_sheet: bool,
 }
 
 /// One record of the sample.
@@ -81,16 +87,21 @@ struct Sampled {
 /// Detects the dialect. `whole` says that the sample is the whole file; otherwise its last record
 /// may be cut off and does not count.
 pub fn detect(sample: &[u8], whole: bool, hints: Hints) -> Dialect {
-    let mut base = Dialect::default();
-    let mut delimiter = hints.delimiter.map(Delimiter::byte);
-    if let Some((byte, length)) = separator_line(sample) {
-        delimiter = delimiter.or(Some(byte));
-        base.header.offset = length as u64;
-        base.header.line = 2;
+    let mut base = Dialect {
+        is_sheet: hints.is_sheet,
+        ..Dialect::default()
+    };
+    if !hints.is_sheet {
+        let mut delimiter = hints.delimiter.map(Delimiter::byte);
+        if let Some((byte, length)) = separator_line(sample) {
+            delimiter = delimiter.or(Some(byte));
+            base.header.offset = length as u64;
+            base.header.line = 2;
+        }
+        base.quote = quote(sample);
+        base.escape = backslash_escapes(sample).then_some(b'\\');
+        base.delimiter = delimiter.unwrap_or_else(|| best_delimiter(sample, whole, &base));
     }
-    base.quote = quote(sample);
-    base.escape = backslash_escapes(sample).then_some(b'\\');
-    base.delimiter = delimiter.unwrap_or_else(|| best_delimiter(sample, whole, &base));
     let records = records(sample, whole, &base);
     let header = match hints.header_row {
         Some(line) => records.iter().find(|record| record.line >= u64::from(line)),

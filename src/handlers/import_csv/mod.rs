@@ -1,7 +1,7 @@
-//! `import_csv`: rows of a delimited file become accounts or contacts.
+//! `import_csv`: rows of a delimited file or a workbook become accounts or contacts.
 //!
 //! ```text
-//! source ─► content, decode, dialect ─► mapping ─► census      once, before any effect
+//! source ─► unpack, decode, dialect ─► mapping ─► census      once, before any effect
 //!                                                     │
 //! reader ─► cells, normalize, validate ─► chunk ─► record      beside each other, chunk by chunk
 //!                                                     │
@@ -39,6 +39,7 @@ pub mod source;
 pub mod summary;
 #[cfg(test)]
 mod torture;
+pub mod unpack;
 pub mod validate;
 
 pub use chunks::CHUNK_ROWS;

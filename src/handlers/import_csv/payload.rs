@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const BATCH_SIZE_DEFAULT: u32 = 100;
 /// Most rows per insert statement.
 pub const BATCH_SIZE_MAX: u32 = 2_000;
+/// Longest name of a sheet, in characters.
+pub const SHEET_NAME_MAX: usize = 255;
 /// Most entries of a mapping: as many as a file may have columns.
 pub const MAPPING_MAX: usize = 1_000;
 
@@ -83,6 +85,9 @@ pub struct ImportOptions {
     /// Character encoding by its usual label (`utf-8`, `windows-1252`, `shift_jis`). Detected when
     /// absent.
     pub encoding: Option<String>,
+    /// The sheet of a workbook (`.xlsx`); the first visible one when absent.
+    #[schemars(length(min = 1, max = 255))]
+    pub sheet: Option<String>,
     /// Physical line of the header, counted from 1. Detected when absent.
     #[schemars(range(min = 1, max = 1000))]
     pub header_row: Option<u32>,
@@ -111,6 +116,7 @@ impl Default for ImportOptions {
             batch_size: BATCH_SIZE_DEFAULT,
             delimiter: None,
             encoding: None,
+            sheet: None,
             header_row: None,
             default_country: None,
             number_format: None,
@@ -193,6 +199,8 @@ pub enum InvalidPayload {
     Country(String),
     #[error("mapping has {0} entries; at most {MAPPING_MAX} are allowed")]
     Mapping(usize),
+    #[error("options.sheet is empty or longer than {SHEET_NAME_MAX} characters")]
+    Sheet,
     #[error("file_url is empty")]
     FileUrl,
 }
@@ -212,6 +220,11 @@ impl ImportCsv {
         }
         if let Some(row) = options.header_row.filter(|row| *row == 0 || *row > 1000) {
             return Err(InvalidPayload::HeaderRow(row));
+        }
+        if let Some(sheet) = &options.sheet
+            && !(1..=SHEET_NAME_MAX).contains(&sheet.chars().count())
+        {
+            return Err(InvalidPayload::Sheet);
         }
         if let Some(label) = &options.encoding
             && encoding_rs::Encoding::for_label(label.as_bytes()).is_none()

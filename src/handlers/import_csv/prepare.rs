@@ -1,8 +1,9 @@
 //! Everything that is decided about a file before its first row is taken over.
 //!
-//! Blocking, and pure apart from the spool file. It reads the file twice: once for its checksum and
-//! encoding, once to count its records. So a file that is no CSV, cannot be mapped or breaks off
-//! inside of a quote is refused as a whole, with nothing of it imported.
+//! Blocking, and pure apart from the spool files. It reads the file twice: once for its checksum
+//! and encoding, once to count its records; what has to be unpacked, once more. So a file that is
+//! no CSV, cannot be mapped or breaks off inside of a quote is refused as a whole, with nothing of
+//! it imported.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -14,6 +15,7 @@ use super::dialect::{self, Dialect, Hints, SAMPLE_BYTES};
 use super::mapping::{Mapping, MappingError, map_columns};
 use super::payload::ImportCsv;
 use super::reader::{self, Census, Position, ReadError, RecordReader};
+use super::unpack::{UnpackError, Unpacked, Workbook, unpack};
 
 /// Rows that the automatic mapping looks at.
 const EVIDENCE_ROWS: usize = 50;
@@ -23,6 +25,8 @@ const EVIDENCE_ROWS: usize = 50;
 pub struct Prepared {
     pub sha256: String,
     pub bytes: u64,
+    /// Present if the file is a workbook.
+    pub workbook: Option<Workbook>,
     pub text: Decoded,
     pub dialect: Dialect,
     /// The header as it stands in the file, and how many columns it has.
@@ -40,6 +44,8 @@ pub enum PrepareError {
     #[error("{0}")]
     Content(#[from] WrongContent),
     #[error("{0}")]
+    Packed(UnpackError),
+    #[error("{0}")]
     Format(ReadError),
     #[error("{0}")]
     Mapping(#[from] MappingError),
@@ -47,6 +53,17 @@ pub enum PrepareError {
     Io(#[from] io::Error),
     #[error("stopped")]
     Stopped,
+}
+
+impl From<UnpackError> for PrepareError {
+    fn from(error: UnpackError) -> Self {
+        match error {
+            UnpackError::Io(error) => Self::Io(error),
+            UnpackError::Stopped => Self::Stopped,
+            UnpackError::Content(content) => Self::Content(content),
+            other => Self::Packed(other),
+        }
+    }
 }
 
 impl From<ReadError> for PrepareError {
@@ -65,11 +82,14 @@ pub fn prepare(
     spool: &Path,
     go_on: impl Fn() -> bool,
 ) -> Result<Prepared, PrepareError> {
-    let survey = decode::survey(path)?;
-    check_content(&survey.head)?;
-    let label = payload.options.encoding.as_deref();
-    let text = decode::decode(path, &survey, label, &spool.join("decoded"))?;
-    let dialect = find_dialect(&text, payload)?;
+    let Opened {
+        sha256,
+        bytes,
+        text,
+        unpacked,
+    } = read_text(path, payload, spool, None, &go_on)?;
+    let workbook = unpacked.and_then(|unpacked| unpacked.workbook);
+    let dialect = find_dialect(&text, payload, workbook.is_some())?;
     let mut reader = open(&text, &dialect, dialect.header)?;
     if !reader.advance()? {
         return Err(MappingError::NoHeader.into());
@@ -99,8 +119,9 @@ pub fn prepare(
     }
     census.columns = census.columns.max(headers.len());
     Ok(Prepared {
-        sha256: survey.sha256,
-        bytes: survey.bytes,
+        sha256,
+        bytes,
+        workbook,
         text,
         dialect,
         header,
@@ -108,6 +129,51 @@ pub fn prepare(
         mapping,
         first,
         census,
+    })
+}
+
+/// A file as text on disk.
+pub(super) struct Opened {
+    /// Of the file as it came.
+    pub sha256: String,
+    pub bytes: u64,
+    pub text: Decoded,
+    /// What the file had inside, if it was not text itself.
+    pub unpacked: Option<Unpacked>,
+}
+
+/// Takes apart and decodes. Of what has to be unpacked, only about `most` bytes.
+pub(super) fn read_text(
+    path: &Path,
+    payload: &ImportCsv,
+    spool: &Path,
+    most: Option<u64>,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Opened, PrepareError> {
+    let options = &payload.options;
+    let mut survey = decode::survey(path)?;
+    let (sha256, bytes) = (survey.sha256.clone(), survey.bytes);
+    let out = spool.join("unpacked");
+    let unpacked = unpack(path, &survey.head, options, &out, most, go_on)?;
+    let mut label = options.encoding.as_deref();
+    let mut path = path;
+    if let Some(unpacked) = &unpacked {
+        path = &unpacked.path;
+        survey = decode::survey(path)?;
+        label = label.filter(|_| unpacked.workbook.is_none());
+    }
+    if unpacked
+        .as_ref()
+        .is_none_or(|unpacked| unpacked.workbook.is_none())
+    {
+        check_content(&survey.head)?;
+    }
+    let text = decode::decode(path, &survey, label, &spool.join("decoded"))?;
+    Ok(Opened {
+        sha256,
+        bytes,
+        text,
+        unpacked,
     })
 }
 
@@ -122,7 +188,11 @@ pub fn open(
     Ok(RecordReader::new(BufReader::new(file), dialect, position))
 }
 
-pub(super) fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Dialect> {
+pub(super) fn find_dialect(
+    text: &Decoded,
+    payload: &ImportCsv,
+    is_sheet: bool,
+) -> io::Result<Dialect> {
     let mut file = File::open(&text.path)?;
     file.seek(SeekFrom::Start(text.start))?;
     let mut sample = Vec::with_capacity(SAMPLE_BYTES);
@@ -131,6 +201,7 @@ pub(super) fn find_dialect(text: &Decoded, payload: &ImportCsv) -> io::Result<Di
     let hints = Hints {
         delimiter: payload.options.delimiter,
         header_row: payload.options.header_row,
+        is_sheet,
     };
     Ok(dialect::detect(&sample, is_whole, hints))
 }

@@ -2,7 +2,7 @@
 //!
 //! The same code decides as for the import itself, so what is shown is what will happen; only that
 //! of a large file no more than the first [`LOOKED_AT_BYTES`] are looked at. Nothing is written but
-//! a copy of these bytes, which goes with the look. Refuses what is no text, and mappings
+//! a copy of these bytes, which goes with the look. Refuses what is no table, and mappings
 //! that name what is not there; a mapping that lacks something is shown with the words about it.
 
 use std::fs::File;
@@ -15,8 +15,7 @@ use uuid::Uuid;
 
 use super::cells::Warnings;
 use super::choices::number_format;
-use super::content::check_content;
-use super::decode::{self, Decoded};
+use super::decode::Decoded;
 use super::dialect::Dialect;
 use super::fields;
 use super::issue::Issue;
@@ -24,6 +23,7 @@ use super::mapping::{Column, Mapping, MappingError, Reason, Target, propose};
 use super::payload::{EntityType, ImportCsv};
 use super::prepare::{self, PrepareError};
 use super::reader::{Position, ReadError, RecordReader};
+use super::unpack::{self, Workbook};
 use super::validate::Validator;
 use crate::handlers::spool::Spool;
 
@@ -52,6 +52,9 @@ pub type PreviewError = PrepareError;
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct Preview {
+    /// The sheet of a workbook that was looked at, and all that it has.
+    pub sheet: Option<String>,
+    pub sheets: Vec<String>,
     pub encoding: &'static str,
     /// Characters that the encoding could not express.
     pub replaced_characters: u64,
@@ -115,7 +118,7 @@ pub async fn preview(
         let spool = work.join(format!("{SPOOL}{}", Uuid::now_v7()));
         let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;
         let begun = Instant::now();
-        look(&path, &payload, &spool.path, || begun.elapsed() < LOOK_MAX)
+        look(&path, &payload, &spool.path, &|| begun.elapsed() < LOOK_MAX)
     });
     looking.await.unwrap_or(Err(PreviewError::Stopped))
 }
@@ -145,24 +148,30 @@ fn look(
     path: &Path,
     payload: &ImportCsv,
     spool: &Path,
-    go_on: impl FnMut() -> bool,
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Preview, PreviewError> {
     let head = spool.join("head");
-    let bytes = std::fs::metadata(path)?.len();
-    let is_whole = bytes <= LOOKED_AT_BYTES;
-    if !is_whole {
+    let mut is_whole = std::fs::metadata(path)?.len() <= LOOKED_AT_BYTES;
+    let mut path = path;
+    if unpack::is_packed(path)? {
+        // Its beginning alone is of no use; what is inside is cut off instead.
+        is_whole = true;
+    } else if !is_whole {
         let mut file = File::open(path)?.take(LOOKED_AT_BYTES);
         io::copy(&mut file, &mut File::create(&head)?)?;
+        path = &head;
     }
-    let path = if is_whole { path } else { &head };
-    let survey = decode::survey(path)?;
-    check_content(&survey.head)?;
-    let label = payload.options.encoding.as_deref();
-    let text = decode::decode(path, &survey, label, &spool.join("decoded"))?;
-    let dialect = prepare::find_dialect(&text, payload)?;
+    let opened = prepare::read_text(path, payload, spool, Some(LOOKED_AT_BYTES), go_on)?;
+    is_whole &= opened
+        .unpacked
+        .as_ref()
+        .is_none_or(|unpacked| unpacked.is_whole);
+    let workbook = opened.unpacked.and_then(|unpacked| unpacked.workbook);
+    let dialect = prepare::find_dialect(&opened.text, payload, workbook.is_some())?;
     let look = Look {
-        text: &text,
+        text: &opened.text,
         dialect: &dialect,
+        workbook,
         is_whole,
     };
     look.show(payload, go_on)
@@ -171,15 +180,12 @@ fn look(
 struct Look<'a> {
     text: &'a Decoded,
     dialect: &'a Dialect,
+    workbook: Option<Workbook>,
     is_whole: bool,
 }
 
 impl Look<'_> {
-    fn show(
-        &self,
-        payload: &ImportCsv,
-        go_on: impl FnMut() -> bool,
-    ) -> Result<Preview, PreviewError> {
+    fn show(&self, payload: &ImportCsv, go_on: &dyn Fn() -> bool) -> Result<Preview, PreviewError> {
         let entity = payload.entity_type;
         let mut reader = prepare::open(self.text, self.dialect, self.dialect.header)?;
         if !reader.advance()? {
@@ -194,6 +200,11 @@ impl Look<'_> {
         let sample = self.sample(payload, &mapping, first)?;
         let columns = mapping.columns.iter().enumerate();
         Ok(Preview {
+            sheet: self.workbook.as_ref().map(|book| book.sheet.clone()),
+            sheets: self
+                .workbook
+                .as_ref()
+                .map_or_else(Vec::new, |book| book.sheets.clone()),
             encoding: self.text.encoding,
             replaced_characters: self.text.replaced,
             delimiter: self.dialect.delimiter_name(),
@@ -267,7 +278,7 @@ impl Look<'_> {
         Ok(sample)
     }
 
-    fn count(&self, first: Position, mut go_on: impl FnMut() -> bool) -> Result<u64, PreviewError> {
+    fn count(&self, first: Position, go_on: &dyn Fn() -> bool) -> Result<u64, PreviewError> {
         let mut rows = prepare::open(self.text, self.dialect, first)?;
         let mut count = 0_u64;
         while self.advance(&mut rows)? {
@@ -315,80 +326,4 @@ fn cut(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(bytes: &[u8], payload: &str) -> Result<Preview, PreviewError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("in.csv");
-        std::fs::write(&path, bytes).unwrap();
-        let payload = serde_json::from_str(payload).unwrap();
-        look(&path, &payload, dir.path(), || true)
-    }
-
-    const ACCOUNTS: &str = r#"{"file_url": "upload://x", "entity_type": "accounts"}"#;
-
-    #[test]
-    fn it_tells_how_the_file_is_read_and_where_columns_go() {
-        let text = "Kunden\n\nFirma;Website;Umsatz;Notiz\nMüller GmbH;mueller.de;1,5;a\n\
-            ;broken.de;2;b\nWeiß AG;weiss.de;3;a\n";
-        let latin = encoding_rs::WINDOWS_1252.encode(text).0.into_owned();
-        let shown = seen(&latin, ACCOUNTS).unwrap();
-        assert_eq!(
-            (shown.encoding, shown.delimiter),
-            ("windows-1252", "semicolon")
-        );
-        assert_eq!(
-            (shown.header_line, shown.rows, shown.is_whole),
-            (3, 3, true)
-        );
-        let headers: Vec<_> = shown.columns.iter().map(|c| c.header.as_str()).collect();
-        assert_eq!(headers, ["Firma", "Website", "Umsatz", "Notiz"]);
-        assert_eq!(shown.columns[0].target.as_deref(), Some("name"));
-        assert_eq!(shown.columns[3].values, ["a", "b"]);
-        assert_eq!(shown.problem, None);
-        assert_eq!(shown.refused_rows, 1);
-        assert_eq!(shown.sample[1].issues[0].code.as_str(), "REQUIRED_MISSING");
-        assert_eq!(shown.sample[1].line, 5);
-        assert_eq!(shown.sample[0].values[0], "Müller GmbH");
-    }
-
-    #[test]
-    fn a_mapping_that_lacks_something_is_shown_with_the_reason() {
-        let shown = seen(b"foo,bar\n1,2\n", ACCOUNTS).unwrap();
-        assert!(shown.columns.iter().all(|column| column.target.is_none()));
-        let problem = shown.problem.unwrap();
-        assert!(problem.contains("no column for `name`"), "{problem}");
-        assert_eq!(shown.required_any, ["name"]);
-
-        let wrong = r#"{"file_url": "upload://x", "entity_type": "accounts",
-            "mapping": {"baz": "name"}}"#;
-        let refused = seen(b"foo,bar\n1,2\n", wrong).unwrap_err();
-        assert!(matches!(refused, PreviewError::Mapping(_)), "{refused}");
-        assert!(matches!(
-            seen(b"%PDF-1.7", ACCOUNTS),
-            Err(PreviewError::Content(_))
-        ));
-    }
-
-    #[test]
-    fn of_a_large_file_the_beginning_is_looked_at() {
-        let mut text = String::from("name,note\n");
-        while text.len() as u64 <= LOOKED_AT_BYTES + 100_000 {
-            // Quoted, so that the end of the look falls into a quote most of the time.
-            text.push_str("Acme,\"a long note, with a comma and\na second line\"\n");
-        }
-        let shown = seen(text.as_bytes(), ACCOUNTS).unwrap();
-        assert!(!shown.is_whole);
-        let all = text.matches("Acme").count() as u64;
-        assert!(
-            shown.rows > all - 4_000 && shown.rows < all,
-            "{} of {all}",
-            shown.rows
-        );
-        assert_eq!(shown.sample.len(), ROWS);
-        // The same text cut there, as a whole file, breaks off inside of a quote.
-        let cut_off = seen(b"name,note\nAcme,\"a long\n", ACCOUNTS);
-        assert!(matches!(cut_off, Err(PreviewError::Format(_))));
-    }
-}
+mod tests;

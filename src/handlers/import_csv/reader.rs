@@ -56,6 +56,7 @@ pub struct RecordReader<R> {
     quote: u8,
     delimiter: u8,
     escape: Option<u8>,
+    is_sheet: bool,
     /// Raw bytes; `start..scanned` belong to the current record, `scanned..` are yet to come.
     raw: Vec<u8>,
     start: usize,
@@ -85,6 +86,7 @@ impl<R: Read> RecordReader<R> {
             quote: dialect.quote,
             delimiter: dialect.delimiter,
             escape: dialect.escape,
+            is_sheet: dialect.is_sheet,
             raw: Vec::with_capacity(READ_BYTES * 2),
             start: 0,
             scanned: 0,
@@ -229,7 +231,12 @@ impl<R: Read> RecordReader<R> {
                 line: self.record_line,
             });
         }
-        self.next.line = self.record_line + count_lines(record);
+        let lines = if self.is_sheet {
+            1
+        } else {
+            count_lines(record)
+        };
+        self.next.line = self.record_line + lines;
         self.next.offset += whole.len() as u64;
         self.record = self.start + blanks..self.scanned - terminator;
         if self.columns > COLUMNS_MAX {

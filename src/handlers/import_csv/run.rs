@@ -152,7 +152,10 @@ async fn look_at(
             Err(JobError::retry(error))
         }
         Ok(Err(
-            error @ (PrepareError::Content(_) | PrepareError::Format(_) | PrepareError::Mapping(_)),
+            error @ (PrepareError::Content(_)
+            | PrepareError::Packed(_)
+            | PrepareError::Format(_)
+            | PrepareError::Mapping(_)),
         )) => Err(JobError::permanent(error)),
         Err(error) => Err(JobError::Retry(format!("look at the file: {error}"))),
     }
