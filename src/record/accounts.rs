@@ -122,7 +122,7 @@ pub async fn update_many(
 
     Ok(sqlx::query_scalar(include_str!("sql/accounts_update.sql"))
         .bind(known.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-        .bind(merge.fill_blank)
+        .bind(&merge.fill)
         .bind(&merge.clear)
         .bind(texts(&rows, |row| &row.external_id))
         .bind(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>())
@@ -154,6 +154,7 @@ pub async fn update_many(
                 .map(|row| row.custom.clone())
                 .collect::<Vec<_>>(),
         )
+        .bind(&merge.keep)
         .fetch_all(tx.connection())
         .await?)
 }

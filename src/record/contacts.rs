@@ -132,7 +132,7 @@ pub async fn update_many(
     let account_ids = find_accounts(tx, workspace_id, &rows).await?;
     Ok(sqlx::query_scalar(include_str!("sql/contacts_update.sql"))
         .bind(known.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-        .bind(merge.fill_blank)
+        .bind(&merge.fill)
         .bind(&merge.clear)
         .bind(account_ids)
         .bind(texts(&rows, |row| &row.external_id))
@@ -150,6 +150,7 @@ pub async fn update_many(
                 .map(|row| row.custom.clone())
                 .collect::<Vec<_>>(),
         )
+        .bind(&merge.keep)
         .fetch_all(tx.connection())
         .await?)
 }

@@ -3,8 +3,10 @@
 /// What an update does with existing and with missing values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merge {
-    /// Existing values win; new ones only fill gaps.
-    pub fill_blank: bool,
+    /// Columns whose existing values win; new ones only fill gaps. A custom field is `custom.x`.
+    pub fill: Vec<String>,
+    /// Columns that stay as they are, gaps included.
+    pub keep: Vec<String>,
     /// Columns that a missing value empties. Never keys, never required columns.
     pub clear: Vec<&'static str>,
 }

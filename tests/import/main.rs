@@ -11,6 +11,7 @@ mod exports;
 mod lineage;
 mod modes;
 mod packed;
+mod policies;
 mod resume;
 mod source;
 mod support;

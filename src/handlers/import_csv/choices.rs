@@ -5,10 +5,10 @@ use serde_json::json;
 use super::dialect::Dialect;
 use super::fields;
 use super::mapping::Target;
-use super::payload::{EmptyValues, EntityType, ImportCsv, NumberFormat, UpdatePolicy};
+use super::payload::{EntityType, ImportCsv, NumberFormat};
+use super::policies;
 use super::prepare::Prepared;
 use crate::record::import_chunk::OnExisting;
-use crate::record::merge::Merge;
 
 /// Header, field and reason of every column, for the record and the log.
 pub(super) fn header_mapping(entity: EntityType, prepared: &Prepared) -> serde_json::Value {
@@ -42,24 +42,9 @@ pub(super) fn on_existing(payload: &ImportCsv, prepared: &Prepared) -> OnExistin
             OnExisting::Reject
         };
     }
-    let keys = ["name", "external_id", "domain", "email", "linkedin_url"];
-    let not_columns = ["full_name", "company_domain"];
-    let clear = match options.empty_values {
-        EmptyValues::Ignore => Vec::new(),
-        EmptyValues::Clear => fields::fields_of(payload.entity_type)
-            .iter()
-            .filter(|def| {
-                let target = Target::Field(def.field);
-                prepared
-                    .mapping
-                    .columns
-                    .iter()
-                    .any(|column| column.target == target)
-            })
-            .map(|def| def.name)
-            .filter(|name| !keys.contains(name) && !not_columns.contains(name))
-            .collect(),
-    };
-    let fill_blank = options.update_policy == UpdatePolicy::FillBlank;
-    OnExisting::Update(Merge { fill_blank, clear })
+    OnExisting::Update(policies::merge(
+        payload.entity_type,
+        options,
+        &prepared.mapping,
+    ))
 }

@@ -27,7 +27,7 @@ pub const REPORT_COLUMNS: [&str; 6] = [
     "_suggestion",
 ];
 /// How custom fields are named.
-const CUSTOM: &str = "custom.";
+pub(super) const CUSTOM: &str = "custom.";
 /// Longest name of a custom field, in bytes.
 pub const CUSTOM_NAME_MAX: usize = 100;
 /// Share of the sampled values that must look alike before they name a column.

@@ -28,6 +28,7 @@ pub mod normalize;
 pub mod number;
 pub mod payload;
 pub mod phone;
+mod policies;
 pub mod prepare;
 mod preview;
 pub mod reader;

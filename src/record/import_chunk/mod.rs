@@ -45,7 +45,7 @@ pub struct ChunkOptions {
     pub on_existing: OnExisting,
     /// Rows per insert statement.
     pub batch_size: usize,
-    /// Write fates and counters, but no account and no contact.
+    /// Write fates and counters; accounts and contacts are written and taken back.
     pub dry_run: bool,
 }
 

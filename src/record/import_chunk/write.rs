@@ -46,11 +46,33 @@ pub(super) async fn settle_rows<'a, T: Entity>(
         }
     }
     open.sort_unstable_by_key(|row| row.key);
+    // A dry run does it all, and takes it back: so it counts what the import itself would count,
+    // and the schema has its say.
+    if options.dry_run {
+        run(tx, "SAVEPOINT dry_run").await?;
+    }
     for batch in open.chunks(options.batch_size.max(1)) {
         write_or_halve(tx, options, batch, &mut settled).await?;
         on_batch(batch.len());
     }
+    if options.dry_run {
+        run(
+            tx,
+            "ROLLBACK TO SAVEPOINT dry_run; RELEASE SAVEPOINT dry_run",
+        )
+        .await?;
+        for row in &mut settled {
+            if row.fate.outcome == Outcome::Inserted {
+                row.fate.entity_id = None;
+            }
+        }
+    }
     Ok(settled)
+}
+
+async fn run(tx: &mut Tx, statements: &'static str) -> Result<(), RecordError> {
+    sqlx::raw_sql(statements).execute(tx.connection()).await?;
+    Ok(())
 }
 
 /// Writes a batch; when the schema refuses it, halves it until the row at fault stands alone.
@@ -62,22 +84,17 @@ async fn write_or_halve<'a, T: Entity>(
 ) -> Result<(), RecordError> {
     let mut parts = vec![batch];
     while let Some(part) = parts.pop() {
-        sqlx::raw_sql("SAVEPOINT batch")
-            .execute(tx.connection())
-            .await?;
+        run(tx, "SAVEPOINT batch").await?;
         let fates = match write_batch(tx, options, part).await {
             Ok(fates) => {
-                sqlx::raw_sql("RELEASE SAVEPOINT batch")
-                    .execute(tx.connection())
-                    .await?;
+                run(tx, "RELEASE SAVEPOINT batch").await?;
                 fates
             }
             Err(RecordError::Refused {
                 constraint,
                 message,
             }) => {
-                let undo = "ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch";
-                sqlx::raw_sql(undo).execute(tx.connection()).await?;
+                run(tx, "ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch").await?;
                 if part.len() > 1 {
                     let (left, right) = part.split_at(part.len() / 2);
                     parts.push(right);
@@ -147,14 +164,6 @@ async fn write_batch<T: Entity>(
                     fates[at] = Some(fate);
                 }
             }
-        }
-        if options.dry_run {
-            known.iter().for_each(|(id, at)| {
-                fates[*at] = Some(Fate::done(Outcome::Updated, Some(*id)));
-            });
-            new.iter()
-                .for_each(|(_, at)| fates[*at] = Some(Fate::done(Outcome::Inserted, None)));
-            break;
         }
         if let OnExisting::Update(merge) = &options.on_existing
             && !known.is_empty()
