@@ -14,9 +14,11 @@ use super::jobs::JobId;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::state::State;
+use crate::handlers::import_csv::template::{self, Template};
 use crate::handlers::import_csv::unpack::UnpackError;
 use crate::handlers::import_csv::{ImportCsv, Preview, PreviewError, preview};
 use crate::record::access::Permission;
+use crate::record::import_templates;
 use crate::record::imports::{self, ImportRow};
 
 /// The largest request for a look: its mapping may have a thousand columns.
@@ -129,8 +131,16 @@ pub(super) async fn look(
         .map_err(|e| Problem::internal(&e))?
         .ok_or_else(unknown)?;
 
+    let mut templates = Vec::new();
+    if template::is_wanted(&payload) {
+        let mut view = state.view(caller).await?;
+        let entity = payload.entity_type.as_str();
+        let saved = import_templates::list(&mut view, caller.workspace_id).await?;
+        let saved = saved.into_iter().filter(|row| row.entity_type == entity);
+        templates.extend(saved.filter_map(Template::of));
+    }
     let turn = state.bounds.look_turn(caller.workspace_id).await?;
-    let preview = preview(path, payload, &state.services.data_dir, turn).await;
+    let preview = preview(path, payload, templates, &state.services.data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Packed(UnpackError::NoSuchSheet { .. }) => {
             wrong("/options/sheet", error.to_string())

@@ -39,6 +39,7 @@ mod flows;
 mod form;
 mod gauges;
 mod health;
+mod import_templates;
 mod imports;
 mod job_filter;
 mod job_page;
@@ -268,6 +269,8 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))
         .routes(routes!(imports::look))
+        .routes(routes!(import_templates::list, import_templates::save))
+        .routes(routes!(import_templates::delete))
         .routes(routes!(exports::list, exports::start))
         .routes(routes!(pipeline_reports::start))
         .routes(routes!(exports::show))

@@ -95,7 +95,7 @@ const TAGS: [(&str, &str); 12] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
-        "Look at a file before it is imported, and at what became of imports.",
+        "Look at a file before it is imported, at templates, and at what became of imports.",
     ),
     (
         "exports",

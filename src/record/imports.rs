@@ -25,6 +25,8 @@ pub struct NewImport {
     pub encoding: &'static str,
     pub delimiter: &'static str,
     pub header_mapping: serde_json::Value,
+    /// The template that the mapping is from, with the mapping.
+    pub template: Option<serde_json::Value>,
 }
 
 /// How a run ended.
@@ -81,11 +83,11 @@ pub struct RejectedRow {
 pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<(), RecordError> {
     sqlx::query(
         "INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, dry_run,
-           total, encoding, delimiter, header_mapping)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+           total, encoding, delimiter, header_mapping, template)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (id) DO UPDATE
          SET status = 'running', finished_at = NULL, total = $8, encoding = $9, delimiter = $10,
-           header_mapping = $11",
+           header_mapping = $11, template = $12",
     )
     .bind(import.id)
     .bind(import.workspace_id)
@@ -98,9 +100,20 @@ pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<(), RecordError> {
     .bind(import.encoding)
     .bind(import.delimiter)
     .bind(&import.header_mapping)
+    .bind(&import.template)
     .execute(tx.connection())
     .await?;
     Ok(())
+}
+
+/// The template with which an import began, if it was one.
+pub async fn template(record: &Record, id: Uuid) -> Result<Option<serde_json::Value>, RecordError> {
+    let found: Option<Option<serde_json::Value>> =
+        sqlx::query_scalar("SELECT template FROM imports WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&record.pool)
+            .await?;
+    Ok(found.flatten())
 }
 
 /// The newest earlier import of the very same bytes into the same kind of record, if there is one.
@@ -220,6 +233,9 @@ pub struct ImportRow {
     pub delimiter: String,
     /// Header, field and reason of every column.
     pub header_mapping: serde_json::Value,
+    /// Id and name of the template that the mapping is from, if it is not from the payload.
+    #[cfg_attr(feature = "server", schema(value_type = Option<Object>))]
+    pub template: Option<serde_json::Value>,
     /// There is an error report: `GET /api/jobs/{id}/report`.
     pub has_report: bool,
     pub created_at: DateTime<Utc>,
@@ -228,7 +244,9 @@ pub struct ImportRow {
 
 const SHOWN: &str = "SELECT i.id, i.entity_type, i.file_name, i.sha256, i.bytes, i.status,
   i.dry_run, i.total, i.processed, i.inserted, i.updated, i.unchanged, i.skipped, i.failed,
-  i.by_code, i.encoding, i.delimiter, i.header_mapping, i.report_path IS NOT NULL AS has_report,
+  i.by_code, i.encoding, i.delimiter, i.header_mapping,
+  i.template - '{mapping,fingerprint}'::text[] AS template,
+  i.report_path IS NOT NULL AS has_report,
   i.created_at, i.finished_at
   FROM imports i JOIN jobs j ON j.id = i.id AND j.deleted_at IS NULL WHERE i.workspace_id = ";
 

@@ -32,6 +32,7 @@ pub mod flow;
 pub mod flow_tree;
 mod foreign_job;
 pub mod import_chunk;
+pub mod import_templates;
 pub mod imports;
 pub mod jobs;
 pub mod latencies;

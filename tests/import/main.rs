@@ -15,4 +15,5 @@ mod policies;
 mod resume;
 mod source;
 mod support;
+mod templates;
 mod tenants;

@@ -132,6 +132,80 @@ async fn a_look_at_a_workbook_names_its_sheets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_saved_for_headers_and_maps_files_that_have_them() {
+    let (_sandbox, server) = server().await;
+    let url = upload(&server, KEY, "Wer;Wo;Mail address\nAcme;Rome;a@acme.com\n").await;
+    let payload = json!({ "file_url": url, "entity_type": "accounts" });
+    let preview = look(&server, payload.clone()).await.body["preview"].clone();
+    assert_eq!(preview["template"], Value::Null);
+    assert_eq!(preview["columns"][0]["confidence"], 0.0);
+    assert!(preview["columns"][0]["proposals"].is_array());
+
+    let path = "/api/import-templates";
+    let wish = json!({
+        "name": "Messe", "entity_type": "accounts", "headers": ["Mail address", "WO", "wer"],
+        "mapping": { "Wer": "name", "Wo": "city" },
+    });
+    let saved = server.post(path, wish.clone()).await;
+    assert_eq!(saved.status, 201, "{saved:?}");
+    let id = saved.body["template"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        saved.body["template"]["fingerprint"],
+        preview["fingerprint"]
+    );
+    let mut other = wish.clone();
+    other["mapping"] = json!({ "Wer": "name", "Wo": "country" });
+    let again = server.post(path, other).await;
+    assert_eq!(
+        (again.status, &again.body["template"]["id"]),
+        (200, &json!(id))
+    );
+
+    let preview = look(&server, payload.clone()).await.body["preview"].clone();
+    assert_eq!(preview["template"], json!({ "id": id, "name": "Messe" }));
+    assert_eq!(preview["columns"][0]["reason"], "template");
+    assert_eq!(preview["columns"][0]["confidence"], 1.0);
+    assert_eq!(preview["columns"][1]["target"], "country");
+    assert_eq!(preview["problem"], Value::Null);
+
+    // Of others nothing is seen, used or deleted.
+    let theirs = server.anonymous(Method::GET, path).bearer_auth(OTHER_KEY);
+    assert_eq!(send(theirs).await.body, json!({ "templates": [] }));
+    let one = format!("{path}/{id}");
+    let theirs = server
+        .anonymous(Method::DELETE, &one)
+        .bearer_auth(OTHER_KEY);
+    send(theirs).await.problem(404, "import_template_not_found");
+    assert_eq!(server.get(path).await.body["templates"][0]["id"], json!(id));
+
+    for (name, value, pointer) in [
+        ("headers", json!([]), "/headers"),
+        ("headers", json!(["", " "]), "/headers"),
+        ("mapping", json!({ "Wann": "name" }), "/mapping"),
+        ("mapping", json!({ "Wer": "nam" }), "/mapping"),
+        ("mapping", json!({ "Wo": "city" }), "/mapping"),
+        ("name", json!(" "), "/name"),
+    ] {
+        let mut wrong = wish.clone();
+        wrong[name] = value;
+        let answer = server.post(path, wrong).await;
+        answer.problem(422, "invalid_request");
+        assert_eq!(answer.body["errors"][0]["pointer"], pointer);
+    }
+    let gone = send(server.request(Method::DELETE, &one)).await;
+    assert_eq!(gone.body, json!({ "success": true }));
+    let gone = send(server.request(Method::DELETE, &one)).await;
+    gone.problem(404, "import_template_not_found");
+    let preview = look(&server, payload).await.body["preview"].clone();
+    assert_eq!(preview["template"], Value::Null);
+    let audit = server.get("/api/audit").await.body["audit"].clone();
+    let noted = audit.as_array().unwrap().iter();
+    let noted = noted.filter(|row| row["target_kind"] == "import_template");
+    assert_eq!(noted.count(), 3, "{audit}");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn imports_are_listed_for_their_workspace() {
     let (sandbox, server) = server().await;
     let pool = sandbox.pool().await;

@@ -57,6 +57,7 @@ impl Import<'_> {
             encoding: prepared.text.encoding,
             delimiter: prepared.dialect.delimiter_name(),
             header_mapping: header_mapping(self.payload.entity_type, prepared),
+            template: prepared.template.as_ref().map(|template| json!(template)),
         };
         let mut begun = self.ctx.begin_checkpoint().await?;
         imports::start(begun.tx(), &import)
@@ -74,6 +75,7 @@ impl Import<'_> {
             "rows": prepared.census.rows, "bytes": prepared.bytes, "sha256": prepared.sha256,
             "encoding": prepared.text.encoding, "delimiter": prepared.dialect.delimiter_name(),
             "header_line": prepared.dialect.header.line, "mapping": import.header_mapping,
+            "template": prepared.template.as_ref().map(|template| &template.name),
         });
         let rows = prepared.census.rows;
         let message = match is_resumed {

@@ -50,6 +50,8 @@ pub enum Target {
 pub enum Reason {
     /// The payload says so.
     Explicit,
+    /// A template for these headers says so.
+    Template,
     /// The header is the name of the field.
     Exact,
     /// The header is a known synonym.
@@ -178,7 +180,7 @@ fn is_report_column(header: &str) -> bool {
 }
 
 /// Trims headers and numbers the repeated ones.
-fn unique_headers(headers: &[String]) -> Vec<String> {
+pub(super) fn unique_headers(headers: &[String]) -> Vec<String> {
     let mut seen = HashSet::new();
     let mut unique = Vec::with_capacity(headers.len());
     for header in headers {

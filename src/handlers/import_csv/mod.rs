@@ -15,6 +15,7 @@
 pub mod cells;
 mod choices;
 mod chunks;
+mod confidence;
 pub mod content;
 pub mod country;
 pub mod decode;
@@ -38,6 +39,7 @@ mod run;
 mod similar;
 pub mod source;
 pub mod summary;
+pub mod template;
 #[cfg(test)]
 mod torture;
 pub mod unpack;

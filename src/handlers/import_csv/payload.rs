@@ -106,6 +106,8 @@ pub struct ImportOptions {
     pub field_policies: BTreeMap<String, UpdatePolicy>,
     /// Map columns by well-known header names when `mapping` does not list them.
     pub auto_map: bool,
+    /// Without a `mapping`, use the template that is saved for these headers, if there is one.
+    pub use_templates: bool,
     /// Check everything and count, but change no account and no contact.
     pub dry_run: bool,
     /// Start the error report with a byte order mark, which spreadsheets want.
@@ -128,6 +130,7 @@ impl Default for ImportOptions {
             update_policy: UpdatePolicy::Overwrite,
             field_policies: BTreeMap::new(),
             auto_map: true,
+            use_templates: true,
             dry_run: false,
             report_bom: true,
         }

@@ -12,9 +12,10 @@ use std::path::Path;
 use super::content::{WrongContent, check_content};
 use super::decode::{self, Decoded};
 use super::dialect::{self, Dialect, Hints, SAMPLE_BYTES};
-use super::mapping::{Mapping, MappingError, map_columns};
+use super::mapping::{Mapping, MappingError};
 use super::payload::ImportCsv;
 use super::reader::{self, Census, Position, ReadError, RecordReader};
+use super::template::{self, Template};
 use super::unpack::{UnpackError, Unpacked, Workbook, unpack};
 
 /// Rows that the automatic mapping looks at.
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub header: Vec<u8>,
     pub header_columns: usize,
     pub mapping: Mapping,
+    /// What the mapping is from, if it is not from the payload.
+    pub template: Option<Template>,
     /// Where the first data record starts.
     pub first: Position,
     pub census: Census,
@@ -79,6 +82,7 @@ impl From<ReadError> for PrepareError {
 pub fn prepare(
     path: &Path,
     payload: &ImportCsv,
+    templates: &[Template],
     spool: &Path,
     go_on: impl Fn() -> bool,
 ) -> Result<Prepared, PrepareError> {
@@ -105,14 +109,8 @@ pub fn prepare(
     while sample.len() < EVIDENCE_ROWS && rows.advance()? {
         sample.push(values(&rows));
     }
-    let options = &payload.options;
-    let mapping = map_columns(
-        payload.entity_type,
-        &headers,
-        &payload.mapping,
-        options.auto_map,
-        &sample,
-    )?;
+    let (mapping, template) = template::map(payload, &headers, &sample, templates)?;
+    mapping.check(payload.entity_type)?;
     let mut census = reader::census(&mut open(&text, &dialect, first)?, &go_on)?;
     if !go_on() {
         return Err(PrepareError::Stopped);
@@ -127,6 +125,7 @@ pub fn prepare(
         header,
         header_columns: headers.len(),
         mapping,
+        template: template.cloned(),
         first,
         census,
     })

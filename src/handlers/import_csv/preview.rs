@@ -5,6 +5,7 @@
 //! a copy of these bytes, which goes with the look. Refuses what is no table, and mappings
 //! that name what is not there; a mapping that lacks something is shown with the words about it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,14 +16,18 @@ use uuid::Uuid;
 
 use super::cells::Warnings;
 use super::choices::number_format;
+use super::confidence::{Evidence, Proposal};
+use super::country;
 use super::decode::Decoded;
 use super::dialect::Dialect;
 use super::fields;
 use super::issue::Issue;
-use super::mapping::{Column, Mapping, MappingError, Reason, Target, propose};
+use super::mapping::{Column, Mapping, MappingError, Reason, Target};
+use super::normalize;
 use super::payload::{EntityType, ImportCsv};
 use super::prepare::{self, PrepareError};
 use super::reader::{Position, ReadError, RecordReader};
+use super::template::{self, Template};
 use super::unpack::{self, Workbook};
 use super::validate::Validator;
 use crate::handlers::spool::Spool;
@@ -66,6 +71,10 @@ pub struct Preview {
     pub rows: u64,
     /// The whole file was looked at; else it has more rows.
     pub is_whole: bool,
+    /// Of the headers: a template that is saved for them goes for every file that has it.
+    pub fingerprint: String,
+    /// The template that the mapping is from.
+    pub template: Option<PreviewTemplate>,
     pub columns: Vec<PreviewColumn>,
     /// What a column may be mapped to, beside `custom.NAME`.
     pub fields: Vec<&'static str>,
@@ -78,6 +87,14 @@ pub struct Preview {
     pub problem: Option<String>,
 }
 
+/// A template of the workspace.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+pub struct PreviewTemplate {
+    pub id: Uuid,
+    pub name: String,
+}
+
 /// A column of the file, and where its values would go.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -85,8 +102,12 @@ pub struct PreviewColumn {
     pub header: String,
     /// A field, or `custom.NAME`; none: it is left out.
     pub target: Option<String>,
-    /// Why: `explicit`, `exact`, `synonym`, `similar`, `values`, or `ignored`.
+    /// Why: `explicit`, `template`, `exact`, `synonym`, `similar`, `values`, or `ignored`.
     pub reason: Reason,
+    /// How sure that is, from 0 to 1, by the name and the values of the column.
+    pub confidence: f64,
+    /// Of a column that nothing is said of, what it may be, best first.
+    pub proposals: Vec<Proposal>,
     /// The first different values.
     pub values: Vec<String>,
 }
@@ -108,6 +129,7 @@ pub struct PreviewRow {
 pub async fn preview(
     path: PathBuf,
     payload: ImportCsv,
+    templates: Vec<Template>,
     data_dir: &Path,
     turn: impl Send + 'static,
 ) -> Result<Preview, PreviewError> {
@@ -118,7 +140,8 @@ pub async fn preview(
         let spool = work.join(format!("{SPOOL}{}", Uuid::now_v7()));
         let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;
         let begun = Instant::now();
-        look(&path, &payload, &spool.path, &|| begun.elapsed() < LOOK_MAX)
+        let go_on = || begun.elapsed() < LOOK_MAX;
+        look(&path, &payload, &templates, &spool.path, &go_on)
     });
     looking.await.unwrap_or(Err(PreviewError::Stopped))
 }
@@ -147,6 +170,7 @@ fn remove_old(work: &Path) {
 fn look(
     path: &Path,
     payload: &ImportCsv,
+    templates: &[Template],
     spool: &Path,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Preview, PreviewError> {
@@ -174,7 +198,7 @@ fn look(
         workbook,
         is_whole,
     };
-    look.show(payload, go_on)
+    look.show(payload, templates, go_on)
 }
 
 struct Look<'a> {
@@ -185,7 +209,12 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn show(&self, payload: &ImportCsv, go_on: &dyn Fn() -> bool) -> Result<Preview, PreviewError> {
+    fn show(
+        &self,
+        payload: &ImportCsv,
+        templates: &[Template],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Preview, PreviewError> {
         let entity = payload.entity_type;
         let mut reader = prepare::open(self.text, self.dialect, self.dialect.header)?;
         if !reader.advance()? {
@@ -195,10 +224,17 @@ impl Look<'_> {
         let (header_line, first) = (reader.line(), reader.position());
         let first = Position { row: 0, ..first };
         let evidence = self.evidence(first)?;
-        let auto = payload.options.auto_map;
-        let mapping = propose(entity, &headers, &payload.mapping, auto, &evidence)?;
+        let (mapping, template) = template::map(payload, &headers, &evidence, templates)?;
         let sample = self.sample(payload, &mapping, first)?;
-        let columns = mapping.columns.iter().enumerate();
+        let said = template.map_or(&payload.mapping, |template| &template.mapping);
+        let country = payload.options.default_country.as_deref();
+        let sure = Evidence {
+            entity,
+            rows: &evidence,
+            format: number_format(payload, self.dialect),
+            dial: country.and_then(country::by_code).map_or("", |c| c.dial),
+        };
+        let columns = 0..mapping.columns.len();
         Ok(Preview {
             sheet: self.workbook.as_ref().map(|book| book.sheet.clone()),
             sheets: self
@@ -212,8 +248,13 @@ impl Look<'_> {
             header_line,
             rows: self.count(first, go_on)?,
             is_whole: self.is_whole,
+            fingerprint: template::fingerprint(&headers),
+            template: template.map(|template| PreviewTemplate {
+                id: template.id,
+                name: template.name.clone(),
+            }),
             columns: columns
-                .map(|(at, column)| shown(entity, column, at, &evidence))
+                .map(|at| shown(&mapping.columns, at, &sure, said))
                 .collect(),
             fields: fields::fields_of(entity)
                 .iter()
@@ -296,27 +337,35 @@ impl Look<'_> {
 }
 
 fn shown(
-    entity: EntityType,
-    column: &Column,
+    columns: &[Column],
     at: usize,
-    evidence: &[Vec<String>],
+    sure: &Evidence<'_>,
+    said: &BTreeMap<String, String>,
 ) -> PreviewColumn {
+    let column = &columns[at];
     let mut values: Vec<String> = Vec::new();
-    for value in evidence.iter().filter_map(|row| row.get(at)) {
+    for value in sure.rows.iter().filter_map(|row| row.get(at)) {
         let value = cut(value.trim());
         if !value.is_empty() && values.len() < VALUES && !values.contains(&value) {
             values.push(value);
         }
     }
     let target = match &column.target {
-        Target::Field(field) => fields::def_of(entity, *field).map(|def| def.name.to_owned()),
+        Target::Field(field) => fields::def_of(sure.entity, *field).map(|def| def.name.to_owned()),
         Target::Custom(name) => Some(format!("custom.{name}")),
         Target::Ignored => None,
     };
+    let folded = normalize::fold(&column.header);
+    let is_open = target.is_none() && !said.keys().any(|name| normalize::fold(name) == folded);
     PreviewColumn {
         header: column.header.clone(),
         target,
         reason: column.reason,
+        confidence: sure.of_column(column, at),
+        proposals: match is_open {
+            true => sure.proposals(columns, at),
+            false => Vec::new(),
+        },
         values,
     }
 }

@@ -13,7 +13,7 @@
 //! The file itself is fetched and decoded again by each attempt, on whatever machine it runs: both
 //! are deterministic, and checksum and dialect are compared before a byte offset is trusted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -25,9 +25,11 @@ use super::prepare::{PrepareError, Prepared, prepare};
 use super::report_file;
 use super::source::{self, SourceError, SourceOptions};
 use super::summary::{self, Checkpoint, Ending, Summary};
+use super::template::{self, Template};
 use crate::handlers::ending::{Verdict, record_error};
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
+use crate::record::import_templates;
 use crate::record::imports::{self, ImportCounts, ImportStatus};
 use crate::worker::JobContext;
 
@@ -87,7 +89,8 @@ async fn run_attempt(
     )
     .await
     .map_err(source_error)?;
-    let prepared = look_at(ctx, payload, file.path.clone(), &spool.path).await?;
+    let templates = templates(ctx, payload).await?;
+    let prepared = look_at(ctx, payload, templates, (&file.path, &spool.path)).await?;
     let earlier = earlier_checkpoint(ctx, &prepared)?;
     let begin = Checkpoint::new(&prepared, prepared.first, Warnings::default(), false);
     let is_resumed = earlier.is_some();
@@ -135,16 +138,42 @@ async fn run_attempt(
     }))
 }
 
+/// The templates that may map the file: those of the workspace, or the one with which an earlier
+/// attempt began, as it was then. Rows before and behind a crash are mapped alike.
+async fn templates(ctx: &JobContext, payload: &ImportCsv) -> Result<Vec<Template>, JobError> {
+    let Some(workspace_id) = ctx.workspace_id().filter(|_| template::is_wanted(payload)) else {
+        return Ok(Vec::new());
+    };
+    if ctx.checkpoint().is_some() {
+        let pinned = imports::template(ctx.record(), ctx.job_id()).await;
+        let Some(pinned) = pinned.map_err(record_error)? else {
+            return Ok(Vec::new());
+        };
+        let pinned = serde_json::from_value(pinned).map_err(|error| {
+            JobError::Permanent(format!(
+                "the template of the import cannot be read: {error}"
+            ))
+        })?;
+        return Ok(vec![pinned]);
+    }
+    let entity = payload.entity_type.as_str();
+    let rows = import_templates::for_import(ctx.record(), workspace_id, entity).await;
+    let rows = rows.map_err(record_error)?;
+    Ok(rows.into_iter().filter_map(Template::of).collect())
+}
+
 /// Looks at the file on a thread of its own.
 async fn look_at(
     ctx: &JobContext,
     payload: &ImportCsv,
-    path: PathBuf,
-    spool: &Path,
+    templates: Vec<Template>,
+    (path, spool): (&Path, &Path),
 ) -> Result<Prepared, JobError> {
-    let (payload, spool, cancelled) = (payload.clone(), spool.to_owned(), ctx.cancelled().clone());
+    let (path, spool) = (path.to_owned(), spool.to_owned());
+    let (payload, cancelled) = (payload.clone(), ctx.cancelled().clone());
     let looking = tokio::task::spawn_blocking(move || {
-        prepare(&path, &payload, &spool, || !cancelled.is_cancelled())
+        let go_on = || !cancelled.is_cancelled();
+        prepare(&path, &payload, &templates, &spool, go_on)
     });
     match looking.await {
         Ok(Ok(prepared)) => Ok(prepared),

@@ -100,6 +100,10 @@ impl Tenant {
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
                  delimiter)
                VALUES ('{job}', '{workspace}', 'accounts', '{word}', '', 1, 'utf-8', ',');
+             INSERT INTO import_templates (id, workspace_id, entity_type, name, fingerprint,
+                 headers, mapping)
+               VALUES ('{job}', '{workspace}', 'accounts', '{word}', repeat('0', 64),
+                 '{{{word}}}', '{{}}');
              INSERT INTO exports (id, workspace_id, entity_type, format, file_name)
                VALUES ('{job}', '{workspace}', 'accounts', 'csv', '{word}');
              INSERT INTO bullwark.download_links (token_hash, workspace_id, job_id, kind,

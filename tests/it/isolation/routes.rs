@@ -37,6 +37,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "/api/jobs/ID", Value::Null),
         get("/api/imports"),
         get("/api/imports/ID"),
+        get("/api/import-templates"),
+        (Method::DELETE, "/api/import-templates/ID", Value::Null),
         get("/api/flows/ID"),
         get("/api/data-changes?entity_id=ID"),
         get("/api/data-changes?job_id=ID"),
@@ -171,7 +173,7 @@ fn told(answer: &Answer, path: &str) -> String {
 }
 
 /// Routes that are not asked above, each with the reason.
-const NOT_ASKED: [(&str, &str); 23] = [
+const NOT_ASKED: &[(&str, &str)] = &[
     ("post /api/jobs", "makes what is the caller's own"),
     ("post /api/jobs/bulk", "makes what is the caller's own"),
     ("post /api/flows", "makes what is the caller's own"),
@@ -180,6 +182,10 @@ const NOT_ASKED: [(&str, &str); 23] = [
     ("post /api/uploads", "makes what is the caller's own"),
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
+    (
+        "post /api/import-templates",
+        "makes what is the caller's own",
+    ),
     ("post /api/connections", "makes what is the caller's own"),
     ("put /api/retention", "makes what is the caller's own"),
     (

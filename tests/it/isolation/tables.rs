@@ -11,7 +11,7 @@ use super::Tenant;
 use crate::stage::Stage;
 
 /// Tables of which a caller sees rows, all of the own workspace.
-const SEEN: [&str; 27] = [
+const SEEN: &[&str] = &[
     "bullwark.actions",
     "bullwark.api_keys",
     "bullwark.audit_log",
@@ -28,6 +28,7 @@ const SEEN: [&str; 27] = [
     "public.contacts",
     "public.exports",
     "public.import_rows",
+    "public.import_templates",
     "public.imports",
     "public.job_effects",
     "public.job_failures",
