@@ -14,6 +14,7 @@ pub mod generate_report;
 pub mod http_call;
 pub mod import_csv;
 mod spool;
+pub mod undo_import;
 
 use crate::outbound::Caller;
 use crate::sealed::Sealer;
@@ -25,6 +26,7 @@ use export::{ExportCsvHandler, ExportDataHandler};
 use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
 use import_csv::{ImportCsvHandler, SourceOptions};
+use undo_import::UndoImportHandler;
 
 /// What the built-in handlers need to know.
 #[derive(Debug, Clone)]
@@ -54,6 +56,7 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(ImportCsvHandler {
         source: options.source.clone(),
     });
+    handlers.add(UndoImportHandler);
     let data_dir = options.source.data_dir.clone();
     handlers.add(ExportCsvHandler {
         data_dir: data_dir.clone(),

@@ -84,13 +84,20 @@ pub(super) async fn show(
     JobId(id): JobId,
 ) -> Result<Json<OneImport>, Problem> {
     let caller = caller.who_may(Permission::Read)?;
+    let import = find(&state, caller, id).await?;
+    Ok(Json(OneImport { import }))
+}
+
+/// An import of the caller's workspace.
+pub(super) async fn find(state: &State, caller: Caller, id: Uuid) -> Result<ImportRow, Problem> {
     let mut view = state.view(caller).await?;
     let import = imports::get(&mut view, caller.workspace_id, id).await?;
-    let import = import.ok_or_else(|| {
-        let detail = format!("there is no import {id}; a job has one from its first attempt on");
-        Problem::new(Code::ImportNotFound, detail)
-    })?;
-    Ok(Json(OneImport { import }))
+    import.ok_or_else(|| unknown(id))
+}
+
+pub(super) fn unknown(id: Uuid) -> Problem {
+    let detail = format!("there is no import {id}; a job has one from its first attempt on");
+    Problem::new(Code::ImportNotFound, detail)
 }
 
 /// Look at a file before it is imported

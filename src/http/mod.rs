@@ -40,6 +40,7 @@ mod form;
 mod gauges;
 mod health;
 mod import_templates;
+mod import_undo;
 mod imports;
 mod job_filter;
 mod job_page;
@@ -269,6 +270,7 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))
         .routes(routes!(imports::look))
+        .routes(routes!(import_undo::undo))
         .routes(routes!(import_templates::list, import_templates::save))
         .routes(routes!(import_templates::delete))
         .routes(routes!(exports::list, exports::start))

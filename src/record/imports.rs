@@ -78,16 +78,19 @@ pub struct RejectedRow {
     pub raw_columns: i32,
 }
 
-/// Writes down that a run begins. A later attempt of the same job goes on with the same row and its
-/// counters; what the attempt has found out about the file is written again.
-pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<(), RecordError> {
-    sqlx::query(
+/// Writes down that a run begins. False: it was undone, or is to be, and does not go on.
+///
+/// A later attempt of the same job goes on with the same row and its counters; what the attempt has
+/// found out about the file is written again.
+pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<bool, RecordError> {
+    let done = sqlx::query(
         "INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, dry_run,
            total, encoding, delimiter, header_mapping, template)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (id) DO UPDATE
          SET status = 'running', finished_at = NULL, total = $8, encoding = $9, delimiter = $10,
-           header_mapping = $11, template = $12",
+           header_mapping = $11, template = $12
+         WHERE imports.undo_asked_at IS NULL",
     )
     .bind(import.id)
     .bind(import.workspace_id)
@@ -103,7 +106,7 @@ pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<(), RecordError> {
     .bind(&import.template)
     .execute(tx.connection())
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// The template with which an import began, if it was one.
@@ -121,7 +124,8 @@ pub async fn find_same_file(tx: &mut Tx, import: &NewImport) -> Result<Option<Uu
     Ok(sqlx::query_scalar(
         "SELECT id FROM imports
          WHERE workspace_id IS NOT DISTINCT FROM $1 AND sha256 = $2 AND entity_type = $3
-           AND id < $4 AND NOT dry_run AND status IN ('completed', 'completed_with_errors')
+           AND id < $4 AND NOT dry_run AND undo_asked_at IS NULL
+           AND status IN ('completed', 'completed_with_errors')
          ORDER BY id DESC LIMIT 1",
     )
     .bind(import.workspace_id)
@@ -149,7 +153,7 @@ pub async fn counts(tx: &mut Tx, id: Uuid) -> Result<ImportCounts, RecordError> 
     found.ok_or_else(|| RecordError::Corrupt(format!("import {id} is gone")))
 }
 
-/// Writes down how a run ended. Safe to repeat.
+/// Writes down how a run ended. Safe to repeat; one that is undone has ended before.
 pub async fn finish(
     tx: &mut Tx,
     id: Uuid,
@@ -160,7 +164,7 @@ pub async fn finish(
     sqlx::query(
         "UPDATE imports
          SET status = $2, warnings = $3, report_path = $4, finished_at = now()
-         WHERE id = $1",
+         WHERE id = $1 AND undo_asked_at IS NULL",
     )
     .bind(id)
     .bind(status.as_str())
@@ -240,6 +244,17 @@ pub struct ImportRow {
     pub has_report: bool,
     pub created_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
+    /// When an admin asked for it to be undone.
+    pub undo_asked_at: Option<DateTime<Utc>>,
+    /// The job that does it, once it has begun.
+    pub undo_job_id: Option<Uuid>,
+    /// Of the records that it created, those that were removed.
+    pub undo_removed: i64,
+    /// Those that stay: somebody had changed them since.
+    pub undo_changed: i64,
+    /// Those that stay: accounts that have contacts.
+    pub undo_in_use: i64,
+    pub undone_at: Option<DateTime<Utc>>,
 }
 
 const SHOWN: &str = "SELECT i.id, i.entity_type, i.file_name, i.sha256, i.bytes, i.status,
@@ -247,7 +262,8 @@ const SHOWN: &str = "SELECT i.id, i.entity_type, i.file_name, i.sha256, i.bytes,
   i.by_code, i.encoding, i.delimiter, i.header_mapping,
   i.template - '{mapping,fingerprint}'::text[] AS template,
   i.report_path IS NOT NULL AS has_report,
-  i.created_at, i.finished_at
+  i.created_at, i.finished_at, i.undo_asked_at, i.undo_job_id, i.undo_removed, i.undo_changed,
+  i.undo_in_use, i.undone_at
   FROM imports i JOIN jobs j ON j.id = i.id AND j.deleted_at IS NULL WHERE i.workspace_id = ";
 
 /// Imports of a workspace, newest first, those before `before` only. `imports_workspace` serves it.

@@ -33,6 +33,7 @@ pub mod flow_tree;
 mod foreign_job;
 pub mod import_chunk;
 pub mod import_templates;
+pub mod import_undo;
 pub mod imports;
 pub mod jobs;
 pub mod latencies;

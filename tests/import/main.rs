@@ -17,3 +17,4 @@ mod source;
 mod support;
 mod templates;
 mod tenants;
+mod undo;

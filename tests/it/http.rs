@@ -115,6 +115,7 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::GET, "/api/imports"),
         (Method::GET, "/api/imports/x"),
         (Method::POST, "/api/imports/preview"),
+        (Method::POST, "/api/imports/x/undo"),
         (Method::GET, "/api/import-templates"),
         (Method::POST, "/api/import-templates"),
         (Method::DELETE, "/api/import-templates/x"),

@@ -38,8 +38,9 @@ async fn what_is_wrong_with_a_request_is_said() {
     let detail = unknown.problem(422, "unknown_job_type");
     assert_eq!(
         detail,
-        "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, export_csv, \
-         export_data, fail, generate_report, http_call, import_csv, noop, sleep"
+        "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
+         export_csv, export_data, fail, generate_report, http_call, import_csv, noop, \
+         sleep, undo_import"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -54,7 +55,8 @@ async fn what_is_wrong_with_a_request_is_said() {
             "http_call",
             "import_csv",
             "noop",
-            "sleep"
+            "sleep",
+            "undo_import",
         ])
     );
 

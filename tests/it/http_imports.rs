@@ -248,3 +248,42 @@ async fn imports_are_listed_for_their_workspace() {
     pool.close().await;
     server.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_has_an_import_undone_by_a_job() {
+    let (sandbox, server) = server().await;
+    let pool = sandbox.pool().await;
+    let add = "WITH job AS (
+        INSERT INTO jobs (workspace_id, job_type, payload, status, attempt, completed_at)
+          SELECT workspace_id, 'import_csv', '{}', 'completed', 1, now() FROM bullwark.api_keys
+          WHERE hash = sha256($1::bytea) RETURNING id, workspace_id)
+      INSERT INTO imports (id, workspace_id, entity_type, sha256, bytes, encoding, delimiter,
+        dry_run, status, finished_at)
+      SELECT id, workspace_id, 'accounts', '', 1, 'UTF-8', 'comma', $2, 'completed', now()
+      FROM job RETURNING id";
+    let add = async |key: &str, dry_run: bool| -> uuid::Uuid {
+        let added = sqlx::query_scalar(add).bind(key).bind(dry_run);
+        added.fetch_one(&pool).await.unwrap()
+    };
+    let undo = async |id| {
+        let path = format!("/api/imports/{id}/undo");
+        send(server.request(Method::POST, &path)).await
+    };
+    let (ours, theirs) = (add(KEY, false).await, add(OTHER_KEY, false).await);
+    undo(theirs).await.problem(404, "import_not_found");
+    let dry = add(KEY, true).await;
+    let answer = undo(dry).await;
+    let detail = answer.problem(409, "import_state");
+    assert!(detail.contains("dry run"), "{detail}");
+
+    let asked = undo(ours).await;
+    assert_eq!(asked.status, 202, "{asked:?}");
+    assert!(asked.body["import"]["undo_asked_at"].is_string());
+    let job = asked.body["job_id"].as_str().unwrap();
+    let job = server.get(&format!("/api/jobs/{job}")).await.body;
+    assert_eq!(job["job"]["job_type"], "undo_import", "{job}");
+    let audit = server.get("/api/audit").await.body["audit"].clone();
+    assert_eq!(audit[0]["action"], "import.undo", "{audit}");
+    pool.close().await;
+    server.end().await;
+}

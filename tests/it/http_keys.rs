@@ -45,6 +45,7 @@ async fn a_key_may_what_its_scopes_say_and_is_shown_once() {
         (Method::POST, "/api/jobs/bulk".to_owned()),
         (Method::POST, "/api/flows".to_owned()),
         (Method::POST, "/api/uploads".to_owned()),
+        (Method::POST, "/api/import-templates".to_owned()),
         (Method::POST, format!("{job}/retry")),
     ] {
         let answer = with(&server, &reader, method, &path).await;
@@ -54,8 +55,10 @@ async fn a_key_may_what_its_scopes_say_and_is_shown_once() {
     }
     let added = with(&server, &writer, Method::POST, "/api/jobs").await;
     assert_eq!(added.status, 201);
+    let undo = format!("{}/undo", job.replace("/jobs/", "/imports/"));
     for (method, path) in [
         (Method::PATCH, job.as_str()),
+        (Method::POST, undo.as_str()),
         (Method::DELETE, job.as_str()),
         (Method::POST, "/api/job-types"),
         (Method::GET, "/api/api-keys"),

@@ -60,9 +60,11 @@ impl Import<'_> {
             template: prepared.template.as_ref().map(|template| json!(template)),
         };
         let mut begun = self.ctx.begin_checkpoint().await?;
-        imports::start(begun.tx(), &import)
-            .await
-            .map_err(record_error)?;
+        let is_begun = imports::start(begun.tx(), &import).await;
+        if !is_begun.map_err(record_error)? {
+            let why = "the import was undone; import the file again as a new job";
+            return Err(JobError::Permanent(why.to_owned()));
+        }
         let same_file = imports::find_same_file(begun.tx(), &import)
             .await
             .map_err(record_error)?;

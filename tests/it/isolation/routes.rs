@@ -37,6 +37,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "/api/jobs/ID", Value::Null),
         get("/api/imports"),
         get("/api/imports/ID"),
+        (Method::POST, "/api/imports/ID/undo", Value::Null),
         get("/api/import-templates"),
         (Method::DELETE, "/api/import-templates/ID", Value::Null),
         get("/api/flows/ID"),
