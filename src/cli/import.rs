@@ -31,6 +31,9 @@ pub(crate) struct ImportArgs {
     /// What becomes of a row whose record exists already
     #[arg(long, value_enum, default_value_t = Existing::Update)]
     existing: Existing,
+    /// Of an update: overwrite, fill_blank or never, for this field
+    #[arg(long = "policy", value_name = "FIELD=POLICY", value_parser = parse_policy)]
+    policies: Vec<(String, String)>,
     /// Rows per statement
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=2000))]
     batch_size: Option<u32>,
@@ -95,6 +98,15 @@ fn parse_mapping(text: &str) -> Result<(String, String), String> {
         return Err("the header before the `=` is empty".to_owned());
     }
     Ok((header.to_owned(), field.to_owned()))
+}
+
+fn parse_policy(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((field, policy @ ("overwrite" | "fill_blank" | "never"))) if !field.is_empty() => {
+            Ok((field.to_owned(), policy.to_owned()))
+        }
+        _ => Err("write it as field=overwrite, field=fill_blank or field=never".to_owned()),
+    }
 }
 
 pub(crate) async fn run(global: &Global, args: ImportArgs) -> Done {
@@ -162,21 +174,19 @@ impl ImportArgs {
         if let Some(delimiter) = &self.delimiter {
             options["delimiter"] = delimiter.clone().into();
         }
+        if !self.policies.is_empty() {
+            options["field_policies"] = object(&self.policies);
+        }
         if let Some(sheet) = &self.sheet {
             options["sheet"] = sheet.clone().into();
         }
-        let mapping: Map<String, Value> = self
-            .mapping
-            .iter()
-            .map(|(from, to)| (from.clone(), to.clone().into()))
-            .collect();
         let mut request = json!({
             "jobType": "import_csv",
             "payload": {
                 "file_url": address,
                 "file_name": name,
                 "entity_type": self.entity.as_str(),
-                "mapping": mapping,
+                "mapping": object(&self.mapping),
                 "options": options,
             },
         });
@@ -200,6 +210,7 @@ impl ImportArgs {
                 .map(|(from, to)| (from.to_owned(), to.to_owned()))
                 .to_vec(),
             existing: Existing::Update,
+            policies: Vec::new(),
             batch_size: None,
             encoding: None,
             delimiter: None,
@@ -212,6 +223,12 @@ impl ImportArgs {
             no_wait: false,
         }
     }
+}
+
+fn object(pairs: &[(String, String)]) -> Value {
+    let pairs = pairs.iter().cloned();
+    let map: Map<String, Value> = pairs.map(|(key, value)| (key, value.into())).collect();
+    map.into()
 }
 
 /// `980 imported, 20 skipped: 12 DUPLICATE_IN_FILE, 8 DOMAIN_INVALID`

@@ -14,10 +14,12 @@ use super::jobs::JobId;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
 use super::state::State;
+use crate::handlers::import_csv::custom::{self, Known};
 use crate::handlers::import_csv::template::{self, Template};
 use crate::handlers::import_csv::unpack::UnpackError;
 use crate::handlers::import_csv::{ImportCsv, Preview, PreviewError, preview};
 use crate::record::access::Permission;
+use crate::record::custom_fields;
 use crate::record::import_templates;
 use crate::record::imports::{self, ImportRow};
 
@@ -138,16 +140,9 @@ pub(super) async fn look(
         .map_err(|e| Problem::internal(&e))?
         .ok_or_else(unknown)?;
 
-    let mut templates = Vec::new();
-    if template::is_wanted(&payload) {
-        let mut view = state.view(caller).await?;
-        let entity = payload.entity_type.as_str();
-        let saved = import_templates::list(&mut view, caller.workspace_id).await?;
-        let saved = saved.into_iter().filter(|row| row.entity_type == entity);
-        templates.extend(saved.filter_map(Template::of));
-    }
+    let known = known(&state, caller, &payload).await?;
     let turn = state.bounds.look_turn(caller.workspace_id).await?;
-    let preview = preview(path, payload, templates, &state.services.data_dir, turn).await;
+    let preview = preview(path, payload, known, &state.services.data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Packed(UnpackError::NoSuchSheet { .. }) => {
             wrong("/options/sheet", error.to_string())
@@ -163,4 +158,20 @@ pub(super) async fn look(
         PreviewError::Io(error) => Problem::internal(&error),
     })?;
     Ok(Json(ImportPreview { preview }))
+}
+
+/// What the workspace has said of files and fields.
+async fn known(state: &State, caller: Caller, payload: &ImportCsv) -> Result<Known, Problem> {
+    let (workspace_id, entity) = (caller.workspace_id, payload.entity_type.as_str());
+    let mut known = Known::default();
+    let mut view = state.view(caller).await?;
+    if template::is_wanted(payload) {
+        let saved = import_templates::list(&mut view, workspace_id).await?;
+        let saved = saved.into_iter().filter(|row| row.entity_type == entity);
+        known.templates.extend(saved.filter_map(Template::of));
+    }
+    let mut fields = custom_fields::list(&mut view, workspace_id).await?;
+    fields.retain(|row| row.entity_type == entity);
+    known.kinds = custom::kinds(fields);
+    Ok(known)
 }

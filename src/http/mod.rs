@@ -25,6 +25,7 @@ mod connections;
 mod consistency;
 mod control;
 mod cors;
+mod custom_fields;
 mod data_changes;
 mod dead_letters;
 mod docs;
@@ -273,6 +274,8 @@ fn fast() -> OpenApiRouter<State> {
         .routes(routes!(import_undo::undo))
         .routes(routes!(import_templates::list, import_templates::save))
         .routes(routes!(import_templates::delete))
+        .routes(routes!(custom_fields::list, custom_fields::declare))
+        .routes(routes!(custom_fields::delete))
         .routes(routes!(exports::list, exports::start))
         .routes(routes!(pipeline_reports::start))
         .routes(routes!(exports::show))

@@ -27,6 +27,8 @@ pub struct NewImport {
     pub header_mapping: serde_json::Value,
     /// The template that the mapping is from, with the mapping.
     pub template: Option<serde_json::Value>,
+    /// The kinds of the custom fields that it fills.
+    pub custom_fields: serde_json::Value,
 }
 
 /// How a run ended.
@@ -85,11 +87,12 @@ pub struct RejectedRow {
 pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<bool, RecordError> {
     let done = sqlx::query(
         "INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, dry_run,
-           total, encoding, delimiter, header_mapping, template)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+           total, encoding, delimiter, header_mapping, template,
+           custom_fields)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (id) DO UPDATE
          SET status = 'running', finished_at = NULL, total = $8, encoding = $9, delimiter = $10,
-           header_mapping = $11, template = $12
+           header_mapping = $11, template = $12, custom_fields = $13
          WHERE imports.undo_asked_at IS NULL",
     )
     .bind(import.id)
@@ -104,20 +107,24 @@ pub async fn start(tx: &mut Tx, import: &NewImport) -> Result<bool, RecordError>
     .bind(import.delimiter)
     .bind(&import.header_mapping)
     .bind(&import.template)
+    .bind(&import.custom_fields)
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// The template with which an import began, if it was one.
-pub async fn template(record: &Record, id: Uuid) -> Result<Option<serde_json::Value>, RecordError> {
-    let found: Option<Option<serde_json::Value>> =
-        sqlx::query_scalar("SELECT template FROM imports WHERE id = $1")
+/// The template with which an import began, if it was one, and the kinds of its custom fields.
+pub async fn pinned(record: &Record, id: Uuid) -> Result<Option<Pinned>, RecordError> {
+    Ok(
+        sqlx::query_as("SELECT template, custom_fields FROM imports WHERE id = $1")
             .bind(id)
             .fetch_optional(&record.pool)
-            .await?;
-    Ok(found.flatten())
+            .await?,
+    )
 }
+
+/// See [`pinned`].
+pub type Pinned = (Option<serde_json::Value>, Option<serde_json::Value>);
 
 /// The newest earlier import of the very same bytes into the same kind of record, if there is one.
 pub async fn find_same_file(tx: &mut Tx, import: &NewImport) -> Result<Option<Uuid>, RecordError> {

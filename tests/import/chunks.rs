@@ -58,6 +58,7 @@ async fn begin(world: &World, on_existing: OnExisting) -> ChunkOptions {
         delimiter: "comma",
         header_mapping: serde_json::json!([]),
         template: None,
+        custom_fields: serde_json::json!({}),
     };
     let mut tx = world.record.begin().await.unwrap();
     imports::start(&mut tx, &import).await.unwrap();

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
 mod chunks;
+mod custom_fields;
 mod examples;
 mod export_resume;
 mod export_rows;

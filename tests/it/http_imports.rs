@@ -287,3 +287,53 @@ async fn an_admin_has_an_import_undone_by_a_job() {
     pool.close().await;
     server.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_field_is_declared_and_shown_in_a_look() {
+    let (_sandbox, server) = server().await;
+    let path = "/api/custom-fields";
+    let wish = json!({ "entity_type": "accounts", "name": "Score", "kind": "number" });
+    let declared = server.post(path, wish.clone()).await;
+    assert_eq!(declared.status, 201, "{declared:?}");
+    let id = declared.body["custom_field"]["id"].as_str().unwrap();
+    let one = format!("{path}/{id}");
+    let again = server.post(path, wish.clone()).await;
+    assert_eq!(
+        (again.status, &again.body["custom_field"]["id"]),
+        (200, &json!(id))
+    );
+
+    let url = upload(&server, KEY, "name,score\nAcme,7\nBeta,seven\n").await;
+    let payload = json!({ "file_url": url, "entity_type": "accounts" });
+    let preview = look(&server, payload.clone()).await.body["preview"].clone();
+    assert_eq!(preview["columns"][1]["target"], "custom.Score");
+    let fields = preview["fields"].as_array().unwrap();
+    assert!(fields.contains(&json!("custom.Score")));
+    assert_eq!(preview["sample"][0]["issues"], json!([]));
+    assert_eq!(preview["sample"][1]["issues"][0]["code"], "TYPE_MISMATCH");
+
+    let theirs = server.anonymous(Method::GET, path).bearer_auth(OTHER_KEY);
+    assert_eq!(send(theirs).await.body, json!({ "custom_fields": [] }));
+    let theirs = server
+        .anonymous(Method::DELETE, &one)
+        .bearer_auth(OTHER_KEY);
+    send(theirs).await.problem(404, "custom_field_not_found");
+    for (name, value) in [
+        ("name", json!("")),
+        ("name", json!("x".repeat(101))),
+        ("kind", json!("colour")),
+        ("entity_type", json!("deals")),
+    ] {
+        let mut wrong = wish.clone();
+        wrong[name] = value;
+        server
+            .post(path, wrong)
+            .await
+            .problem(422, "invalid_request");
+    }
+    let gone = send(server.request(Method::DELETE, &one)).await;
+    assert_eq!(gone.body, json!({ "success": true }));
+    let preview = look(&server, payload).await.body["preview"].clone();
+    assert_eq!(preview["columns"][1]["target"], Value::Null);
+    server.end().await;
+}

@@ -59,6 +59,8 @@ async fn a_key_may_what_its_scopes_say_and_is_shown_once() {
     for (method, path) in [
         (Method::PATCH, job.as_str()),
         (Method::POST, undo.as_str()),
+        (Method::POST, "/api/custom-fields"),
+        (Method::DELETE, "/api/custom-fields/x"),
         (Method::DELETE, job.as_str()),
         (Method::POST, "/api/job-types"),
         (Method::GET, "/api/api-keys"),

@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::custom::Kind;
 use super::fields::{self, Field};
 use super::issue::{Code, Complaint, Issue};
 use super::mapping::{Mapping, Target};
 use super::normalize;
-use super::payload::EntityType;
+use super::payload::{EntityType, NumberFormat};
 
 /// Longest value of a custom field, in characters.
 pub const CUSTOM_VALUE_MAX: usize = 10_000;
@@ -39,18 +40,21 @@ pub struct Rules {
     /// Columns whose header is empty: nothing may stand there to the right of `width`.
     nameless: Vec<bool>,
     width: usize,
+    format: NumberFormat,
 }
 
 #[derive(Debug, Clone)]
 struct Rule {
     header: String,
     target: Target,
+    /// Of a custom field that is declared.
+    kind: Kind,
     /// Characters.
     max: usize,
 }
 
 impl Rules {
-    pub fn new(entity: EntityType, mapping: &Mapping) -> Self {
+    pub fn new(entity: EntityType, mapping: &Mapping, format: NumberFormat) -> Self {
         let rule = |column: &super::mapping::Column| {
             let max = match &column.target {
                 Target::Field(field) => fields::def_of(entity, *field)?.max,
@@ -60,6 +64,10 @@ impl Rules {
             Some(Rule {
                 header: column.header.clone(),
                 target: column.target.clone(),
+                kind: match &column.target {
+                    Target::Custom(name) => mapping.kinds.get(name).copied().unwrap_or(Kind::Text),
+                    Target::Field(_) | Target::Ignored => Kind::Text,
+                },
                 max,
             })
         };
@@ -71,6 +79,7 @@ impl Rules {
                 .map(|column| column.header.is_empty())
                 .collect(),
             width: mapping.width,
+            format,
         }
     }
 
@@ -182,9 +191,14 @@ impl<'r, 'a> Cells<'r, 'a> {
         }
         match &rule.target {
             Target::Field(field) => self.values[*field as usize] = Some(value),
-            Target::Custom(name) => {
-                self.custom.insert(name.clone(), value.into_owned().into());
-            }
+            // Of a kind, a word for nothing is nothing, as in the fields that everybody has.
+            Target::Custom(_) if rule.kind != Kind::Text && is_placeholder(&value) => {}
+            Target::Custom(name) => match rule.kind.parse(&value, self.rules.format) {
+                Ok(value) => {
+                    self.custom.insert(name.clone(), value);
+                }
+                Err(complaint) => self.complain(rule, complaint),
+            },
             Target::Ignored => {}
         }
     }

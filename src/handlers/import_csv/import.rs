@@ -58,6 +58,7 @@ impl Import<'_> {
             delimiter: prepared.dialect.delimiter_name(),
             header_mapping: header_mapping(self.payload.entity_type, prepared),
             template: prepared.template.as_ref().map(|template| json!(template)),
+            custom_fields: json!(prepared.mapping.kinds),
         };
         let mut begun = self.ctx.begin_checkpoint().await?;
         let is_begun = imports::start(begun.tx(), &import).await;

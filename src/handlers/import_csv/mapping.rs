@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+use super::custom::Kinds;
 use super::fields::{self, Field};
 use super::link;
 use super::normalize;
@@ -79,6 +80,8 @@ pub struct Mapping {
     /// Columns up to the last one with a name of the user's. A value to the right of it has lost
     /// its place: an unquoted delimiter has moved the row.
     pub width: usize,
+    /// Of the custom fields that it fills, as far as they are declared.
+    pub kinds: Kinds,
 }
 
 /// Why a file cannot be mapped.
@@ -152,7 +155,11 @@ pub fn propose(
         .iter()
         .rposition(|header| !header.is_empty() && !is_report_column(header))
         .map_or(0, |at| at + 1);
-    Ok(Mapping { columns, width })
+    Ok(Mapping {
+        columns,
+        width,
+        kinds: Kinds::new(),
+    })
 }
 
 impl Mapping {

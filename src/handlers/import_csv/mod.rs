@@ -18,6 +18,7 @@ mod chunks;
 mod confidence;
 pub mod content;
 pub mod country;
+pub mod custom;
 pub mod decode;
 pub mod dialect;
 pub mod fields;

@@ -65,6 +65,12 @@ pub fn amount(text: &str, format: NumberFormat) -> Result<i64, Complaint> {
     }
 }
 
+/// A number, with whatever stands behind its decimal mark; none that would lose digits before it.
+pub fn number(text: &str, format: NumberFormat) -> Result<f64, Complaint> {
+    let found = parse(text, format).filter(|number| number.abs() <= AMOUNT_MAX);
+    found.ok_or_else(|| mismatch(text, "a number of at most 15 digits"))
+}
+
 fn mismatch(text: &str, expected: &str) -> Complaint {
     Complaint::new(
         Code::TypeMismatch,

@@ -10,6 +10,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::content::{WrongContent, check_content};
+use super::custom::Known;
 use super::decode::{self, Decoded};
 use super::dialect::{self, Dialect, Hints, SAMPLE_BYTES};
 use super::mapping::{Mapping, MappingError};
@@ -82,7 +83,7 @@ impl From<ReadError> for PrepareError {
 pub fn prepare(
     path: &Path,
     payload: &ImportCsv,
-    templates: &[Template],
+    known: &Known,
     spool: &Path,
     go_on: impl Fn() -> bool,
 ) -> Result<Prepared, PrepareError> {
@@ -109,7 +110,7 @@ pub fn prepare(
     while sample.len() < EVIDENCE_ROWS && rows.advance()? {
         sample.push(values(&rows));
     }
-    let (mapping, template) = template::map(payload, &headers, &sample, templates)?;
+    let (mapping, template) = template::map(payload, &headers, &sample, known)?;
     mapping.check(payload.entity_type)?;
     let mut census = reader::census(&mut open(&text, &dialect, first)?, &go_on)?;
     if !go_on() {

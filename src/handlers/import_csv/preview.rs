@@ -18,6 +18,7 @@ use super::cells::Warnings;
 use super::choices::number_format;
 use super::confidence::{Evidence, Proposal};
 use super::country;
+use super::custom::{self, Known};
 use super::decode::Decoded;
 use super::dialect::Dialect;
 use super::fields;
@@ -27,7 +28,7 @@ use super::normalize;
 use super::payload::{EntityType, ImportCsv};
 use super::prepare::{self, PrepareError};
 use super::reader::{Position, ReadError, RecordReader};
-use super::template::{self, Template};
+use super::template;
 use super::unpack::{self, Workbook};
 use super::validate::Validator;
 use crate::handlers::spool::Spool;
@@ -76,8 +77,9 @@ pub struct Preview {
     /// The template that the mapping is from.
     pub template: Option<PreviewTemplate>,
     pub columns: Vec<PreviewColumn>,
-    /// What a column may be mapped to, beside `custom.NAME`.
-    pub fields: Vec<&'static str>,
+    /// What a column may be mapped to: fields, declared custom fields, and any other
+    /// `custom.NAME`.
+    pub fields: Vec<String>,
     /// Fields of which one is needed.
     pub required_any: Vec<&'static str>,
     pub sample: Vec<PreviewRow>,
@@ -129,7 +131,7 @@ pub struct PreviewRow {
 pub async fn preview(
     path: PathBuf,
     payload: ImportCsv,
-    templates: Vec<Template>,
+    known: Known,
     data_dir: &Path,
     turn: impl Send + 'static,
 ) -> Result<Preview, PreviewError> {
@@ -141,7 +143,7 @@ pub async fn preview(
         let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;
         let begun = Instant::now();
         let go_on = || begun.elapsed() < LOOK_MAX;
-        look(&path, &payload, &templates, &spool.path, &go_on)
+        look(&path, &payload, &known, &spool.path, &go_on)
     });
     looking.await.unwrap_or(Err(PreviewError::Stopped))
 }
@@ -170,7 +172,7 @@ fn remove_old(work: &Path) {
 fn look(
     path: &Path,
     payload: &ImportCsv,
-    templates: &[Template],
+    known: &Known,
     spool: &Path,
     go_on: &dyn Fn() -> bool,
 ) -> Result<Preview, PreviewError> {
@@ -198,7 +200,7 @@ fn look(
         workbook,
         is_whole,
     };
-    look.show(payload, templates, go_on)
+    look.show(payload, known, go_on)
 }
 
 struct Look<'a> {
@@ -212,7 +214,7 @@ impl Look<'_> {
     fn show(
         &self,
         payload: &ImportCsv,
-        templates: &[Template],
+        known: &Known,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Preview, PreviewError> {
         let entity = payload.entity_type;
@@ -224,7 +226,7 @@ impl Look<'_> {
         let (header_line, first) = (reader.line(), reader.position());
         let first = Position { row: 0, ..first };
         let evidence = self.evidence(first)?;
-        let (mapping, template) = template::map(payload, &headers, &evidence, templates)?;
+        let (mapping, template) = template::map(payload, &headers, &evidence, known)?;
         let sample = self.sample(payload, &mapping, first)?;
         let said = template.map_or(&payload.mapping, |template| &template.mapping);
         let country = payload.options.default_country.as_deref();
@@ -258,7 +260,8 @@ impl Look<'_> {
                 .collect(),
             fields: fields::fields_of(entity)
                 .iter()
-                .map(|def| def.name)
+                .map(|def| def.name.to_owned())
+                .chain(custom::names(&known.kinds))
                 .collect(),
             required_any: fields::required_of(entity)
                 .iter()

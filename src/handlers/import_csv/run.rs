@@ -19,6 +19,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::cells::Warnings;
+use super::custom::{self, Known};
 use super::import::Import;
 use super::payload::ImportCsv;
 use super::prepare::{PrepareError, Prepared, prepare};
@@ -29,6 +30,7 @@ use super::template::{self, Template};
 use crate::handlers::ending::{Verdict, record_error};
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
+use crate::record::custom_fields;
 use crate::record::import_templates;
 use crate::record::imports::{self, ImportCounts, ImportStatus};
 use crate::worker::JobContext;
@@ -89,8 +91,8 @@ async fn run_attempt(
     )
     .await
     .map_err(source_error)?;
-    let templates = templates(ctx, payload).await?;
-    let prepared = look_at(ctx, payload, templates, (&file.path, &spool.path)).await?;
+    let known = known(ctx, payload).await?;
+    let prepared = look_at(ctx, payload, known, (&file.path, &spool.path)).await?;
     let earlier = earlier_checkpoint(ctx, &prepared)?;
     let begin = Checkpoint::new(&prepared, prepared.first, Warnings::default(), false);
     let is_resumed = earlier.is_some();
@@ -138,42 +140,56 @@ async fn run_attempt(
     }))
 }
 
-/// The templates that may map the file: those of the workspace, or the one with which an earlier
-/// attempt began, as it was then. Rows before and behind a crash are mapped alike.
-async fn templates(ctx: &JobContext, payload: &ImportCsv) -> Result<Vec<Template>, JobError> {
-    let Some(workspace_id) = ctx.workspace_id().filter(|_| template::is_wanted(payload)) else {
-        return Ok(Vec::new());
+/// What the workspace has said of files and fields; when an earlier attempt began, as it was then.
+/// Rows before and behind a crash are read alike.
+async fn known(ctx: &JobContext, payload: &ImportCsv) -> Result<Known, JobError> {
+    let Some(workspace_id) = ctx.workspace_id() else {
+        return Ok(Known::default());
     };
     if ctx.checkpoint().is_some() {
-        let pinned = imports::template(ctx.record(), ctx.job_id()).await;
-        let Some(pinned) = pinned.map_err(record_error)? else {
-            return Ok(Vec::new());
-        };
-        let pinned = serde_json::from_value(pinned).map_err(|error| {
+        let pinned = imports::pinned(ctx.record(), ctx.job_id()).await;
+        let (template, kinds) = pinned.map_err(record_error)?.unwrap_or_default();
+        let unreadable = |error: serde_json::Error| {
             JobError::Permanent(format!(
-                "the template of the import cannot be read: {error}"
+                "what the import began with cannot be read: {error}"
             ))
-        })?;
-        return Ok(vec![pinned]);
+        };
+        let template: Option<Template> = template
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(unreadable)?;
+        return Ok(Known {
+            templates: template.into_iter().collect(),
+            kinds: serde_json::from_value(kinds.unwrap_or_else(|| json!({})))
+                .map_err(unreadable)?,
+        });
     }
-    let entity = payload.entity_type.as_str();
-    let rows = import_templates::for_import(ctx.record(), workspace_id, entity).await;
-    let rows = rows.map_err(record_error)?;
-    Ok(rows.into_iter().filter_map(Template::of).collect())
+    let (record, entity) = (ctx.record(), payload.entity_type.as_str());
+    let mut templates = Vec::new();
+    if template::is_wanted(payload) {
+        let rows = import_templates::for_import(record, workspace_id, entity).await;
+        let rows = rows.map_err(record_error)?.into_iter();
+        templates.extend(rows.filter_map(Template::of));
+    }
+    let fields = custom_fields::for_import(record, workspace_id, entity).await;
+    Ok(Known {
+        templates,
+        kinds: custom::kinds(fields.map_err(record_error)?),
+    })
 }
 
 /// Looks at the file on a thread of its own.
 async fn look_at(
     ctx: &JobContext,
     payload: &ImportCsv,
-    templates: Vec<Template>,
+    known: Known,
     (path, spool): (&Path, &Path),
 ) -> Result<Prepared, JobError> {
     let (path, spool) = (path.to_owned(), spool.to_owned());
     let (payload, cancelled) = (payload.clone(), ctx.cancelled().clone());
     let looking = tokio::task::spawn_blocking(move || {
         let go_on = || !cancelled.is_cancelled();
-        prepare(&path, &payload, &templates, &spool, go_on)
+        prepare(&path, &payload, &known, &spool, go_on)
     });
     match looking.await {
         Ok(Ok(prepared)) => Ok(prepared),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::custom::{self, Known};
 use super::mapping::{self, Mapping, MappingError, REPORT_COLUMNS, Reason, propose};
 use super::normalize;
 use super::payload::{EntityType, ImportCsv};
@@ -63,15 +64,17 @@ pub(super) fn map<'t>(
     payload: &ImportCsv,
     headers: &[String],
     sample: &[Vec<String>],
-    templates: &'t [Template],
+    known: &'t Known,
 ) -> Result<(Mapping, Option<&'t Template>), MappingError> {
     let (entity, auto) = (payload.entity_type, payload.options.auto_map);
     let found = is_wanted(payload).then(|| {
         let fingerprint = fingerprint(headers);
-        templates.iter().find(|one| one.fingerprint == fingerprint)
+        let mut templates = known.templates.iter();
+        templates.find(|one| one.fingerprint == fingerprint)
     });
     let Some(template) = found.flatten() else {
-        let mapping = propose(entity, headers, &payload.mapping, auto, sample)?;
+        let mut mapping = propose(entity, headers, &payload.mapping, auto, sample)?;
+        custom::apply(&mut mapping, &known.kinds, auto, &payload.mapping);
         return Ok((mapping, None));
     };
     let mut mapping = propose(entity, headers, &template.mapping, auto, sample)?;
@@ -80,6 +83,7 @@ pub(super) fn map<'t>(
             column.reason = Reason::Template;
         }
     }
+    custom::apply(&mut mapping, &known.kinds, auto, &template.mapping);
     Ok((mapping, Some(template)))
 }
 
@@ -94,6 +98,7 @@ pub fn check(
 
 #[cfg(test)]
 mod tests {
+    use super::super::custom::Kind;
     use super::*;
 
     fn headers(headers: &[&str]) -> Vec<String> {
@@ -131,10 +136,16 @@ mod tests {
                 ("Wo".to_owned(), "city".to_owned()),
             ]),
         };
-        let templates = [template];
+        let known = Known {
+            templates: vec![template],
+            kinds: BTreeMap::from([
+                ("Wann".to_owned(), Kind::Date),
+                ("wo".to_owned(), Kind::Text),
+            ]),
+        };
         let mapped = |json: &str, names: &[String]| {
             let payload: ImportCsv = serde_json::from_str(json).unwrap();
-            let (mapping, used) = map(&payload, names, &[], &templates).unwrap();
+            let (mapping, used) = map(&payload, names, &[], &known).unwrap();
             let reasons: Vec<_> = mapping.columns.iter().map(|column| column.reason).collect();
             (reasons, used.is_some())
         };
@@ -152,13 +163,15 @@ mod tests {
         let own = r#"{"file_url": "x", "entity_type": "accounts", "mapping": {"Wo": "name"}}"#;
         assert_eq!(
             mapped(own, &names),
-            (vec![ignored, Reason::Explicit, synonym], false)
+            (vec![ignored, Reason::Explicit, synonym], false),
+            "a declared field takes no column that is mapped"
         );
         let without = r#"{"file_url": "x", "entity_type": "accounts",
             "options": {"use_templates": false}}"#;
         assert_eq!(
             mapped(without, &names),
-            (vec![ignored, ignored, synonym], false)
+            (vec![ignored, Reason::Exact, synonym], false),
+            "a declared field takes the column of its name"
         );
     }
 }

@@ -78,7 +78,7 @@ impl Validator {
     ) -> Self {
         let default_country = default_country.and_then(country::by_code);
         Self {
-            rules: Rules::new(entity, mapping),
+            rules: Rules::new(entity, mapping, number_format),
             number_format,
             default_country,
         }

@@ -104,6 +104,8 @@ impl Tenant {
                  headers, mapping)
                VALUES ('{job}', '{workspace}', 'accounts', '{word}', repeat('0', 64),
                  '{{{word}}}', '{{}}');
+             INSERT INTO custom_fields (id, workspace_id, entity_type, name, kind)
+               VALUES ('{job}', '{workspace}', 'accounts', '{word}', 'text');
              INSERT INTO exports (id, workspace_id, entity_type, format, file_name)
                VALUES ('{job}', '{workspace}', 'accounts', 'csv', '{word}');
              INSERT INTO bullwark.download_links (token_hash, workspace_id, job_id, kind,

@@ -38,6 +38,8 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/imports"),
         get("/api/imports/ID"),
         (Method::POST, "/api/imports/ID/undo", Value::Null),
+        get("/api/custom-fields"),
+        (Method::DELETE, "/api/custom-fields/ID", Value::Null),
         get("/api/import-templates"),
         (Method::DELETE, "/api/import-templates/ID", Value::Null),
         get("/api/flows/ID"),
@@ -183,6 +185,7 @@ const NOT_ASKED: &[(&str, &str)] = &[
     ("post /api/uploads", "makes what is the caller's own"),
     ("post /api/api-keys", "makes what is the caller's own"),
     ("post /api/webhooks", "makes what is the caller's own"),
+    ("post /api/custom-fields", "makes what is the caller's own"),
     (
         "post /api/import-templates",
         "makes what is the caller's own",

@@ -26,6 +26,7 @@ const SEEN: &[&str] = &[
     "public.accounts",
     "public.connections",
     "public.contacts",
+    "public.custom_fields",
     "public.exports",
     "public.import_rows",
     "public.import_templates",

@@ -5,7 +5,7 @@ fn seen(bytes: &[u8], payload: &str) -> Result<Preview, PreviewError> {
     let path = dir.path().join("in.csv");
     std::fs::write(&path, bytes).unwrap();
     let payload = serde_json::from_str(payload).unwrap();
-    look(&path, &payload, &[], dir.path(), &|| true)
+    look(&path, &payload, &Known::default(), dir.path(), &|| true)
 }
 
 const ACCOUNTS: &str = r#"{"file_url": "upload://x", "entity_type": "accounts"}"#;

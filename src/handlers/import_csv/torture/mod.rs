@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::cells::Warnings;
 use super::choices::number_format;
+use super::custom::Known;
 use super::payload::{EntityType, ImportCsv};
 use super::prepare::{self, prepare};
 use super::validate::Validator;
@@ -21,7 +22,7 @@ fn import(dir: &Path, bytes: &[u8], entity: &str, options: &Value) -> Vec<String
     let payload = json!({"file_url": "upload://x", "entity_type": entity, "options": options});
     let payload: ImportCsv = serde_json::from_value(payload).unwrap();
     payload.check().unwrap();
-    let prepared = match prepare(&path, &payload, &[], dir, || true) {
+    let prepared = match prepare(&path, &payload, &Known::default(), dir, || true) {
         Ok(prepared) => prepared,
         Err(error) => return vec![format!("refused: {error}")],
     };

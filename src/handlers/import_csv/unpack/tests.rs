@@ -176,15 +176,59 @@ fn a_workbook_with_a_damaged_part_or_a_cell_far_away_is_refused() {
 fn a_workbook_bomb_is_refused() {
     let mut archive = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Deflated);
+        .compression_method(zip::CompressionMethod::Deflated)
+        .compression_level(Some(9));
     archive.start_file("xl/workbook.xml", options).unwrap();
     archive.write_all(b"<workbook/>").unwrap();
     archive.start_file("xl/sharedStrings.xml", options).unwrap();
-    let tags = b"<t>aaaaaaaa</t>".repeat(100_000);
+    let tags = format!("<t>{}</t>", "a".repeat(4096)).repeat(400);
     for _ in 0..50 {
-        archive.write_all(&tags).unwrap();
+        archive.write_all(tags.as_bytes()).unwrap();
     }
     let bytes = archive.finish().unwrap().into_inner();
     let error = whole(&bytes).unwrap_err();
-    assert!(matches!(error, UnpackError::TooDense), "{error}");
+    let size = bytes.len();
+    assert!(
+        matches!(error, UnpackError::TooDense),
+        "{size} bytes: {error}"
+    );
+}
+
+/// A workbook whose first sheet says something else than its writer would.
+fn forged(bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).unwrap();
+    let mut written = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    for at in 0..archive.len() {
+        let mut part = archive.by_index(at).unwrap();
+        let name = part.name().unwrap().into_owned();
+        let mut text = String::new();
+        part.read_to_string(&mut text).unwrap();
+        if name == "xl/worksheets/sheet1.xml" {
+            assert!(text.contains(from), "{text}");
+            text = text.replace(from, to);
+        }
+        let options = zip::write::SimpleFileOptions::default();
+        written.start_file(name, options).unwrap();
+        written.write_all(text.as_bytes()).unwrap();
+    }
+    written.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_row_that_no_sheet_can_have_does_not_fill_the_disk() {
+    let mut book = Writer::new();
+    book.add_worksheet().write(5, 0, 7).unwrap();
+    let bytes = forged(
+        book.save_to_buffer().unwrap(),
+        "<c r=\"A6\"",
+        "<c r=\"A4000000000\"",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let error = unpacked(dir.path(), &bytes, "{}", None).unwrap_err();
+    assert!(
+        error.to_string().contains("more than 1048576 rows"),
+        "{error}"
+    );
+    let out = std::fs::metadata(dir.path().join("out"));
+    assert!(out.map_or(0, |out| out.len()) < 1024);
 }

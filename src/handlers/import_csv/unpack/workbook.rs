@@ -18,6 +18,8 @@ use crate::handlers::import_csv::reader::{COLUMNS_MAX, FIELD_BYTES_MAX, RECORD_B
 const CELLS_BETWEEN: u32 = 4096;
 /// ... or this many bytes, for a short text may be told by many cells.
 const BYTES_BETWEEN: u64 = 1024 * 1024;
+/// Rows that a sheet can have. An empty one costs a byte: a number of any size would fill the disk.
+const ROWS_MAX: u32 = 1_048_576;
 /// Sheets that are named.
 const SHEETS_MAX: usize = 100;
 
@@ -171,6 +173,11 @@ impl SheetWriter {
             return Err(UnpackError::Unreadable(
                 "its rows are not in order".to_owned(),
             ));
+        }
+        if number >= ROWS_MAX {
+            return Err(UnpackError::Unreadable(format!(
+                "it has more than {ROWS_MAX} rows"
+            )));
         }
         self.end_row()?;
         for _ in self.number + 1..number {
