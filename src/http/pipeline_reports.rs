@@ -1,5 +1,5 @@
-//! `POST /api/reports`: asks for a report. Its file is shown, downloaded and linked to as that of an
-//! export, under the same id.
+//! `POST /api/reports`: asks for a report. Its file is shown, downloaded and linked to as that of
+//! an export, under the same id.
 
 use axum::extract;
 use axum::extract::Request;

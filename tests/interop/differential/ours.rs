@@ -188,6 +188,7 @@ impl Ours {
             lifo: options.lifo,
             attempts_started: None,
             attempts_made: 0,
+            owner: None,
         };
         self.broker.add(&self.queue, &[job]).await?;
         Ok(())

@@ -139,7 +139,7 @@ async fn no_table_shows_a_row_of_another_workspace() {
             Viewer::User(id) if id == mine.owner => SEEN.to_vec(),
             Viewer::User(id) if id == mine.member => {
                 let is_for_members = |table: &&str| !FOR_ADMINS.contains(table);
-                SEEN.into_iter().filter(is_for_members).collect()
+                SEEN.iter().copied().filter(is_for_members).collect()
             }
             Viewer::Tenant(id) if id == mine.workspace => SEEN.to_vec(),
             _ => vec!["bullwark.job_types"],
