@@ -81,16 +81,19 @@ local function look_at_told(state, cost, reserve, now, found)
   return told
 end
 
--- When the job may come back: each line gets its own moments, as many at a time as the windows
--- allow.
+-- When the job may come back: each line gets its own moments, as many at a time as the shortest
+-- window allows, and those that are used up. Long windows with enough left slow nobody down.
 local function place_in_line(keys, state, windows, options, found, now)
-  local spacing = 10
+  local spacing, shortest, least = 10, nil, 0
   for _, w in ipairs(windows) do
     local rate = w.kind == 'bucket' and w.refill or max_of(state, w)
     if w.kind ~= 'daily' then
-      spacing = math.max(spacing, stretch_of(w) / rate * options.cost)
+      local own = stretch_of(w) / rate * options.cost
+      if w.is_used_up then spacing = math.max(spacing, own) end
+      if not shortest or w.per_ms < shortest then shortest, least = w.per_ms, own end
     end
   end
+  spacing = math.max(spacing, least)
   if options.concurrency then
     spacing = math.max(spacing, (tonumber(state.hold_ms) or HOLD_MS) / options.concurrency)
   end

@@ -65,8 +65,10 @@ for i, w in ipairs(windows) do
   -- What is kept can not be more than there ever is beside this call; who is awaited goes first.
   local held = math.min(math.ceil(window.max * reserve), math.max(0, window.max - cost))
   if window.left < cost + held + awaited then
+    w.is_used_up = true
     hinder(found, window.free_at(math.min(cost + held + awaited, window.max)), 'window', w.id)
   elseif options.refused[w.id] and credit_of(state, w.id, window.period) < cost then
+    w.is_used_up = true
     local some = math.min(window.max, math.max(window.left, 0) + 1)
     hinder(found, math.max(window.free_at(some), now + 1), 'window', w.id)
   end

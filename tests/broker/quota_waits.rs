@@ -43,6 +43,40 @@ async fn jobs_without_quota_come_back_at_the_rate_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_long_window_slows_down_who_waits_only_once_it_is_used_up() {
+    let steps = async |limits: &Limits, calls: usize| -> Vec<i64> {
+        let t = Bench::new().await;
+        for _ in 0..calls {
+            take(&t.broker, limits, ONE).await.unwrap();
+        }
+        let mut moments = Vec::new();
+        for _ in 0..40 {
+            moments.push(take(&t.broker, limits, ONE).await.unwrap_err().0);
+        }
+        moments.windows(2).map(|m| m[1] - m[0]).collect()
+    };
+    let both = |long_max: u32| {
+        let (max, per_ms) = (long_max, 10_000);
+        let short = Window::Sliding {
+            max: 20,
+            per_ms: 1000,
+        };
+        Limits::of([short, Window::Sliding { max, per_ms }])
+    };
+    // Two calls a second would be all that the long one allows in the long run.
+    let found = steps(&both(40), 20).await;
+    assert!(
+        found.iter().all(|step| (50..=53).contains(step)),
+        "{found:?}"
+    );
+    let found = steps(&both(20), 20).await;
+    assert!(
+        found.iter().all(|step| (500..=530).contains(step)),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_job_that_comes_back_when_it_was_told_finds_its_turn_kept() {
     let t = Bench::new().await;
     let limits = Limits::of([Window::Bucket {
