@@ -17,8 +17,8 @@ use crate::periodic::{Next, every};
 use crate::reconcile::{self, ReconcileError};
 use crate::record::control::{self, GRAVE_KEPT};
 use crate::record::{
-    Record, RecordError, change_seals, data_changes, dead_letters, open, owed_logs, passes,
-    rollups, stragglers, types, webhook_events, webhook_upkeep,
+    Record, RecordError, change_seals, data_changes, dead_letters, lookups, open, owed_logs,
+    passes, rollups, stragglers, types, webhook_events, webhook_upkeep,
 };
 use crate::tasks::Tasks;
 pub use schedules::start_schedules;
@@ -41,6 +41,8 @@ const ROLLUPS_EVERY: Duration = Duration::from_secs(5);
 const SEALS_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for changes of records that were kept for long enough.
 const OLD_CHANGES_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks for answers of providers that ran out long ago.
+const OLD_LOOKUPS_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks for what webhooks are to be told.
 const WEBHOOKS_EVERY: Duration = Duration::from_millis(500);
 /// Between two looks for deliveries that have ended, and for those that are too old.
@@ -68,6 +70,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     roll_up(record, broker, tasks);
     seal_changes(record, broker, tasks);
     forget_old_changes(record, broker, tasks);
+    forget_old_lookups(record, broker, tasks);
     carry_out_actions(record, broker, tasks);
     find_causes(record, broker, tasks);
     prune_passes(record, broker, tasks);
@@ -196,6 +199,13 @@ fn forget_old_changes(record: &Record, broker: &Broker, tasks: &Tasks) {
     let duty = ("old_changes", OLD_CHANGES_EVERY);
     one_at_a_time(record, broker, tasks, duty, |record| async move {
         data_changes::forget_old(&record).await.map(again_if)
+    });
+}
+
+fn forget_old_lookups(record: &Record, broker: &Broker, tasks: &Tasks) {
+    let duty = ("old_lookups", OLD_LOOKUPS_EVERY);
+    one_at_a_time(record, broker, tasks, duty, |record| async move {
+        lookups::forget_old(&record).await.map(again_if)
     });
 }
 

@@ -158,6 +158,11 @@ impl Connection {
         self.credentials.get(name).cloned().map(Secret)
     }
 
+    /// Grows with each change of the credentials.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+
     /// All of them, for who refreshes some.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials

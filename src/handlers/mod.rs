@@ -8,11 +8,14 @@ pub mod connection;
 pub mod deliver_webhook;
 pub mod diagnostics;
 mod ending;
+pub mod enrich_account;
 pub mod export;
 pub mod formula;
 pub mod generate_report;
 pub mod http_call;
 pub mod import_csv;
+pub mod providers;
+pub mod simulator;
 mod spool;
 pub mod undo_import;
 
@@ -22,6 +25,7 @@ use crate::worker::Handlers;
 use cleanup_data::CleanupDataHandler;
 use connection::Connections;
 use deliver_webhook::DeliverWebhook;
+use enrich_account::EnrichAccount;
 use export::{ExportCsvHandler, ExportDataHandler};
 use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
@@ -69,7 +73,8 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     let caller = Caller::new(options.source.allow_private_addresses);
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
     let connections = Connections::new(options.sealer.clone());
-    handlers.add(HttpCall::new(caller, connections));
+    handlers.add(HttpCall::new(caller.clone(), connections.clone()));
+    handlers.add(EnrichAccount::new(caller, connections));
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

@@ -9,11 +9,13 @@
 //! | [`JobContext::begin_checkpoint`] | the handler's writes and the place to go on from |
 //! | [`JobContext::enqueue_in`] | jobs that this one makes, with any of the transactions above |
 //!
-//! Each begins with the fence: an attempt that is not the newest any more writes nothing.
+//! Each begins with the fence: an attempt that is not the newest any more writes nothing. What is
+//! paid for and must not be lost with the attempt runs in [`JobContext::outlive`].
 
 mod checkpoint;
 mod enqueue;
 mod once;
+mod outlive;
 mod step;
 mod transaction;
 mod write;

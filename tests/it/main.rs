@@ -9,6 +9,7 @@ mod cleanup;
 mod control;
 mod deleted;
 mod enqueue;
+mod enrich;
 mod fairness;
 mod flow;
 mod http;

@@ -96,6 +96,18 @@ impl Tenant {
              INSERT INTO bullwark.webhook_events (webhook_id, event, job_ids, starts, failures)
                VALUES ('{job}', 'job.completed', '{{{job}}}', '{{1}}', '{{0}}');
              INSERT INTO accounts (workspace_id, name) VALUES ('{workspace}', '{word}');
+             INSERT INTO account_sources (account_id, field, workspace_id, value, source,
+                 confidence, fetched_at, job_id)
+               SELECT id, 'industry', workspace_id, '\"{word}\"', 'apollo', 1, now(), '{job}'
+               FROM accounts WHERE workspace_id = '{workspace}';
+             INSERT INTO account_versions (account_id, number, workspace_id, snapshot, changed)
+               SELECT id, 1, workspace_id, '{{\"name\": \"{word}\"}}', '{{}}'
+               FROM accounts WHERE workspace_id = '{workspace}';
+             INSERT INTO account_activities (account_id, workspace_id, kind, job_id, details)
+               SELECT id, workspace_id, '{word}', '{job}', '{{}}'
+               FROM accounts WHERE workspace_id = '{workspace}';
+             INSERT INTO bullwark.enrichment_lookups (workspace_id, provider, kind, key)
+               VALUES ('{workspace}', 'apollo', 'company', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
                  delimiter)

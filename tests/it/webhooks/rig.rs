@@ -129,22 +129,29 @@ impl Rig {
     /// A worker process of deliveries that dies at this point, once it gets there. It may call this
     /// machine, too.
     pub(crate) async fn work_until_it_dies(&self, fault: &str) {
+        let mut worker = self.process(&["--queue", webhook::QUEUE, "--lease-ms", "1000"]);
+        worker.env("BULLWARK_FAULT", fault);
+        let ended = tokio::time::timeout(PATIENCE, worker.status()).await;
+        let signal = ended.unwrap().unwrap().signal();
+        assert_eq!(signal, Some(nix::libc::SIGABRT), "it died there");
+    }
+
+    /// A worker process with these options. It may call this machine.
+    pub(crate) fn process(&self, options: &[&str]) -> Command {
         let mut worker = Command::new(env!("CARGO_BIN_EXE_bullwark"));
         worker
-            .args(["worker", "--queue", webhook::QUEUE, "--lease-ms", "1000"])
+            .arg("worker")
+            .args(options)
             .env("BULLWARK_DATABASE_URL", &self.sandbox.database_url)
             .env("BULLWARK_REDIS_URL", &self.sandbox.redis_url)
             .env("BULLWARK_PREFIX", &self.sandbox.prefix)
             .env("BULLWARK_DATA_DIR", self.server.data_dir.path())
             .env("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")
-            .env("BULLWARK_FAULT", fault)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        let ended = tokio::time::timeout(PATIENCE, worker.status()).await;
-        let signal = ended.unwrap().unwrap().signal();
-        assert_eq!(signal, Some(nix::libc::SIGABRT), "it died there");
+        worker
     }
 
     /// Gives back what dead workers had, until it is dropped.

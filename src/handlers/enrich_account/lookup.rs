@@ -1,0 +1,213 @@
+//! One question to one provider, whatever it takes: the answer that is kept, or a call.
+//!
+//! Where the worker may die, and what the next one finds:
+//!
+//! | between | finds | does |
+//! |---|---|---|
+//! | the claim and the call | a claim that runs out | asks |
+//! | the call and the commit of its answer | the same | asks again: may cost a second credit |
+//! | the commit and the end of the job | the answer | uses it, and asks nobody |
+//!
+//! In the second case nobody can tell whether the provider has answered. Nothing is done between
+//! reading the answer and its commit, so it is as short as it can be. A job that is cancelled, or a
+//! worker that stops, does not make it: the call is waited for and its answer is kept
+//! ([`JobContext::outlive`]), and while the record is away the commit is tried for a minute.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::super::connection::Connections;
+use super::super::providers::{self, CALL_TIMEOUT, CompanySource, Reply};
+use super::calls::{Calls, told, unusable};
+use super::tokens::Tokens;
+use crate::job::JobError;
+use crate::outbound::Caller;
+use crate::record::Record;
+use crate::record::lookups::{self, Asked, KeptAnswer, Question};
+use crate::worker::JobContext;
+use tokio::time::Instant;
+
+/// How long answers are good, in days: about a company, and that there is none.
+const FOUND_DAYS: i32 = 30;
+const UNKNOWN_DAYS: i32 = 7;
+/// How long the commit of an answer is tried, and the pause in between.
+const KEEP_PATIENCE: Duration = Duration::from_secs(60);
+const KEEP_PAUSE: Duration = Duration::from_millis(500);
+/// A claim is longer than all that is done under it: two questions, each with a token, and the
+/// commit of the answer.
+const CLAIM: Duration = Duration::from_secs(4 * CALL_TIMEOUT.as_secs() + 90);
+/// Between two looks for the answer to somebody else's call, and the random part.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+const BUSY_JITTER: Duration = Duration::from_secs(1);
+/// Between two questions while the provider is still looking, and how often that is believed.
+const LOOKING_WAIT: Duration = Duration::from_secs(120);
+const LOOKING_MAX: i32 = 10;
+
+/// Asks providers. A cheap handle.
+#[derive(Debug, Clone)]
+pub(super) struct Lookups {
+    calls: Calls,
+    connections: Connections,
+    tokens: Tokens,
+}
+
+/// A question that is this job's to ask.
+struct Mine {
+    ctx: JobContext,
+    source: CompanySource,
+    question: Question,
+    call_id: Uuid,
+    /// So often has the provider said that it is still looking.
+    polls: i32,
+}
+
+impl Lookups {
+    pub(super) fn new(caller: Caller, connections: Connections) -> Self {
+        Self {
+            calls: Calls::new(caller),
+            connections,
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// What the provider says of the company. Many may ask the same: one calls.
+    pub(super) async fn company(
+        &self,
+        ctx: &JobContext,
+        source: CompanySource,
+        question: &Question,
+        max_age_days: Option<i32>,
+    ) -> Result<KeptAnswer, JobError> {
+        let call_id = Uuid::new_v4();
+        let asked = lookups::ask(ctx.record(), question, max_age_days, (call_id, CLAIM)).await;
+        let polls = match asked.map_err(JobError::retry)? {
+            Asked::Known(known) => {
+                counted(source, "kept");
+                return Ok(known);
+            }
+            Asked::Busy(left) => {
+                counted(source, "busy");
+                let wait = left.min(BUSY_WAIT) + BUSY_JITTER.mul_f64(rand::random());
+                let why = format!("another job is asking {} for the same", source.as_str());
+                return Err(JobError::Snooze(wait, why));
+            }
+            Asked::Looking(left) => {
+                counted(source, "busy");
+                return Err(still_looking(source, left));
+            }
+            Asked::Yours { polls } => polls,
+        };
+        let mine = Mine {
+            ctx: ctx.clone(),
+            source,
+            question: question.clone(),
+            call_id,
+            polls,
+        };
+        let lookups = self.clone();
+        let bought = async move { lookups.buy(&mine).await };
+        ctx.outlive("lookup", bought).await
+    }
+
+    /// Asks, and keeps the answer before anybody uses it; or gives the question back.
+    async fn buy(&self, mine: &Mine) -> Result<KeptAnswer, JobError> {
+        let (source, record) = (mine.source, mine.ctx.record());
+        let asked = self.ask(mine).await;
+        let looking = match &asked {
+            Ok(Reply::Found(body)) => {
+                counted(source, "found");
+                return keep(record, mine, (Some(body), FOUND_DAYS)).await;
+            }
+            Ok(Reply::Unknown) => {
+                counted(source, "unknown");
+                return keep(record, mine, (None, UNKNOWN_DAYS)).await;
+            }
+            Ok(Reply::StillLooking) if mine.polls < LOOKING_MAX => Some(LOOKING_WAIT),
+            Ok(_) | Err(_) => None,
+        };
+        counted(source, "none");
+        // If this fails, the claim runs out by itself.
+        let _ = lookups::give_back(record, &mine.question, mine.call_id, looking).await;
+        let name = source.as_str();
+        Err(match (asked, looking) {
+            (Err(error), _) => error,
+            (Ok(_), Some(wait)) => still_looking(source, wait),
+            (Ok(Reply::Unreadable), _) => JobError::Retry(format!(
+                "{name} answered 200 with what it is not documented to answer"
+            )),
+            (Ok(_), None) => JobError::Retry(format!("{name} looks and looks and finds nothing")),
+        })
+    }
+
+    /// Calls. An error says how the job goes on.
+    async fn ask(&self, mine: &Mine) -> Result<Reply, JobError> {
+        let (ctx, source) = (&mine.ctx, mine.source);
+        let connection = self.connections.open(ctx, source.provider(), None).await?;
+        let mut has_new_token = false;
+        loop {
+            let token = match source.needs_token() {
+                true => Some(
+                    self.tokens
+                        .get(&self.calls, ctx, source, &connection)
+                        .await?,
+                ),
+                false => None,
+            };
+            let call = providers::call(source, &connection, &mine.question.key, token.as_ref());
+            let call = call.map_err(|why| unusable(&connection, &why))?;
+            let answer = self.calls.send(ctx, source, &connection, &call).await?;
+            let reply = providers::reply(source, &answer);
+            if let (Reply::Refused, Some(token), false) = (&reply, &token, has_new_token) {
+                // Tokens end early, too; a new one that is refused has another reason.
+                self.tokens.forget(&connection, token).await;
+                has_new_token = true;
+                continue;
+            }
+            return match reply {
+                Reply::Refused => Err(connection.refused(ctx, &answer.told()).await),
+                Reply::Failed => Err(match answer.retry_after {
+                    Some(after) => JobError::RetryAfter(after, told(source, &answer)),
+                    None => JobError::Retry(told(source, &answer)),
+                }),
+                Reply::Rejected => Err(JobError::Permanent(told(source, &answer))),
+                reply => Ok(reply),
+            };
+        }
+    }
+}
+
+/// Commits an answer. It was paid for: a record that is away for a moment does not lose it.
+async fn keep(
+    record: &Record,
+    mine: &Mine,
+    kept: (Option<&Value>, i32),
+) -> Result<KeptAnswer, JobError> {
+    let until = Instant::now() + KEEP_PATIENCE;
+    loop {
+        match lookups::keep(record, &mine.question, mine.call_id, kept).await {
+            Ok(kept) => return Ok(kept),
+            Err(error) if error.is_unavailable() && Instant::now() < until => {
+                tracing::warn!(%error, job.id = %mine.ctx.job_id(), "an answer waits to be kept");
+                tokio::time::sleep(KEEP_PAUSE).await;
+            }
+            Err(error) => return Err(JobError::retry(error)),
+        }
+    }
+}
+
+fn still_looking(source: CompanySource, wait: Duration) -> JobError {
+    let wait = wait + BUSY_JITTER.mul_f64(rand::random());
+    JobError::Snooze(
+        wait,
+        format!("{} is looking for the company", source.as_str()),
+    )
+}
+
+fn counted(source: CompanySource, outcome: &'static str) {
+    metrics::counter!(
+        "bullwark_enrichment_lookups_total", "provider" => source.as_str(), "outcome" => outcome
+    )
+    .increment(1);
+}

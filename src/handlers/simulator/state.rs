@@ -1,0 +1,281 @@
+//! What the simulator remembers: who may call how often, what is scripted, and what came.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::super::providers::CompanySource;
+use super::answers::{Said, company, limit_headers};
+use super::windows::{self, Window};
+use crate::clock;
+
+/// Questions that are remembered, the newest.
+const SEEN_MAX: usize = 20_000;
+/// Tokens that are good at a time.
+const TOKENS_MAX: usize = 1000;
+
+/// Something that happens out there, at one question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// 429, however many calls there were.
+    Limited(Style),
+    /// This status, with words.
+    Status(u16),
+    /// 202: ask again later.
+    StillLooking,
+    /// The right answer; half of it comes after this time.
+    Slow(Duration),
+    /// Half of the right answer, and the connection ends.
+    CutOff,
+    /// 200, with a page for people.
+    Nonsense,
+    /// The right answer.
+    Fine,
+}
+
+/// How a 429 says when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// `Retry-After` in seconds.
+    Seconds(u32),
+    /// `Retry-After` as a date.
+    Date(u32),
+    /// In the provider's own headers.
+    Vendor(u32),
+    /// Not at all.
+    Bare,
+}
+
+/// A question that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub source: CompanySource,
+    pub domain: String,
+    pub status: u16,
+    pub at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    scripts: BTreeMap<CompanySource, VecDeque<Turn>>,
+    windows: BTreeMap<CompanySource, Vec<Window>>,
+    /// They say nothing of their limits.
+    silent: BTreeSet<CompanySource>,
+    /// They do not answer.
+    down: BTreeSet<CompanySource>,
+    credits: BTreeMap<CompanySource, u64>,
+    spent: BTreeMap<CompanySource, u64>,
+    refused: BTreeSet<String>,
+    tokens: BTreeSet<String>,
+    seen: VecDeque<Seen>,
+    /// How often each status was answered.
+    answers: BTreeMap<CompanySource, BTreeMap<u16, u64>>,
+    violations: usize,
+    log_ins: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct State(Mutex<Inner>);
+
+impl Default for State {
+    /// With the limits that are published.
+    fn default() -> Self {
+        let mut inner = Inner::default();
+        for source in CompanySource::ALL {
+            inner.windows.insert(source, windows::published(source));
+        }
+        Self(Mutex::new(inner))
+    }
+}
+
+impl State {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn script(&self, source: CompanySource, turns: impl IntoIterator<Item = Turn>) {
+        self.inner()
+            .scripts
+            .entry(source)
+            .or_default()
+            .extend(turns);
+    }
+
+    pub(super) fn limit(&self, source: CompanySource, max: usize, per: Duration) {
+        let mut inner = self.inner();
+        inner
+            .windows
+            .insert(source, vec![Window::sliding(max, per)]);
+        inner.silent.insert(source);
+    }
+
+    pub(super) fn set_credits(&self, source: CompanySource, credits: u64) {
+        self.inner().credits.insert(source, credits);
+    }
+
+    pub(super) fn spent(&self, source: CompanySource) -> u64 {
+        self.inner().spent.get(&source).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_down(&self, source: CompanySource, is_down: bool) {
+        let mut inner = self.inner();
+        match is_down {
+            true => inner.down.insert(source),
+            false => inner.down.remove(&source),
+        };
+    }
+
+    pub(super) fn refuse(&self, credential: &str) {
+        self.inner().refused.insert(credential.to_owned());
+    }
+
+    pub(super) fn end_tokens(&self) {
+        self.inner().tokens.clear();
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.inner().seen.iter().cloned().collect()
+    }
+
+    pub(super) fn answers(&self, source: CompanySource) -> BTreeMap<u16, u64> {
+        let inner = self.inner();
+        inner.answers.get(&source).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn violations(&self) -> usize {
+        self.inner().violations
+    }
+
+    pub(super) fn log_ins(&self) -> usize {
+        self.inner().log_ins
+    }
+
+    /// A token for a user and a password, or for a signed assertion, which is not looked into.
+    pub(super) fn log_in(&self, body: &Value, assertion: Option<&str>) -> Said {
+        let mut inner = self.inner();
+        inner.log_ins += 1;
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        let has_password = !text("username").is_empty() && !text("password").is_empty();
+        let is_signed = assertion.is_some_and(|text| text.split('.').count() == 3);
+        if !(has_password || is_signed) || inner.refused.contains(text("password")) {
+            return Said::error(401, "Invalid username or password");
+        }
+        if inner.tokens.len() >= TOKENS_MAX {
+            inner.tokens.clear();
+        }
+        let token = Uuid::new_v4().to_string();
+        inner.tokens.insert(token.clone());
+        Said::json(200, &json!({ "jwt": token }))
+    }
+
+    /// The answer to a question about a company.
+    pub(super) fn answer(&self, source: CompanySource, key: Option<&str>, domain: &str) -> Said {
+        let mut inner = self.inner();
+        let said = inner.answer(source, key, domain);
+        if inner.seen.len() >= SEEN_MAX {
+            inner.seen.pop_front();
+        }
+        let answers = inner.answers.entry(source).or_default();
+        *answers.entry(said.status).or_default() += 1;
+        inner.seen.push_back(Seen {
+            source,
+            domain: domain.to_owned(),
+            status: said.status,
+            at: Instant::now(),
+        });
+        said
+    }
+}
+
+impl Inner {
+    fn answer(&mut self, source: CompanySource, key: Option<&str>, domain: &str) -> Said {
+        let key = key.unwrap_or_default();
+        let is_known = source != CompanySource::Zoominfo || self.tokens.contains(key);
+        if key.is_empty() || self.refused.contains(key) || !is_known {
+            return Said::error(401, "Invalid API key");
+        }
+        if self.down.contains(&source) {
+            return Said::error(503, "Service Unavailable");
+        }
+        let now = Instant::now();
+        let windows = self.windows.entry(source).or_default();
+        let is_silent = self.silent.contains(&source);
+        let Some(left) = windows::take(windows, now) else {
+            self.violations += 1;
+            let told = windows::told(windows, now);
+            let seconds = told.resets_in.as_secs_f64().ceil() as u32;
+            let style = match source {
+                _ if is_silent => Style::Bare,
+                CompanySource::Apollo => Style::Seconds(seconds),
+                CompanySource::Clearbit => Style::Vendor(seconds),
+                CompanySource::Zoominfo => Style::Bare,
+            };
+            return limited(source, style, told.max);
+        };
+        let turn = self.scripts.entry(source).or_default().pop_front();
+        let mut said = match turn.unwrap_or(Turn::Fine) {
+            Turn::Limited(style) => return limited(source, style, left.max),
+            Turn::Status(status) => Said::error(status, "words"),
+            Turn::StillLooking => {
+                let error = json!({ "type": "queued", "message": "Lookup in progress" });
+                Said::json(202, &json!({ "error": error }))
+            }
+            Turn::Nonsense => Said {
+                status: 200,
+                body: "<html>We are sorry</html>".to_owned(),
+                ..Said::default()
+            },
+            Turn::Slow(pause) => Said {
+                pause,
+                ..self.found(source, domain)
+            },
+            Turn::CutOff => Said {
+                is_cut: true,
+                ..self.found(source, domain)
+            },
+            Turn::Fine => self.found(source, domain),
+        };
+        if !is_silent {
+            let resets_at = (clock::now() + left.resets_in).timestamp() + 1;
+            said.headers = limit_headers(source, (left.max, left.left), resets_at);
+        }
+        said
+    }
+
+    /// Takes a credit for a company that is known.
+    fn found(&mut self, source: CompanySource, domain: &str) -> Said {
+        let said = company(source, domain);
+        if said.status != 200 || domain.starts_with("unknown") {
+            return said;
+        }
+        match self.credits.get_mut(&source) {
+            Some(0) => return Said::error(402, "Over plan limit"),
+            Some(credits) => *credits -= 1,
+            None => {}
+        }
+        *self.spent.entry(source).or_default() += 1;
+        said
+    }
+}
+
+fn limited(source: CompanySource, style: Style, max: usize) -> Said {
+    let mut said = Said::error(429, "Too many requests");
+    let now = clock::now();
+    let after = |seconds: u32| now + Duration::from_secs(seconds.into());
+    said.headers = match style {
+        Style::Seconds(seconds) => vec![("retry-after", seconds.to_string())],
+        Style::Date(seconds) => {
+            let date = after(seconds)
+                .format("%a, %d %b %Y %H:%M:%S GMT")
+                .to_string();
+            vec![("retry-after", date)]
+        }
+        Style::Vendor(seconds) => limit_headers(source, (max, 0), after(seconds).timestamp()),
+        Style::Bare => Vec::new(),
+    };
+    said
+}

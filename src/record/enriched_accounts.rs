@@ -1,0 +1,213 @@
+//! Accounts as enrichment reads and writes them: their values, who wrote each of them last, where
+//! it came from, and the versions that they have been in.
+//!
+//! Who wrote a value last is told by the lineage (migration 0029). What no job wrote, a person did.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Record, RecordError, Tx};
+
+/// Versions of an account that are kept, the newest.
+pub const VERSIONS_MAX: i32 = 50;
+/// Changes of one account that are looked through for who wrote a value. What was written before
+/// them counts as a person's.
+const CHANGES_MAX: i64 = 2000;
+
+/// An account, with all that decides what may be written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AccountState {
+    /// The row.
+    pub values: Map<String, Value>,
+    /// By field: who wrote it last.
+    pub writers: BTreeMap<String, Writer>,
+    /// By field: what enrichment wrote last.
+    pub sources: BTreeMap<String, Source>,
+}
+
+/// Who wrote a value last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writer {
+    pub is_job: bool,
+    pub at: DateTime<Utc>,
+}
+
+/// What enrichment has written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    pub value: Value,
+    pub fetched_at: DateTime<Utc>,
+}
+
+/// A value that is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewValue {
+    pub field: &'static str,
+    pub value: Value,
+    pub source: &'static str,
+    pub confidence: f32,
+    pub fetched_at: DateTime<Utc>,
+}
+
+/// The account, if it is one of the workspace.
+pub async fn read(
+    record: &Record,
+    about: (Uuid, Uuid),
+) -> Result<Option<AccountState>, RecordError> {
+    let mut tx = record.begin().await?;
+    let state = state(&mut tx, about, false).await;
+    tx.rollback().await?;
+    state
+}
+
+/// The same; it stays as it is until the transaction ends.
+pub async fn hold(tx: &mut Tx, about: (Uuid, Uuid)) -> Result<Option<AccountState>, RecordError> {
+    state(tx, about, true).await
+}
+
+async fn state(
+    tx: &mut Tx,
+    (workspace_id, id): (Uuid, Uuid),
+    is_held: bool,
+) -> Result<Option<AccountState>, RecordError> {
+    let sql = match is_held {
+        true => "SELECT to_jsonb(a) FROM accounts a WHERE id = $1 AND workspace_id = $2 FOR UPDATE",
+        false => "SELECT to_jsonb(a) FROM accounts a WHERE id = $1 AND workspace_id = $2",
+    };
+    let row: Option<Value> = sqlx::query_scalar(sql)
+        .bind(id)
+        .bind(workspace_id)
+        .fetch_optional(tx.connection())
+        .await?;
+    let Some(Value::Object(values)) = row else {
+        return Ok(None);
+    };
+    let writers: Vec<(String, bool, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT DISTINCT ON (f.field) f.field, c.job_id IS NOT NULL, c.created_at
+         FROM (SELECT id, job_id, created_at, after FROM bullwark.data_changes
+               WHERE entity_id = $1 AND workspace_id = $2 AND after IS NOT NULL
+               ORDER BY id DESC LIMIT $3) c
+           CROSS JOIN LATERAL jsonb_object_keys(c.after) AS f (field)
+         ORDER BY f.field, c.id DESC",
+    )
+    .bind(id)
+    .bind(workspace_id)
+    .bind(CHANGES_MAX)
+    .fetch_all(tx.connection())
+    .await?;
+    let sources: Vec<(String, Value, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT field, value, fetched_at FROM account_sources WHERE account_id = $1",
+    )
+    .bind(id)
+    .fetch_all(tx.connection())
+    .await?;
+    let writer = |(field, is_job, at)| (field, Writer { is_job, at });
+    let source = |(field, value, fetched_at)| (field, Source { value, fetched_at });
+    Ok(Some(AccountState {
+        values,
+        writers: writers.into_iter().map(writer).collect(),
+        sources: sources.into_iter().map(source).collect(),
+    }))
+}
+
+/// Writes values, notes where they come from, and keeps the version that the account is in now. The
+/// account is held.
+pub async fn write(
+    tx: &mut Tx,
+    (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
+    before: &AccountState,
+    values: &[NewValue],
+) -> Result<(), RecordError> {
+    let pairs = values
+        .iter()
+        .map(|new| (new.field.to_owned(), new.value.clone()));
+    let after: Value = sqlx::query_scalar(include_str!("sql/accounts_enrich.sql"))
+        .bind(id)
+        .bind(Value::Object(pairs.collect()))
+        .fetch_one(tx.connection())
+        .await?;
+    let fields: Vec<&str> = values.iter().map(|new| new.field).collect();
+    note_sources(tx, (workspace_id, id, job_id), values).await?;
+    let was = Value::Object(before.values.clone());
+    sqlx::query(
+        "WITH newest AS (
+           SELECT max(number) AS number FROM account_versions WHERE account_id = $1
+         ), gone AS (
+           DELETE FROM account_versions v USING newest
+           WHERE v.account_id = $1 AND v.number <= newest.number + 1 - $7
+         )
+         INSERT INTO account_versions
+           (account_id, number, workspace_id, snapshot, changed, job_id)
+         SELECT $1, 1, $2, bullwark.content($3), '{}', NULL FROM newest WHERE number IS NULL
+         UNION ALL
+         SELECT $1, coalesce(number, 1) + 1, $2, bullwark.content($4), $5, $6 FROM newest",
+    )
+    .bind(id)
+    .bind(workspace_id)
+    .bind(was)
+    .bind(after)
+    .bind(fields)
+    .bind(job_id)
+    .bind(VERSIONS_MAX)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Notes where values come from that the account has.
+pub async fn note_sources(
+    tx: &mut Tx,
+    (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
+    values: &[NewValue],
+) -> Result<(), RecordError> {
+    sqlx::query(
+        "INSERT INTO account_sources
+           (account_id, field, workspace_id, value, source, confidence, fetched_at, job_id)
+         SELECT $1, n.field, $2, n.value, n.source, n.confidence, n.fetched_at, $3
+         FROM unnest($4::text[], $5::jsonb[], $6::text[], $7::real[], $8::timestamptz[])
+           AS n (field, value, source, confidence, fetched_at)
+         ON CONFLICT (account_id, field) DO UPDATE
+           SET value = excluded.value, source = excluded.source,
+             confidence = excluded.confidence, fetched_at = excluded.fetched_at,
+             job_id = excluded.job_id, workspace_id = excluded.workspace_id",
+    )
+    .bind(id)
+    .bind(workspace_id)
+    .bind(job_id)
+    .bind(values.iter().map(|new| new.field).collect::<Vec<_>>())
+    .bind(
+        values
+            .iter()
+            .map(|new| new.value.clone())
+            .collect::<Vec<_>>(),
+    )
+    .bind(values.iter().map(|new| new.source).collect::<Vec<_>>())
+    .bind(values.iter().map(|new| new.confidence).collect::<Vec<_>>())
+    .bind(values.iter().map(|new| new.fetched_at).collect::<Vec<_>>())
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Logs what was done for an account.
+pub async fn note_activity(
+    tx: &mut Tx,
+    (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
+    (kind, details): (&str, &Value),
+) -> Result<(), RecordError> {
+    sqlx::query(
+        "INSERT INTO account_activities (account_id, workspace_id, kind, job_id, details)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(workspace_id)
+    .bind(kind)
+    .bind(job_id)
+    .bind(details)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}

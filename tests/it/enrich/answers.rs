@@ -1,0 +1,221 @@
+//! What each answer of a provider means for the job, and for the jobs after it.
+
+use std::time::Duration;
+
+use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::simulator::{Style, Turn};
+use serde_json::{Value, json};
+
+use super::Stage;
+use crate::stage::eventually;
+
+/// Waits until a job was put off; no attempt was spent.
+async fn put_off(stage: &Stage, job: &str) -> Value {
+    let job = eventually("the job waits", async || {
+        let job = stage.rig.until(job, "pending").await;
+        job["scheduled_for"].is_string().then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempts"], 0, "{job}");
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_tried_again_and_never_taken_for_an_unknown_company() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    for (nth, (turn, status, words)) in [
+        (Turn::Status(500), "failed", "answered 500"),
+        (Turn::Status(408), "failed", "answered 408"),
+        (Turn::Nonsense, "failed", "not documented to answer"),
+        (Turn::CutOff, "failed", "not documented to answer"),
+        (Turn::Status(422), "dead_letter", "answered 422"),
+        (Turn::Status(400), "dead_letter", "answered 400"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stage
+            .simulator
+            .script(CompanySource::Clearbit, [turn.clone()]);
+        let account = stage.account(&format!("company{nth}.com")).await;
+        let job = stage.enqueue(account, json!({})).await;
+        let ended = stage.rig.until(&job, status).await;
+        let why = ended["error_message"].as_str().unwrap();
+        assert!(why.contains(words), "{turn:?}: {why}");
+        assert!(!why.contains("hush"), "{why}");
+        // Nothing is kept, and nobody holds the question: the next one gets the answer.
+        let result = stage.enriched(account, json!({})).await;
+        assert_eq!(result["matched"], true, "{turn:?}: {result}");
+    }
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_closes_the_provider_for_all_jobs_whatever_way_it_says_so() {
+    for style in [Style::Seconds(40), Style::Date(40), Style::Vendor(40)] {
+        let stage = Stage::new().await;
+        let working = stage.rig.work();
+        let limited = Turn::Limited(style);
+        stage.simulator.script(CompanySource::Clearbit, [limited]);
+        let mut waiting = Vec::new();
+        for domain in ["one.com", "two.com"] {
+            let account = stage.account(domain).await;
+            let job = stage.enqueue(account, json!({})).await;
+            let waits = put_off(&stage, &job).await;
+            let until: chrono::DateTime<chrono::Utc> =
+                waits["scheduled_for"].as_str().unwrap().parse().unwrap();
+            let left = (until - bullwark::clock::now()).num_seconds();
+            assert!((30..=45).contains(&left), "{style:?}: {left}");
+            waiting.push(job);
+        }
+        assert_eq!(
+            stage.simulator.seen().len(),
+            1,
+            "{style:?}: the second did not call"
+        );
+        // Another provider goes on.
+        let account = stage.account("three.com").await;
+        stage
+            .enriched(account, json!({ "provider": "apollo" }))
+            .await;
+        working.hurry().await;
+        stage.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_company_that_is_being_looked_for_makes_jobs_wait() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    stage
+        .simulator
+        .script(CompanySource::Clearbit, [Turn::StillLooking]);
+    let account = stage.account("acme.com").await;
+    let looking = stage.enqueue(account, json!({})).await;
+    put_off(&stage, &looking).await;
+    let second = stage.enqueue(account, json!({})).await;
+    put_off(&stage, &second).await;
+    assert_eq!(
+        stage.simulator.seen().len(),
+        1,
+        "nobody asks before it is time"
+    );
+    // The time has come.
+    let due = "UPDATE bullwark.enrichment_lookups SET busy_until = now()";
+    stage.rig.sql(due.to_owned()).await;
+    for job in [&looking, &second] {
+        let promote = format!("/api/jobs/{job}/promote");
+        stage.rig.server.post(&promote, Value::Null).await;
+        stage.rig.until(job, "completed").await;
+    }
+    assert_eq!(stage.simulator.seen().len(), 2);
+
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn used_up_credits_are_seen_by_one_job_and_the_others_wait() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    stage.simulator.credits(CompanySource::Clearbit, 0);
+    for nth in 0..3 {
+        let account = stage.account(&format!("poor{nth}.com")).await;
+        let job = stage.enqueue(account, json!({})).await;
+        put_off(&stage, &job).await;
+    }
+    assert_eq!(stage.simulator.seen().len(), 1, "one has looked");
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_rest_their_connection_and_are_not_told() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    stage.simulator.refuse("hush");
+    for source in CompanySource::ALL {
+        let provider = source.as_str();
+        let account = stage.account(&format!("{provider}.com")).await;
+        let job = stage
+            .enqueue(account, json!({ "provider": provider }))
+            .await;
+        let waits = put_off(&stage, &job).await;
+        assert!(!waits.to_string().contains("hush"), "{waits}");
+        let paused = format!(
+            "SELECT paused_reason FROM connections WHERE provider = '{provider}' AND NOT is_active"
+        );
+        let why = stage.value(paused).await.to_string();
+        assert!(why.contains("refuses its credentials"), "{why}");
+    }
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_log_in_serves_many_calls() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    for domain in ["one.com", "two.com"] {
+        let account = stage.account(domain).await;
+        stage
+            .enriched(account, json!({ "provider": "zoominfo" }))
+            .await;
+    }
+    assert_eq!(stage.simulator.log_ins(), 1);
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_early_is_renewed_in_the_same_attempt() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    let wish = || json!({ "provider": "zoominfo" });
+    let first = stage.account("first.com").await;
+    stage.enriched(first, wish()).await;
+    stage.simulator.end_tokens();
+    let mut jobs = Vec::new();
+    for nth in 0..4 {
+        let account = stage.account(&format!("company{nth}.com")).await;
+        jobs.push(stage.enqueue(account, wish()).await);
+    }
+    for job in &jobs {
+        let done = stage.rig.until(job, "completed").await;
+        assert_eq!(done["attempts"], 0, "{done}");
+    }
+    assert_eq!(stage.simulator.log_ins(), 2, "one renewed it for all");
+    let active = "SELECT count(*) FROM connections WHERE is_active".to_owned();
+    assert_eq!(stage.value(active).await, 3);
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_kept_although_its_job_was_cancelled_meanwhile() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    let slow = Turn::Slow(Duration::from_secs(2));
+    stage.simulator.script(CompanySource::Clearbit, [slow]);
+    let account = stage.account("acme.com").await;
+    let job = stage.enqueue(account, json!({})).await;
+    eventually("the provider was asked", async || {
+        (!stage.simulator.seen().is_empty()).then_some(())
+    })
+    .await;
+    let cancel = format!("/api/jobs/{job}/cancel");
+    let cancelled = stage.rig.server.post(&cancel, Value::Null).await;
+    assert_eq!(cancelled.status, 200);
+    let kept = "SELECT count(*) FROM bullwark.enrichment_lookups WHERE answer IS NOT NULL";
+    eventually("what was paid for is kept", async || {
+        (stage.value(kept.to_owned()).await == 1).then_some(())
+    })
+    .await;
+    assert!(stage.row(account).await["industry"].is_null());
+    stage.enriched(account, json!({})).await;
+    assert_eq!(stage.simulator.seen().len(), 1, "nobody paid again");
+    working.hurry().await;
+    stage.end().await;
+}
