@@ -2,6 +2,7 @@
 
 mod answers;
 mod asking;
+mod fleet;
 mod steps;
 
 use bullwark::handlers::providers::CompanySource;

@@ -1,0 +1,193 @@
+//! Many processes with one provider: its limit holds, is used, and nothing is bought twice.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::simulator::Seen;
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use serde_json::json;
+use tokio::process::Child;
+
+use super::Stage;
+
+const SOURCE: CompanySource = CompanySource::Clearbit;
+/// Every so many enrichments are about a company that another one is about, too.
+const TWIN_OF: usize = 10;
+/// Between two looks whether all is done.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+struct Fleet {
+    processes: usize,
+    enrichments: usize,
+    /// So many calls in each stretch of this length.
+    max: usize,
+    per: Duration,
+}
+
+impl Fleet {
+    fn companies(&self) -> usize {
+        self.enrichments - self.enrichments / TWIN_OF
+    }
+
+    /// Everything enqueued, and the limit known to both sides.
+    async fn set_up(&self) -> Stage {
+        let stage = Stage::new().await;
+        stage.simulator.limit(SOURCE, self.max, self.per);
+        let per_ms = self.per.as_millis() as u64;
+        let window = json!({ "kind": "sliding", "max": self.max, "perMs": per_ms });
+        let limits = json!({ "windows": [window], "learns": false });
+        let put = stage
+            .rig
+            .server
+            .request(reqwest::Method::PUT, "/api/quotas/clearbit");
+        let put = crate::support::server::send(put.json(&limits)).await;
+        assert_eq!(put.status, 200, "{put:?}");
+        let companies = self.companies();
+        let accounts = format!(
+            "INSERT INTO accounts (workspace_id, name, domain, website)
+             SELECT '{DEFAULT_WORKSPACE}', 'Company ' || n,
+               CASE WHEN n < {companies} THEN 'company' || n || '.com' END,
+               'https://www.company' || n % {companies} || '.com'
+             FROM generate_series(0, {} - 1) AS n",
+            self.enrichments
+        );
+        stage.by_job(accounts).await;
+        let wishes = "SELECT count(bullwark.enqueue('enrich_account', jsonb_build_object(
+              'account_id', id, 'provider', 'clearbit'), workspace_id => workspace_id))
+            FROM accounts";
+        stage.rig.sql(wishes.to_owned()).await;
+        stage.rig.tell().await;
+        stage
+    }
+
+    fn start(&self, stage: &Stage) -> Vec<Child> {
+        let worker = || {
+            let options = ["--queue", "default", "--concurrency", "10"];
+            stage.rig.process(&options).spawn().unwrap()
+        };
+        (0..self.processes).map(|_| worker()).collect()
+    }
+
+    /// Waits until every job is completed.
+    async fn completed(&self, stage: &Stage) {
+        let ideal = self.per.mul_f64(self.enrichments as f64 / self.max as f64);
+        let until = Instant::now() + ideal * 3 + Duration::from_secs(60);
+        let open = "SELECT count(*) FROM jobs WHERE status <> 'completed'";
+        while stage.value(open.to_owned()).await != 0 {
+            assert!(Instant::now() < until, "{}", self.stuck(stage).await);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn stuck(&self, stage: &Stage) -> String {
+        let states = "SELECT jsonb_agg(to_jsonb(s)) FROM (SELECT status, count(*),
+              max(error_message) AS why FROM jobs GROUP BY status) AS s";
+        stage.value(states.to_owned()).await.to_string()
+    }
+
+    /// Each company was found once, and paid for once; every account has its values.
+    async fn nothing_was_bought_twice_or_lost(&self, stage: &Stage) {
+        let found = found(stage);
+        let domains: BTreeSet<&str> = found.iter().map(|seen| seen.domain.as_str()).collect();
+        assert_eq!(domains.len(), self.companies());
+        assert_eq!(found.len(), self.companies(), "each was asked for once");
+        assert_eq!(stage.simulator.spent(SOURCE), self.companies() as u64);
+        let filled = "SELECT count(*) FROM accounts WHERE employee_count IS NOT NULL";
+        assert_eq!(stage.value(filled.to_owned()).await, self.enrichments);
+        let versions = "SELECT count(*) FROM account_versions WHERE number = 2";
+        assert_eq!(stage.value(versions.to_owned()).await, self.enrichments);
+        let twice = "SELECT count(*) FROM account_versions WHERE number > 2";
+        assert_eq!(stage.value(twice.to_owned()).await, 0, "written once");
+    }
+
+    /// Of what the limit allowed once the first window was used up, so much was used. Only whole
+    /// windows count.
+    fn share_used(&self, stage: &Stage) -> f64 {
+        let found = found(stage);
+        let begin = found[self.max].at;
+        let lasted = found[found.len() - 1].at - begin;
+        let windows = (lasted.as_secs_f64() / self.per.as_secs_f64()).floor();
+        assert!(windows >= 1.0, "it was over too soon to tell: {lasted:?}");
+        let end = begin + self.per.mul_f64(windows);
+        let calls = found.iter().filter(|seen| (begin..end).contains(&seen.at));
+        calls.count() as f64 / (windows * self.max as f64)
+    }
+}
+
+fn found(stage: &Stage) -> Vec<Seen> {
+    let seen = stage.simulator.seen().into_iter();
+    seen.filter(|seen| seen.status == 200).collect()
+}
+
+async fn the_limit_holds_and_is_used(fleet: Fleet) {
+    let stage = fleet.set_up().await;
+    let workers = fleet.start(&stage);
+    fleet.completed(&stage).await;
+    assert_eq!(stage.simulator.violations(), 0, "no call above the limit");
+    fleet.nothing_was_bought_twice_or_lost(&stage).await;
+    let waited = "SELECT count(*) FROM jobs WHERE attempts > 0".to_owned();
+    assert_eq!(stage.value(waited).await, 0, "to wait spends no attempt");
+    let used = fleet.share_used(&stage);
+    assert!(used >= 0.95, "only {used:.3} of the rate that is allowed");
+    drop(workers);
+    stage.end().await;
+}
+
+/// With `BULLWARK_FULL_SIZE` at the size of the promise, which takes about five minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_limit_use_it_and_buy_nothing_twice() {
+    // A call may be 2 % of it late on its way, on a busy machine too.
+    let per = Duration::from_secs(10);
+    let fleet = match std::env::var_os("BULLWARK_FULL_SIZE") {
+        None => Fleet {
+            processes: 3,
+            enrichments: 350,
+            max: 100,
+            per,
+        },
+        Some(_) => Fleet {
+            processes: 10,
+            enrichments: 10_000,
+            max: 350,
+            per,
+        },
+    };
+    the_limit_holds_and_is_used(fleet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_down_for_a_while_costs_few_attempts_and_loses_nothing() {
+    let fleet = Fleet {
+        processes: 2,
+        enrichments: 200,
+        max: 1000,
+        per: Duration::from_secs(1),
+    };
+    let stage = fleet.set_up().await;
+    stage.simulator.set_down(SOURCE, true);
+    let workers = fleet.start(&stage);
+    // Several times as long as it is left alone for.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let failed = stage.simulator.seen().len();
+    stage.simulator.set_down(SOURCE, false);
+    // Those that spent an attempt would wait for a minute and more.
+    let failed_jobs = "SELECT coalesce(jsonb_agg(id), '[]') FROM jobs WHERE status = 'failed'";
+    let failed_jobs = stage.value(failed_jobs.to_owned()).await;
+    for job in failed_jobs.as_array().unwrap() {
+        let promote = format!("/api/jobs/{}/promote", job.as_str().unwrap());
+        stage.rig.server.post(&promote, json!({})).await;
+    }
+    fleet.completed(&stage).await;
+    fleet.nothing_was_bought_twice_or_lost(&stage).await;
+    // What was under way when the first failed, and the probes since.
+    assert!(failed <= 40, "{failed} calls to a provider that is down");
+    let spent = "SELECT coalesce(sum(attempts), 0) FROM jobs".to_owned();
+    let spent = stage.value(spent).await.as_u64().unwrap();
+    assert!(
+        spent <= failed as u64 + 5,
+        "{spent} attempts, {failed} calls"
+    );
+    drop(workers);
+    stage.end().await;
+}
