@@ -100,6 +100,32 @@ impl Client {
         Ok(answer["job"].take())
     }
 
+    /// The connections of the workspace.
+    pub(crate) async fn connections(&self) -> anyhow::Result<Vec<Value>> {
+        let request = self.http.get(format!("{}/api/connections", self.base));
+        let mut answer = self.send(request, "look at connections").await?;
+        Ok(match answer["connections"].take() {
+            Value::Array(all) => all,
+            _ => Vec::new(),
+        })
+    }
+
+    /// Makes a connection.
+    pub(crate) async fn connect(&self, wish: &Value) -> anyhow::Result<()> {
+        let url = format!("{}/api/connections", self.base);
+        self.send(self.http.post(url).json(wish), "make a connection")
+            .await?;
+        Ok(())
+    }
+
+    /// Removes a connection.
+    pub(crate) async fn disconnect(&self, id: &str) -> anyhow::Result<()> {
+        let url = format!("{}/api/connections/{id}", self.base);
+        self.send(self.http.delete(url), "remove a connection")
+            .await?;
+        Ok(())
+    }
+
     /// Where the error report of an import can be fetched.
     pub(crate) fn report_url(&self, id: Uuid) -> String {
         format!("{}/api/jobs/{id}/report", self.base)

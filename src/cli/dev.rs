@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::demo::Demo;
 use super::endpoints::{self, Endpoints};
 use super::import::{self, ImportArgs};
 use super::serve::{STOP_LIMIT, Signals, bind};
@@ -38,6 +39,11 @@ pub(crate) struct Dev {
     /// Do not import the example file into a fresh data directory
     #[arg(long)]
     no_example: bool,
+    /// Enrich so many example accounts (5000), with a simulator of Clearbit, ZoomInfo and Apollo,
+    /// and show it
+    #[arg(long, value_name = "ACCOUNTS", num_args = 0..=1, default_missing_value = "5000",
+        require_equals = true, value_parser = super::whole(1..=100_000))]
+    enrichment: Option<u32>,
     #[command(flatten)]
     worker: WorkerFlags,
 }
@@ -112,7 +118,19 @@ async fn serve_on(global: &Global, dev: &Dev, stores: &mut Stores, mut signals: 
     });
 
     announce(global, &app, &http_url, &key);
-    if !dev.no_example && is_fresh(&app).await? {
+    if let Some(accounts) = dev.enrichment {
+        let demo = Demo {
+            accounts: accounts as usize,
+            global: global.clone(),
+            app: app.clone(),
+            tasks: upkeep.clone(),
+        };
+        upkeep.spawn("enrichment", async move {
+            if let Err(error) = demo.run().await {
+                tracing::error!(?error, "enrichment of the example accounts");
+            }
+        });
+    } else if !dev.no_example && is_fresh(&app).await? {
         let (global, data_dir) = (global.clone(), app.config.data_dir.clone());
         let stopping = upkeep.stopping().clone();
         upkeep.spawn("example", async move {
@@ -181,7 +199,10 @@ fn settle(global: &Global, dev: &Dev, stores: &Stores) -> anyhow::Result<Config>
         .unwrap_or(&stores.database_url);
     given.database_url = Some(database_url.clone());
     given.data_dir = Some(stores.dir().to_owned());
-    Ok(global.config_with(given)?)
+    let mut config = global.config_with(given)?;
+    // The simulator is on this machine.
+    config.allows_private_addresses |= dev.enrichment.is_some();
+    Ok(config)
 }
 
 fn announce(global: &Global, app: &App, http_url: &str, key: &str) {

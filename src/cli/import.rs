@@ -198,11 +198,15 @@ impl ImportArgs {
 
     /// The import of the example file, as the documentation shows it.
     pub(super) fn example(file: PathBuf) -> Self {
-        let mapping = [
-            ("Company Name", "name"),
-            ("Website", "domain"),
-            ("Industry", "industry"),
-        ];
+        let mut import = Self::of_accounts(file);
+        let industry = ("Industry".to_owned(), "industry".to_owned());
+        import.mapping.push(industry);
+        import
+    }
+
+    /// The import of a file with names and websites of companies.
+    pub(super) fn of_accounts(file: PathBuf) -> Self {
+        let mapping = [("Company Name", "name"), ("Website", "domain")];
         Self {
             file,
             entity: Entity::Accounts,

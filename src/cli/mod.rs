@@ -10,6 +10,7 @@ mod audit;
 mod bench;
 mod client;
 mod connect;
+mod demo;
 mod dev;
 mod endpoints;
 mod enqueue;

@@ -52,6 +52,24 @@ pub struct NewValue {
     pub fetched_at: DateTime<Utc>,
 }
 
+/// The accounts of these domains that were never enriched.
+pub async fn never_enriched(
+    record: &Record,
+    workspace_id: Uuid,
+    domains: &[String],
+) -> Result<Vec<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM accounts
+         WHERE domain = ANY($2) AND enriched_at IS NULL
+           AND COALESCE(workspace_id, '00000000-0000-0000-0000-000000000000'::uuid) = $1
+         ORDER BY id",
+    )
+    .bind(workspace_id)
+    .bind(domains)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
 /// The account, if it is one of the workspace.
 pub async fn read(
     record: &Record,
