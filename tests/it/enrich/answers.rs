@@ -205,8 +205,8 @@ async fn an_answer_is_kept_although_its_job_was_cancelled_meanwhile() {
         (!stage.simulator.seen().is_empty()).then_some(())
     })
     .await;
-    let cancel = format!("/api/jobs/{job}/cancel");
-    let cancelled = stage.rig.server.post(&cancel, Value::Null).await;
+    let (path, change) = (format!("/api/jobs/{job}"), json!({ "status": "cancelled" }));
+    let cancelled = stage.rig.patch(&path, change).await;
     assert_eq!(cancelled.status, 200);
     let kept = "SELECT count(*) FROM bullwark.enrichment_lookups WHERE answer IS NOT NULL";
     eventually("what was paid for is kept", async || {

@@ -26,8 +26,8 @@ async fn an_account_is_filled_and_tells_where_each_value_comes_from() {
     assert_eq!(result["fields"]["employee_count"]["source"], "clearbit");
 
     let sources = format!(
-        "SELECT jsonb_agg(jsonb_build_array(field, source, value = to_jsonb(a) -> field,
-           confidence > 0.9, job_id = '{job}') ORDER BY field)
+        "SELECT jsonb_agg(jsonb_build_array(s.field, s.source, s.value = to_jsonb(a) -> s.field,
+           s.confidence > 0.9, s.job_id = '{job}') ORDER BY s.field)
          FROM account_sources s JOIN accounts a ON a.id = account_id WHERE a.id = '{account}'"
     );
     let expected = json!([
