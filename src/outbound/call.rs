@@ -121,6 +121,10 @@ pub enum CallFailure {
     /// It is not allowed, now and later.
     #[error("the address {0}")]
     Forbidden(String),
+    /// There was no connection: nothing was sent.
+    #[error("the receiver can not be reached: {0}")]
+    NotConnected(String),
+    /// It may have been sent.
     #[error("the receiver did not answer: {0}")]
     Unavailable(String),
 }
@@ -133,6 +137,11 @@ impl Caller {
         }
     }
 
+    /// Whether addresses inside of this network may be called.
+    pub fn allows_private(&self) -> bool {
+        self.allow_private
+    }
+
     /// Sends it once. Dropping this ends the call.
     pub async fn call(&self, call: &Call) -> Result<Answer, CallFailure> {
         let url = check_target(&call.url, self.allow_private);
@@ -140,7 +149,7 @@ impl Caller {
         let began = Instant::now();
         let client = self.client.get_or_init(|| client(self.allow_private));
         let client = client.as_ref().map_err(|why| {
-            CallFailure::Unavailable(format!("this machine can not make connections: {why}"))
+            CallFailure::NotConnected(format!("this machine can not make connections: {why}"))
         })?;
         let request = client
             .request(call.method.clone(), url)
@@ -198,9 +207,12 @@ fn failed(error: reqwest::Error, timeout: Duration) -> CallFailure {
         let why = format!("nothing came within {timeout:?}");
         return CallFailure::Unavailable(why);
     }
+    let is_connect = error.is_connect();
     match explain(error) {
         Failure::Forbidden(Forbidden(why)) => CallFailure::Forbidden(format!("is refused: {why}")),
-        Failure::Redirect(why) | Failure::Unavailable(why) => CallFailure::Unavailable(why),
+        Failure::Redirect(why) => CallFailure::Unavailable(why),
+        Failure::Unavailable(why) if is_connect => CallFailure::NotConnected(why),
+        Failure::Unavailable(why) => CallFailure::Unavailable(why),
     }
 }
 

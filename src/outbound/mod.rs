@@ -11,6 +11,7 @@
 mod address;
 mod call;
 mod failure;
+mod resolve;
 mod url;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ pub use address::GuardedResolver;
 use address::is_forbidden;
 pub use call::{ANSWER_MAX_BYTES, Answer, CALL_TIMEOUT, Call, CallFailure, Caller};
 pub use failure::{Failure, explain};
+pub use resolve::{ResolveError, resolve};
 pub use url::{URL_MAX_BYTES, check_url};
 
 /// Longest wait that a server may ask for.
