@@ -2,6 +2,7 @@
 //!
 //! Each is bounded per run, safe to repeat and safe beside itself in another process.
 
+mod mails;
 mod schedules;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +77,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     prune_passes(record, broker, tasks);
     make_deliveries(record, tasks);
     forget_old_deliveries(record, broker, tasks);
+    mails::close_claimed(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);

@@ -109,6 +109,25 @@ impl Tenant {
              INSERT INTO bullwark.enrichment_lookups (workspace_id, provider, kind, key)
                VALUES ('{workspace}', 'apollo', 'company', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
+             INSERT INTO sequences (id, workspace_id, name)
+               VALUES ('{job}', '{workspace}', '{word}');
+             INSERT INTO sequence_steps (workspace_id, sequence_id, position, connection_id,
+                 provider, from_address, subject, text_body)
+               VALUES ('{workspace}', '{job}', 1, '{job}', 'smtp', 'a@{word}.example', '{word}',
+                 '');
+             INSERT INTO sequence_enrollments (workspace_id, sequence_id, contact_id, last_position)
+               SELECT '{workspace}', '{job}', id, 1 FROM contacts
+               WHERE workspace_id = '{workspace}';
+             INSERT INTO email_sends (id, workspace_id, sequence_id, step_id, contact_id, recipient,
+                 job_id, place, state)
+               VALUES ('{job}', '{workspace}', '{job}', '{job}', '{job}', '{word}@x.example',
+                 '{job}', 1, 'unknown');
+             INSERT INTO email_suppressions (workspace_id, target, reason, source)
+               VALUES ('{workspace}', '{word}@x.example', 'manual', 'api');
+             INSERT INTO email_domains (workspace_id, domain)
+               VALUES ('{workspace}', '{word}.example');
+             INSERT INTO email_domain_days (workspace_id, domain, day)
+               VALUES ('{workspace}', '{word}.example', '2026-01-01');
              INSERT INTO imports (id, workspace_id, entity_type, file_name, sha256, bytes, encoding,
                  delimiter)
                VALUES ('{job}', '{workspace}', 'accounts', '{word}', '', 1, 'utf-8', ',');
