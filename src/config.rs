@@ -33,6 +33,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_CORS_ORIGINS",
     "BULLWARK_REDACT",
     "BULLWARK_ENCRYPTION_KEY",
+    "BULLWARK_PUBLIC_URL",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -84,6 +85,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Ends of the names of members of payloads that only admins are shown; none: the usual ones.
     pub redacted: Option<Vec<String>>,
+    /// Where people outside reach this installation, for links in mails. No slash at its end.
+    pub public_url: Option<String>,
     /// Seal what is stored of secrets; none: the key of the data directory does.
     pub encryption_keys: Option<Keys>,
 }
@@ -238,6 +241,17 @@ impl Config {
             value: "(not shown)".to_owned(),
             why: error.to_string(),
         })?;
+        let public_url = read("BULLWARK_PUBLIC_URL");
+        let public_url = public_url.map(|url| url.trim_end_matches('/').to_owned());
+        if let Some(value) = public_url.clone().filter(|url| !is_plain_address(url)) {
+            return Err(ConfigError::Invalid {
+                name: "BULLWARK_PUBLIC_URL",
+                value,
+                why: "it must be an address such as https://jobs.example.com, maybe with a path, \
+                    and nothing behind that"
+                    .to_owned(),
+            });
+        }
         let jwks_url = read("BULLWARK_JWKS_URL");
         if let Some(value) = jwks_url.clone().filter(|url| !is_protected(url)) {
             return Err(ConfigError::Invalid {
@@ -270,6 +284,7 @@ impl Config {
                 "none" => Vec::new(),
                 names => listed(names),
             }),
+            public_url,
             encryption_keys,
         })
     }
@@ -286,6 +301,12 @@ impl Config {
 fn is_protected(url: &str) -> bool {
     let here = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
     url.starts_with("https://") || here.iter().any(|start| url.starts_with(start))
+}
+
+/// It may stand in a header of a mail. Mail programs follow links to `https://` only.
+fn is_plain_address(url: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+    is_protected(url) && url.len() <= 200 && url.chars().all(is_plain)
 }
 
 /// The parts of a list with commas, without blanks.

@@ -52,6 +52,8 @@ points! {
     AfterTransactionCommit "after_transaction_commit": "effects and end are committed";
     AfterOutcomeCommit "after_outcome_commit": "outcomes are committed, Redis was not told";
     AfterOutcomeTold "after_outcome_told": "Redis was told, the worker holds the jobs";
+    AfterEmailClaim "after_email_claim": "mails are claimed, none of them was handed over";
+    AfterHandOver "after_hand_over": "mails were handed over, nobody has noted that";
     BeforeMirrorCommit "before_mirror_commit": "events were looked into, nothing is written";
     AfterMirrorCopy "after_mirror_copy": "what events told of is written, their place is not";
     AfterReadd "after_readd": "forgotten jobs were added again, the pass has not noted it";

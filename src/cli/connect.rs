@@ -45,6 +45,7 @@ fn builtin(config: &Config) -> Handlers {
     handlers::builtin(&BuiltinOptions {
         source,
         sealer: config.sealer(),
+        public_url: config.public_url.clone(),
         has_diagnostics: config.has_diagnostics,
     })
 }

@@ -7,6 +7,7 @@ pub mod cleanup_data;
 pub mod connection;
 pub mod deliver_webhook;
 pub mod diagnostics;
+pub mod email;
 mod ending;
 pub mod enrich_account;
 pub mod export;
@@ -25,6 +26,7 @@ use crate::worker::Handlers;
 use cleanup_data::CleanupDataHandler;
 use connection::Connections;
 use deliver_webhook::DeliverWebhook;
+use email::SendEmailBatchHandler;
 use enrich_account::EnrichAccount;
 use export::{ExportCsvHandler, ExportDataHandler};
 use generate_report::GenerateReportHandler;
@@ -39,6 +41,8 @@ pub struct BuiltinOptions {
     pub source: SourceOptions,
     /// Opens secrets that are stored.
     pub sealer: Sealer,
+    /// Where people outside reach this installation, for links in mails.
+    pub public_url: Option<String>,
     /// Also offer the diagnostic types.
     pub has_diagnostics: bool,
 }
@@ -49,6 +53,7 @@ impl BuiltinOptions {
         Self {
             sealer: Sealer::new(None, &source.data_dir),
             source,
+            public_url: None,
             has_diagnostics: false,
         }
     }
@@ -74,7 +79,12 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
     let connections = Connections::new(options.sealer.clone());
     handlers.add(HttpCall::new(caller.clone(), connections.clone()));
-    handlers.add(EnrichAccount::new(caller, connections));
+    handlers.add(EnrichAccount::new(caller.clone(), connections.clone()));
+    handlers.add(SendEmailBatchHandler {
+        caller,
+        connections,
+        public_url: options.public_url.clone(),
+    });
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

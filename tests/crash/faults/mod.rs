@@ -13,6 +13,9 @@ use std::process::Stdio;
 use bullwark::fault::Point;
 use tokio::process::Command;
 
+/// Inside of handlers: `tests/it/email` lets workers die there.
+const HANDLERS: &[Point] = &[Point::AfterEmailClaim, Point::AfterHandOver];
+
 #[test]
 fn every_point_is_besieged_and_told_of() {
     let besieged = [
@@ -21,6 +24,7 @@ fn every_point_is_besieged_and_told_of() {
         way_out::PAID,
         repairs::POINTS,
         repairs::FOLLOWED,
+        HANDLERS,
     ]
     .concat();
     let page = include_str!("../../../docs/reliability.md");

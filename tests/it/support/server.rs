@@ -40,6 +40,7 @@ fn builtin(config: &Config) -> Handlers {
         ..SourceOptions::new(&config.data_dir)
     };
     handlers::builtin(&BuiltinOptions {
+        public_url: config.public_url.clone(),
         has_diagnostics: true,
         ..BuiltinOptions::new(source)
     })
