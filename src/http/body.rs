@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Error, Map, Value};
+use uuid::Uuid;
 
 use super::auth::Caller;
 use super::bounds::Turn;
@@ -42,6 +43,17 @@ pub(super) async fn read(
     body: Body,
     max: usize,
 ) -> Result<Whole, Problem> {
+    read_of(state, caller.workspace_id, headers, body, max).await
+}
+
+/// The same at the cost of a workspace, where nobody calls.
+pub(super) async fn read_of(
+    state: &State,
+    workspace_id: Uuid,
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Whole, Problem> {
     let announced = announced(headers);
     if announced.is_some_and(|bytes| bytes > max as u64) {
         return Err(refuse(headers, body, too_large(max as u64)).await);
@@ -50,7 +62,7 @@ pub(super) async fn read(
     // Room is taken for what has come, not for what was announced: who announces much and sends
     // nothing keeps nobody out.
     let mut held = expected.min(FIRST_ROOM_BYTES);
-    let mut room = state.bounds.room(caller.workspace_id, held).await?;
+    let mut room = state.bounds.room(workspace_id, held).await?;
     let mut bytes = Vec::with_capacity(held);
     let mut chunks = body.into_data_stream();
     let pause_max = state.options.body_pause_max;
@@ -78,7 +90,7 @@ pub(super) async fn read(
                 _ => 2 * held,
             };
             let more = length.max(whole).min(max.max(length)) - held;
-            room.merge(state.bounds.room(caller.workspace_id, more).await?);
+            room.merge(state.bounds.room(workspace_id, more).await?);
             held += more;
         }
         bytes.extend_from_slice(&chunk);

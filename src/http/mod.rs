@@ -29,6 +29,8 @@ mod custom_fields;
 mod data_changes;
 mod dead_letters;
 mod docs;
+mod email;
+mod email_events;
 mod enqueue;
 mod events;
 mod exports;
@@ -67,12 +69,15 @@ mod retention;
 mod schedule_control;
 mod schedules;
 mod sealing;
+mod sequences;
 mod sessions;
 mod standing;
 mod state;
 mod stats;
 mod steering;
+mod suppressions;
 mod types;
+mod unsubscribe;
 mod uploads;
 mod webhook_control;
 mod webhook_deliveries;
@@ -267,6 +272,18 @@ fn fast() -> OpenApiRouter<State> {
             connection_control::delete
         ))
         .routes(routes!(retention::show, retention::put))
+        .routes(routes!(sequences::list, sequences::create))
+        .routes(routes!(sequences::show, sequences::patch))
+        .routes(routes!(sequences::add_step))
+        .routes(routes!(sequences::replace_step))
+        .routes(routes!(suppressions::list, suppressions::create))
+        .routes(routes!(suppressions::delete))
+        .routes(routes!(email::sends))
+        .routes(routes!(email::resolve))
+        .routes(routes!(email::domains))
+        .routes(routes!(email::change_domain))
+        .routes(routes!(email_events::take_in))
+        .routes(routes!(unsubscribe::look, unsubscribe::click))
         .routes(routes!(types::list, types::declare))
         .routes(routes!(imports::list))
         .routes(routes!(imports::show))

@@ -91,7 +91,7 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 12] = [
+const TAGS: [(&str, &str); 13] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
@@ -110,6 +110,10 @@ const TAGS: [(&str, &str); 12] = [
     (
         "connections",
         "Providers outside, and what a workspace has to call them with.",
+    ),
+    (
+        "email",
+        "Sequences of mails, what becomes of each mail, and whom none is sent to.",
     ),
     ("figures", "How much there is to do, and how it goes."),
     ("job types", "What kinds of jobs there are."),

@@ -4,224 +4,23 @@
 //! place of each mistake. It never carries SQL, stack traces or the words of a store: those go to
 //! the log, under the same request id.
 
+mod code;
 mod refusals;
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use super::openapi::PROBLEM;
 use crate::job;
+pub(super) use code::Code;
 
 /// When to come back after 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 2;
-
-/// Why the server refuses, for machines.
-// Every reason that the server gives. The texts are part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = ProblemCode)]
-pub(super) enum Code {
-    MalformedJson,
-    MalformedBody,
-    InvalidParameter,
-    InvalidId,
-    IdempotencyKeyMismatch,
-    EmptyUpload,
-    InvalidForm,
-    InvalidWorkspace,
-    WorkspaceRequired,
-    MissingApiKey,
-    InvalidApiKey,
-    InvalidToken,
-    InvalidSession,
-    CsrfTokenRequired,
-    Forbidden,
-    ForeignOrigin,
-    ForeignHost,
-    RouteNotFound,
-    JobNotFound,
-    ReportNotFound,
-    ImportNotFound,
-    ImportTemplateNotFound,
-    CustomFieldNotFound,
-    ExportNotFound,
-    LinkNotFound,
-    FileNotFound,
-    UploadNotFound,
-    ApiKeyNotFound,
-    SessionNotFound,
-    FlowNotFound,
-    ActionNotFound,
-    QueueNotFound,
-    ScheduleNotFound,
-    AlertNotFound,
-    WorkspaceNotFound,
-    WebhookNotFound,
-    QuotaNotFound,
-    DeliveryNotFound,
-    ConnectionNotFound,
-    MethodNotAllowed,
-    IdempotencyKeyReused,
-    JobState,
-    AmbiguousJob,
-    BuiltinJobType,
-    TooManyKeys,
-    ActionState,
-    TooManyActions,
-    TooManySchedules,
-    ScheduleBusy,
-    ImportState,
-    ExportState,
-    ExportsFull,
-    TooManyLinks,
-    TooManyWebhooks,
-    WebhookInactive,
-    TooManyConnections,
-    TooManyImportTemplates,
-    TooManyCustomFields,
-    ConnectionNameTaken,
-    DeliveryState,
-    JobGone,
-    ExportExpired,
-    PreconditionFailed,
-    BodyTimeout,
-    BodyTooLarge,
-    PayloadTooLarge,
-    TooManyJobs,
-    UnsupportedMediaType,
-    RangeNotSatisfiable,
-    CreationLimit,
-    TooManyRequests,
-    InvalidRequest,
-    UnknownPlan,
-    UnknownJobType,
-    RecordRefused,
-    #[serde(rename = "internal_error")]
-    Internal,
-    RecordUnavailable,
-    KeysUnavailable,
-    Timeout,
-    Overloaded,
-    Stopping,
-    StorageFull,
-    TooManyStreams,
-}
-
-impl Code {
-    pub(super) fn as_str(self) -> &'static str {
-        self.parts().1
-    }
-
-    pub(super) fn status(self) -> StatusCode {
-        self.parts().0
-    }
-
-    /// All of them, as the API's document lists them.
-    pub(super) fn all() -> Vec<Self> {
-        let RefOr::T(Schema::Object(listed)) = Self::schema() else {
-            return Vec::new();
-        };
-        let listed = listed.enum_values.unwrap_or_default().into_iter();
-        listed
-            .filter_map(|code| serde_json::from_value(code).ok())
-            .collect()
-    }
-
-    fn parts(self) -> (StatusCode, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::MalformedJson => (S::BAD_REQUEST, "malformed_json"),
-            Self::MalformedBody => (S::BAD_REQUEST, "malformed_body"),
-            Self::InvalidParameter => (S::BAD_REQUEST, "invalid_parameter"),
-            Self::InvalidId => (S::BAD_REQUEST, "invalid_id"),
-            Self::IdempotencyKeyMismatch => (S::BAD_REQUEST, "idempotency_key_mismatch"),
-            Self::EmptyUpload => (S::BAD_REQUEST, "empty_upload"),
-            Self::InvalidForm => (S::BAD_REQUEST, "invalid_form"),
-            Self::InvalidWorkspace => (S::BAD_REQUEST, "invalid_workspace"),
-            Self::WorkspaceRequired => (S::BAD_REQUEST, "workspace_required"),
-            Self::MissingApiKey => (S::UNAUTHORIZED, "missing_api_key"),
-            Self::InvalidApiKey => (S::UNAUTHORIZED, "invalid_api_key"),
-            Self::InvalidToken => (S::UNAUTHORIZED, "invalid_token"),
-            Self::InvalidSession => (S::UNAUTHORIZED, "invalid_session"),
-            Self::CsrfTokenRequired => (S::FORBIDDEN, "csrf_token_required"),
-            Self::Forbidden => (S::FORBIDDEN, "forbidden"),
-            Self::ForeignOrigin => (S::FORBIDDEN, "foreign_origin"),
-            Self::ForeignHost => (S::FORBIDDEN, "foreign_host"),
-            Self::RouteNotFound => (S::NOT_FOUND, "route_not_found"),
-            Self::JobNotFound => (S::NOT_FOUND, "job_not_found"),
-            Self::ReportNotFound => (S::NOT_FOUND, "report_not_found"),
-            Self::ImportNotFound => (S::NOT_FOUND, "import_not_found"),
-            Self::ImportTemplateNotFound => (S::NOT_FOUND, "import_template_not_found"),
-            Self::CustomFieldNotFound => (S::NOT_FOUND, "custom_field_not_found"),
-            Self::ExportNotFound => (S::NOT_FOUND, "export_not_found"),
-            Self::LinkNotFound => (S::NOT_FOUND, "link_not_found"),
-            Self::FileNotFound => (S::NOT_FOUND, "file_not_found"),
-            Self::UploadNotFound => (S::NOT_FOUND, "upload_not_found"),
-            Self::ApiKeyNotFound => (S::NOT_FOUND, "api_key_not_found"),
-            Self::SessionNotFound => (S::NOT_FOUND, "session_not_found"),
-            Self::FlowNotFound => (S::NOT_FOUND, "flow_not_found"),
-            Self::ActionNotFound => (S::NOT_FOUND, "action_not_found"),
-            Self::QueueNotFound => (S::NOT_FOUND, "queue_not_found"),
-            Self::ScheduleNotFound => (S::NOT_FOUND, "schedule_not_found"),
-            Self::AlertNotFound => (S::NOT_FOUND, "alert_not_found"),
-            Self::WorkspaceNotFound => (S::NOT_FOUND, "workspace_not_found"),
-            Self::WebhookNotFound => (S::NOT_FOUND, "webhook_not_found"),
-            Self::QuotaNotFound => (S::NOT_FOUND, "quota_not_found"),
-            Self::DeliveryNotFound => (S::NOT_FOUND, "delivery_not_found"),
-            Self::ConnectionNotFound => (S::NOT_FOUND, "connection_not_found"),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::IdempotencyKeyReused => (S::CONFLICT, "idempotency_key_reused"),
-            Self::JobState => (S::CONFLICT, "job_state"),
-            Self::AmbiguousJob => (S::CONFLICT, "ambiguous_job"),
-            Self::BuiltinJobType => (S::CONFLICT, "builtin_job_type"),
-            Self::TooManyKeys => (S::CONFLICT, "too_many_keys"),
-            Self::ActionState => (S::CONFLICT, "action_state"),
-            Self::TooManyActions => (S::CONFLICT, "too_many_actions"),
-            Self::TooManySchedules => (S::CONFLICT, "too_many_schedules"),
-            Self::ScheduleBusy => (S::CONFLICT, "schedule_busy"),
-            Self::ImportState => (S::CONFLICT, "import_state"),
-            Self::ExportState => (S::CONFLICT, "export_state"),
-            Self::ExportsFull => (S::CONFLICT, "exports_full"),
-            Self::TooManyLinks => (S::CONFLICT, "too_many_links"),
-            Self::TooManyWebhooks => (S::CONFLICT, "too_many_webhooks"),
-            Self::WebhookInactive => (S::CONFLICT, "webhook_inactive"),
-            Self::TooManyConnections => (S::CONFLICT, "too_many_connections"),
-            Self::TooManyImportTemplates => (S::CONFLICT, "too_many_import_templates"),
-            Self::TooManyCustomFields => (S::CONFLICT, "too_many_custom_fields"),
-            Self::ConnectionNameTaken => (S::CONFLICT, "connection_name_taken"),
-            Self::DeliveryState => (S::CONFLICT, "delivery_state"),
-            Self::JobGone => (S::GONE, "job_gone"),
-            Self::ExportExpired => (S::GONE, "export_expired"),
-            Self::PreconditionFailed => (S::PRECONDITION_FAILED, "precondition_failed"),
-            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout"),
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large"),
-            Self::TooManyJobs => (S::PAYLOAD_TOO_LARGE, "too_many_jobs"),
-            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::RangeNotSatisfiable => (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
-            Self::CreationLimit => (S::TOO_MANY_REQUESTS, "creation_limit"),
-            Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "too_many_requests"),
-            Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request"),
-            Self::UnknownPlan => (S::UNPROCESSABLE_ENTITY, "unknown_plan"),
-            Self::UnknownJobType => (S::UNPROCESSABLE_ENTITY, "unknown_job_type"),
-            Self::RecordRefused => (S::UNPROCESSABLE_ENTITY, "record_refused"),
-            Self::TooManyStreams => (S::TOO_MANY_REQUESTS, "too_many_streams"),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal_error"),
-            Self::RecordUnavailable => (S::SERVICE_UNAVAILABLE, "record_unavailable"),
-            Self::KeysUnavailable => (S::SERVICE_UNAVAILABLE, "keys_unavailable"),
-            Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout"),
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded"),
-            Self::Stopping => (S::SERVICE_UNAVAILABLE, "stopping"),
-            Self::StorageFull => (S::INSUFFICIENT_STORAGE, "storage_full"),
-        }
-    }
-}
 
 /// A problem as it leaves the server (RFC 9457). Some have members of their own: `job_id`,
 /// `job_status`, `known_types`, `needed`, `line` and `column`.

@@ -96,6 +96,12 @@ async fn what_the_document_lists_is_served_and_wants_the_keys_that_it_says() {
             true => {
                 answer.problem(401, "missing_api_key");
             }
+            // A page for people; the token is the key.
+            false if path.starts_with("/u/") => assert_eq!(answer.status, 404, "{answer:?}"),
+            // The signature is the key.
+            false if path.starts_with("/api/email/events/") => {
+                answer.problem(401, "invalid_signature");
+            }
             // The token is the key.
             false if path.contains("{token}") => {
                 answer.problem(404, "link_not_found");

@@ -94,6 +94,25 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
             json!({ "isActive": false }),
         ),
         (Method::DELETE, "/api/connections/ID", Value::Null),
+        get("/api/sequences"),
+        get("/api/sequences/ID"),
+        (
+            Method::PATCH,
+            "/api/sequences/ID",
+            json!({ "isActive": false }),
+        ),
+        (Method::POST, "/api/sequences/ID/steps", step()),
+        (Method::PUT, "/api/sequences/ID/steps/ID", step()),
+        get("/api/suppressions"),
+        get("/api/email/sends"),
+        get("/api/email/sends?job_id=ID"),
+        get("/api/email/sends?contact_id=ID"),
+        (
+            Method::POST,
+            "/api/email/sends/ID/resolve",
+            json!({ "outcome": "not_sent" }),
+        ),
+        get("/api/email/domains"),
         get("/api/webhooks"),
         get("/api/webhooks/ID"),
         (
@@ -114,6 +133,14 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         get("/api/audit?target_kind=job&target_id=ID"),
         get("/api/audit?target_kind=api_key&target_id=x"),
     ]
+}
+
+/// A step whose connection is nobody's.
+fn step() -> Value {
+    json!({
+        "connectionId": uuid::Uuid::nil(), "fromAddress": "a@x.example", "subject": "x",
+        "textBody": "x",
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,6 +219,16 @@ const NOT_ASKED: &[(&str, &str)] = &[
     ),
     ("post /api/connections", "makes what is the caller's own"),
     ("put /api/retention", "makes what is the caller's own"),
+    ("post /api/sequences", "makes what is the caller's own"),
+    ("post /api/suppressions", "makes what is the caller's own"),
+    (
+        "delete /api/suppressions/{target}",
+        "is of the caller's own, by name; tests/it/email has those of others",
+    ),
+    (
+        "patch /api/email/domains/{domain}",
+        "makes what is the caller's own",
+    ),
     (
         "put /api/quotas/{service}",
         "makes what is the caller's own",
