@@ -8,6 +8,7 @@ mod change_seals;
 mod cleanup;
 mod control;
 mod deleted;
+mod email;
 mod enqueue;
 mod enrich;
 mod fairness;

@@ -155,7 +155,8 @@ async fn read(socket: &mut TcpStream) -> Option<Got> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    let length: usize = headers["content-length"].parse().unwrap();
+    let length = headers.get("content-length");
+    let length: usize = length.map_or(0, |length| length.parse().unwrap());
     while bytes.len() < end + length {
         more(socket, &mut bytes).await?;
     }

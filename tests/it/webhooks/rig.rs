@@ -21,6 +21,9 @@ use crate::stage::{PATIENCE, eventually};
 use crate::support::Sandbox;
 use crate::support::server::{Answer, Server, send};
 
+/// Where links in mails lead.
+pub(crate) const PUBLIC_URL: &str = "http://127.0.0.1:9/jobs";
+
 pub(crate) struct Rig {
     pub(crate) server: Server,
     pub(crate) pool: PgPool,
@@ -49,6 +52,16 @@ impl Rig {
         let allow =
             |name: &str| (name == "BULLWARK_ALLOW_PRIVATE_ADDRESSES").then(|| "1".to_owned());
         Self::with(allow).await
+    }
+
+    /// The same, and mails have links that lead to this machine.
+    pub(crate) async fn mailing() -> Self {
+        let read = |name: &str| match name {
+            "BULLWARK_ALLOW_PRIVATE_ADDRESSES" => Some("1".to_owned()),
+            "BULLWARK_PUBLIC_URL" => Some(PUBLIC_URL.to_owned()),
+            _ => None,
+        };
+        Self::with(read).await
     }
 
     /// They may not, as usual.
@@ -147,6 +160,7 @@ impl Rig {
             .env("BULLWARK_PREFIX", &self.sandbox.prefix)
             .env("BULLWARK_DATA_DIR", self.server.data_dir.path())
             .env("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")
+            .env("BULLWARK_PUBLIC_URL", PUBLIC_URL)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
