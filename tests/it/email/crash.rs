@@ -37,12 +37,12 @@ async fn killed_at(fault: &str, expected_before: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_between_handing_over_and_noting_it_sends_nothing_twice() {
-    killed_at("after_hand_over:abort:nth=2", 20).await;
+    Box::pin(killed_at("after_hand_over:abort:nth=2", 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_before_handing_over_leaves_doubt_and_no_second_mail() {
-    killed_at("after_email_claim:abort:nth=2", 10).await;
+    Box::pin(killed_at("after_email_claim:abort:nth=2", 10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
