@@ -141,7 +141,7 @@ async fn no_statement_changes_a_record_unseen() {
             .to_owned(),
         format!("UPDATE accounts SET workspace_id = '{to}'"),
         "DELETE FROM accounts".to_owned(),
-        "TRUNCATE contacts".to_owned(),
+        "TRUNCATE contacts CASCADE".to_owned(),
     ] {
         let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection);
         run.await.unwrap();
