@@ -39,8 +39,8 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(
         detail,
         "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
-         export_csv, export_data, fail, generate_report, http_call, import_csv, noop, \
-         sleep, undo_import"
+         enrich_account, export_csv, export_data, fail, generate_report, http_call, \
+         import_csv, noop, send_email_batch, sleep, undo_import"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -48,6 +48,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "cleanup_data",
             "crash",
             "deliver_webhook",
+            "enrich_account",
             "export_csv",
             "export_data",
             "fail",
@@ -55,6 +56,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "http_call",
             "import_csv",
             "noop",
+            "send_email_batch",
             "sleep",
             "undo_import",
         ])
