@@ -51,6 +51,7 @@ pub use permit::Permit;
 pub use view::{QuotaView, WindowView};
 
 use known::Looks;
+#[cfg(feature = "server")]
 pub(crate) use known::shortest;
 use permit::{Call, KEEP_EVERY};
 
