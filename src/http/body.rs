@@ -235,15 +235,7 @@ fn misfit<T: DeserializeOwned>(value: &Value, minimal: &Value, whole: &Error) ->
             message: whole.to_string(),
         });
     }
-    let texts: Vec<String> = errors
-        .iter()
-        .map(|error| match error.pointer.as_str() {
-            "" => error.message.clone(),
-            pointer => format!("{pointer}: {}", error.message),
-        })
-        .collect();
-    let detail = format!("the request is invalid: {}", texts.join("; "));
-    Problem::new(Code::InvalidRequest, detail).with_errors(errors)
+    Problem::of_fields(errors)
 }
 
 fn kind(value: &Value) -> &'static str {

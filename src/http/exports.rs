@@ -71,14 +71,7 @@ pub(super) async fn start(
     let whole = body::read(&state, caller, &headers, body, BODY_MAX).await?;
     let payload: ExportData = body::object(&whole.bytes, &json!({ "entity_type": "accounts" }))?;
     drop(whole);
-    Plan::new(&payload).map_err(|mistakes| {
-        let texts = mistakes
-            .iter()
-            .map(|m| format!("{}: {}", m.pointer, m.message));
-        let texts: Vec<String> = texts.collect();
-        let detail = format!("the request is invalid: {}", texts.join("; "));
-        Problem::new(Code::InvalidRequest, detail).with_errors(mistakes)
-    })?;
+    Plan::new(&payload).map_err(Problem::of_fields)?;
     let (entity, format) = (payload.entity_type.as_str(), payload.format.as_str());
     let job = JobRequest::new("export_data", json!(payload));
     accept(&state, caller, &headers, job, (entity, format)).await

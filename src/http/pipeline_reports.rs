@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use serde_json::json;
 
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::state::State;
 use super::{body, enqueue, exports};
 use crate::handlers::generate_report::{ENTITY, GenerateReport, Plan};
@@ -45,14 +45,7 @@ pub(super) async fn start(
     let whole = body::read(&state, caller, &headers, body, BODY_MAX).await?;
     let payload: GenerateReport = body::object(&whole.bytes, &json!({}))?;
     drop(whole);
-    Plan::new(&payload).map_err(|mistakes| {
-        let texts = mistakes
-            .iter()
-            .map(|m| format!("{}: {}", m.pointer, m.message));
-        let texts: Vec<String> = texts.collect();
-        let detail = format!("the request is invalid: {}", texts.join("; "));
-        Problem::new(Code::InvalidRequest, detail).with_errors(mistakes)
-    })?;
+    Plan::new(&payload).map_err(Problem::of_fields)?;
     let file = (ENTITY, payload.format.as_str());
     let job = JobRequest::new("generate_report", json!(payload));
     exports::accept(&state, caller, &headers, job, file).await

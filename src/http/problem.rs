@@ -81,6 +81,17 @@ impl Problem {
         Self::new(Code::InvalidRequest, detail).with_error(pointer, message)
     }
 
+    /// All that is wrong with a request.
+    pub(super) fn of_fields(errors: Vec<job::Problem>) -> Self {
+        let text = |error: &job::Problem| match error.pointer.as_str() {
+            "" => error.message.clone(),
+            pointer => format!("{pointer}: {}", error.message),
+        };
+        let texts: Vec<String> = errors.iter().map(text).collect();
+        let detail = format!("the request is invalid: {}", texts.join("; "));
+        Self::new(Code::InvalidRequest, detail).with_errors(errors)
+    }
+
     /// The same problem of a part of the request.
     pub(super) fn within(mut self, part: &str) -> Self {
         for error in &mut self.errors {

@@ -27,7 +27,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) limits: Arc<Limits>,
-    pub(super) row: KnownQuota,
+    pub(super) row: Arc<KnownQuota>,
     /// The memory of Redis that was served then.
     pub(super) epoch: Option<Arc<str>>,
     /// No memory has begun by it yet.
@@ -94,7 +94,7 @@ impl Looks {
             Ok(row) => {
                 let known = Known {
                     limits: Arc::new(limits_of(&row, usual)),
-                    row,
+                    row: Arc::new(row),
                     epoch,
                     is_fresh: true,
                 };

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -166,7 +167,7 @@ impl Quotas {
             },
         };
         let is_intact = row.is_intact && memory.is_some();
-        let fields = serde_json::from_value(row.said).unwrap_or_default();
+        let fields = BTreeMap::deserialize(&row.said).unwrap_or_default();
         Ok(Some(QuotaSeed {
             idle_ms: match is_intact {
                 true => i64::MAX as u64 / 2,

@@ -45,7 +45,9 @@ async fn mark_owners(
     let mut after = Some(Uuid::nil());
     while let Some(from) = after {
         let page = open::page(record, from).await?;
-        after = page.last().map(|job| job.id);
+        // Less than a page: these were all. What comes now says itself whose it is.
+        let is_full = page.len() as i64 == open::PASS_MAX;
+        after = page.last().filter(|_| is_full).map(|job| job.id);
         let is_here = |job: &&OpenJob| job.job_queue == queue.as_str();
         let jobs: Vec<&OpenJob> = page.iter().filter(is_here).collect();
         if !jobs.is_empty() {

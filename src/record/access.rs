@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Record, RecordError, View};
+use super::{Record, RecordError, Tx, View};
 
 /// What a caller may do in its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +174,28 @@ pub struct Audit<'a> {
     pub before: Option<Value>,
     pub after: Option<Value>,
     pub request_id: Option<&'a str>,
+}
+
+/// Notes what was changed of something that a workspace has. The action, `thing.verb`, names its
+/// kind.
+pub(super) async fn note_change(
+    tx: &mut Tx,
+    (workspace_id, id, action): (Uuid, Uuid, &str),
+    (before, after): (Option<Value>, Option<Value>),
+    by: &By<'_>,
+) -> Result<(), RecordError> {
+    let kind = action.split_once('.').map_or(action, |(kind, _)| kind);
+    let audit = Audit {
+        workspace_id: Some(workspace_id),
+        actor: by.actor,
+        action,
+        target: (kind, id.to_string()),
+        reason: None,
+        before,
+        after,
+        request_id: by.request_id,
+    };
+    note(tx.connection(), &audit).await
 }
 
 /// Notes an action on the connection that does it: both or neither.

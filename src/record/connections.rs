@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{self, Actor, Audit, By};
+use super::access::{self, Actor, By};
 use super::{Record, RecordError, Tx, View};
 use crate::job::connection::Provider;
 
@@ -151,7 +151,7 @@ pub async fn create(
         return Ok(Made::TooMany);
     };
     let about = (new.workspace_id, row.id, "connection.create");
-    note(&mut tx, about, (None, Some(row.audited())), by).await?;
+    access::note_change(&mut tx, about, (None, Some(row.audited())), by).await?;
     tx.commit().await?;
     Ok(Made::Done(Box::new(row)))
 }
@@ -235,7 +235,7 @@ pub async fn change(
     let mut after = row.audited();
     after["has_new_credentials"] = json!(change.credentials.is_some());
     let about = (workspace_id, id, "connection.change");
-    note(&mut tx, about, (Some(was.audited()), Some(after)), by).await?;
+    access::note_change(&mut tx, about, (Some(was.audited()), Some(after)), by).await?;
     tx.commit().await?;
     Ok(Made::Done(Box::new(row)))
 }
@@ -255,7 +255,7 @@ pub async fn delete(
         .execute(tx.connection())
         .await?;
     let about = (workspace_id, id, "connection.delete");
-    note(&mut tx, about, (Some(was.audited()), None), by).await?;
+    access::note_change(&mut tx, about, (Some(was.audited()), None), by).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -343,7 +343,7 @@ pub async fn pause(
         workspace_id: None,
         request_id: None,
     };
-    note(&mut tx, about, (None, Some(after)), &by).await?;
+    access::note_change(&mut tx, about, (None, Some(after)), &by).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -378,23 +378,4 @@ async fn held(
     .bind(id)
     .fetch_optional(tx.connection())
     .await?)
-}
-
-async fn note(
-    tx: &mut Tx,
-    (workspace_id, id, action): (Uuid, Uuid, &str),
-    (before, after): (Option<Value>, Option<Value>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    let audit = Audit {
-        workspace_id: Some(workspace_id),
-        actor: by.actor,
-        action,
-        target: ("connection", id.to_string()),
-        reason: None,
-        before,
-        after,
-        request_id: by.request_id,
-    };
-    access::note(tx.connection(), &audit).await
 }

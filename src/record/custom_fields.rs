@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{self, Audit, By};
-use super::{Record, RecordError, Tx, View};
+use super::access::{self, By};
+use super::{Record, RecordError, View};
 
 /// The most declared fields of a workspace.
 pub const FIELDS_MAX: i64 = 400;
@@ -122,7 +122,7 @@ pub async fn declare(
     };
     let before = was.as_ref().map(|kind| json!({ "kind": kind }));
     let about = (new.workspace_id, row.id, "custom_field.declare");
-    note(&mut tx, about, (before, Some(audited(&row))), by).await?;
+    access::note_change(&mut tx, about, (before, Some(audited(&row))), by).await?;
     tx.commit().await?;
     Ok(match was {
         None => Declared::New(Box::new(row)),
@@ -148,30 +148,11 @@ pub async fn delete(
         return Ok(false);
     };
     let about = (workspace_id, id, "custom_field.delete");
-    note(&mut tx, about, (Some(audited(&was)), None), by).await?;
+    access::note_change(&mut tx, about, (Some(audited(&was)), None), by).await?;
     tx.commit().await?;
     Ok(true)
 }
 
 fn audited(row: &FieldRow) -> Value {
     json!({ "entity_type": row.entity_type, "name": row.name, "kind": row.kind })
-}
-
-async fn note(
-    tx: &mut Tx,
-    (workspace_id, id, action): (Uuid, Uuid, &str),
-    (before, after): (Option<Value>, Option<Value>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    let audit = Audit {
-        workspace_id: Some(workspace_id),
-        actor: by.actor,
-        action,
-        target: ("custom_field", id.to_string()),
-        reason: None,
-        before,
-        after,
-        request_id: by.request_id,
-    };
-    access::note(tx.connection(), &audit).await
 }

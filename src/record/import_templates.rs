@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{self, Audit, By};
-use super::{Record, RecordError, Tx, View};
+use super::access::{self, By};
+use super::{Record, RecordError, View};
 
 /// The most templates of a workspace.
 pub const TEMPLATES_MAX: i64 = 200;
@@ -128,7 +128,7 @@ pub async fn save(record: &Record, new: &NewTemplate, by: &By<'_>) -> Result<Sav
     };
     let about = (new.workspace_id, row.id, "import_template.save");
     let states = (was.as_ref().map(audited), Some(audited(&row)));
-    note(&mut tx, about, states, by).await?;
+    access::note_change(&mut tx, about, states, by).await?;
     tx.commit().await?;
     Ok(match was {
         None => Saved::New(Box::new(row)),
@@ -154,30 +154,11 @@ pub async fn delete(
         return Ok(false);
     };
     let about = (workspace_id, id, "import_template.delete");
-    note(&mut tx, about, (Some(audited(&was)), None), by).await?;
+    access::note_change(&mut tx, about, (Some(audited(&was)), None), by).await?;
     tx.commit().await?;
     Ok(true)
 }
 
 fn audited(row: &TemplateRow) -> Value {
     json!({ "name": row.name, "entity_type": row.entity_type, "mapping": row.mapping })
-}
-
-async fn note(
-    tx: &mut Tx,
-    (workspace_id, id, action): (Uuid, Uuid, &str),
-    (before, after): (Option<Value>, Option<Value>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    let audit = Audit {
-        workspace_id: Some(workspace_id),
-        actor: by.actor,
-        action,
-        target: ("import_template", id.to_string()),
-        reason: None,
-        before,
-        after,
-        request_id: by.request_id,
-    };
-    access::note(tx.connection(), &audit).await
 }

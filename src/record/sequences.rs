@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{self, Audit, By};
-use super::{Record, RecordError, Tx, View};
+use super::access::{self, By};
+use super::{Record, RecordError, View};
 
 /// The most sequences of a workspace.
 pub const SEQUENCES_MAX: i64 = 500;
@@ -150,9 +150,9 @@ pub async fn create(
     .bind(new.created_by)
     .fetch_one(tx.connection())
     .await?;
-    let target = (new.workspace_id, ("sequence", row.id), "sequence.create");
+    let target = (new.workspace_id, row.id, "sequence.create");
     let after = json!({ "name": row.name, "kind": row.kind });
-    note(&mut tx, target, (None, Some(after)), by).await?;
+    access::note_change(&mut tx, target, (None, Some(after)), by).await?;
     tx.commit().await?;
     Ok(Made::Done(Box::new(row)))
 }
@@ -177,9 +177,9 @@ pub async fn set_active(
     let Some(row) = row else {
         return Ok(Made::Unknown);
     };
-    let target = (workspace_id, ("sequence", id), "sequence.change");
+    let target = (workspace_id, id, "sequence.change");
     let after = json!({ "is_active": is_active });
-    note(&mut tx, target, (None, Some(after)), by).await?;
+    access::note_change(&mut tx, target, (None, Some(after)), by).await?;
     tx.commit().await?;
     Ok(Made::Done(Box::new(row)))
 }
@@ -275,8 +275,8 @@ pub async fn put_step(
         "sequence_id": sequence_id, "position": position, "connection_id": wish.connection_id,
         "from_address": wish.from_address, "subject": wish.subject,
     });
-    let target = (workspace_id, ("sequence_step", row.id), action);
-    note(&mut tx, target, (None, Some(after)), by).await?;
+    let target = (workspace_id, row.id, action);
+    access::note_change(&mut tx, target, (None, Some(after)), by).await?;
     tx.commit().await?;
     Ok(Made::Done(Box::new(row)))
 }
@@ -308,23 +308,4 @@ pub async fn for_sending(
     .bind(step_id)
     .fetch_optional(&record.pool)
     .await?)
-}
-
-async fn note(
-    tx: &mut Tx,
-    (workspace_id, (kind, id), action): (Uuid, (&'static str, Uuid), &str),
-    (before, after): (Option<Value>, Option<Value>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    let audit = Audit {
-        workspace_id: Some(workspace_id),
-        actor: by.actor,
-        action,
-        target: (kind, id.to_string()),
-        reason: None,
-        before,
-        after,
-        request_id: by.request_id,
-    };
-    access::note(tx.connection(), &audit).await
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::By;
+use super::access::{self, By};
 use super::enqueue::insert_in;
 use super::{Record, RecordError, Tx, View, webhooks};
 use crate::job::Status;
@@ -219,7 +219,7 @@ async fn send(
         "delivery": new.job_id, "message_id": new.message_id, "replay_of": new.replay_of,
     });
     let about = (new.workspace_id, new.webhook_id);
-    webhooks::note(&mut tx, about.0, about.1, action, (None, Some(told)), by).await?;
+    access::note_change(&mut tx, (about.0, about.1, action), (None, Some(told)), by).await?;
     let row: DeliveryRow = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM bullwark.webhook_deliveries d JOIN jobs j ON j.id = d.job_id
          WHERE d.job_id = $1"

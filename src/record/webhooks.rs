@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{self, Audit, By};
+use super::access::{self, By};
 use super::{Record, RecordError, Tx, View};
 
 /// The most webhooks of a workspace.
@@ -145,15 +145,8 @@ pub async fn create(
         return Ok(None);
     };
     let told = (None, Some(row.audited()));
-    note(
-        &mut tx,
-        new.workspace_id,
-        row.id,
-        "webhook.create",
-        told,
-        by,
-    )
-    .await?;
+    let about = (new.workspace_id, row.id, "webhook.create");
+    access::note_change(&mut tx, about, told, by).await?;
     tx.commit().await?;
     Ok(Some(row))
 }
@@ -208,7 +201,7 @@ pub async fn change(
     .fetch_one(tx.connection())
     .await?;
     let told = (Some(was.audited()), Some(row.audited()));
-    note(&mut tx, workspace_id, id, "webhook.change", told, by).await?;
+    access::note_change(&mut tx, (workspace_id, id, "webhook.change"), told, by).await?;
     tx.commit().await?;
     Ok(Some(row))
 }
@@ -229,7 +222,7 @@ pub async fn delete(
         .execute(tx.connection())
         .await?;
     let told = (Some(was.audited()), None);
-    note(&mut tx, workspace_id, id, "webhook.delete", told, by).await?;
+    access::note_change(&mut tx, (workspace_id, id, "webhook.delete"), told, by).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -258,7 +251,7 @@ pub async fn rotate(
     .await?;
     let until = json!({ "previous_secret_until": row.previous_secret_until });
     let told = (None, Some(until));
-    note(&mut tx, workspace_id, id, "webhook.rotate", told, by).await?;
+    access::note_change(&mut tx, (workspace_id, id, "webhook.rotate"), told, by).await?;
     tx.commit().await?;
     Ok(Some(row))
 }
@@ -276,25 +269,4 @@ pub(super) async fn held(
     .bind(id)
     .fetch_optional(tx.connection())
     .await?)
-}
-
-pub(super) async fn note(
-    tx: &mut Tx,
-    workspace_id: Uuid,
-    id: Uuid,
-    action: &str,
-    (before, after): (Option<Value>, Option<Value>),
-    by: &By<'_>,
-) -> Result<(), RecordError> {
-    let audit = Audit {
-        workspace_id: Some(workspace_id),
-        actor: by.actor,
-        action,
-        target: ("webhook", id.to_string()),
-        reason: None,
-        before,
-        after,
-        request_id: by.request_id,
-    };
-    access::note(tx.connection(), &audit).await
 }
