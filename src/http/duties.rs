@@ -1,0 +1,89 @@
+//! What the server does beside answering: looks at the stores and queues, feeds the event streams,
+//! gives unused allowance back, and removes files that are over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gauges::Gauges;
+use super::state::State;
+use super::{events, health};
+use crate::handlers::export::{self, SweepError};
+use crate::periodic::{Next, every};
+use crate::reconcile::ReconcileError;
+use crate::record::RecordError;
+use crate::tasks::Tasks;
+
+/// How often the stores are looked at, for gauges and for what answers say about it.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often queues are looked at, for gauges.
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
+/// How often allowance that nobody used is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+/// How often the remains of unfinished uploads, and files of old exports, are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Starts all of them; they end with `duties`.
+pub(super) fn start(state: &State, duties: &Tasks) {
+    let (keeping, tasks) = (state.clone(), duties.clone());
+    duties.spawn("token keys", async move {
+        keeping.callers.run(&tasks).await;
+    });
+    let probed = state.clone();
+    every(duties, "http probe", PROBE_EVERY, move || {
+        let state = probed.clone();
+        async move {
+            health::look(&state).await;
+            Ok::<_, std::convert::Infallible>(Next::Rest)
+        }
+    });
+    if let Some(metrics) = &state.options.metrics {
+        metrics.keep_small(duties);
+        let gauges = Arc::new(tokio::sync::Mutex::new(Gauges::new(&state.services.broker)));
+        let seen = state.clone();
+        every(duties, "gauges", GAUGES_EVERY, move || {
+            let (state, gauges) = (seen.clone(), gauges.clone());
+            async move {
+                gauges.lock().await.look(&state).await?;
+                Ok::<_, ReconcileError>(Next::Rest)
+            }
+        });
+    }
+    events::start(state, duties);
+    let keeping = state.clone();
+    every(duties, "unused allowance", GIVE_BACK_EVERY, move || {
+        let state = keeping.clone();
+        async move {
+            let record = &state.services.record;
+            state.allowances.give_back(record, false).await?;
+            Ok::<_, RecordError>(Next::Rest)
+        }
+    });
+    let sweeping = state.clone();
+    every(duties, "export sweep", SWEEP_EVERY, move || {
+        let state = sweeping.clone();
+        async move {
+            let services = &state.services;
+            let swept = export::sweep(&services.record, &services.data_dir).await?;
+            if swept.removed > 0 {
+                tracing::info!(removed = swept.removed, "files of old exports removed");
+            }
+            let next = if swept.is_more {
+                Next::Again
+            } else {
+                Next::Rest
+            };
+            Ok::<_, SweepError>(next)
+        }
+    });
+    let uploads = state.uploads.clone();
+    every(duties, "upload sweep", SWEEP_EVERY, move || {
+        let uploads = uploads.clone();
+        async move {
+            let removed = uploads.sweep().await?;
+            if removed > 0 {
+                tracing::info!(removed, "remains of unfinished uploads removed");
+            }
+            Ok::<_, std::io::Error>(Next::Rest)
+        }
+    });
+}
