@@ -9,7 +9,9 @@ pub mod deliver_webhook;
 pub mod diagnostics;
 pub mod email;
 mod ending;
+pub mod enrich;
 pub mod enrich_account;
+pub mod enrich_contact;
 pub mod export;
 pub mod formula;
 pub mod generate_report;
@@ -27,7 +29,9 @@ use cleanup_data::CleanupDataHandler;
 use connection::Connections;
 use deliver_webhook::DeliverWebhook;
 use email::SendEmailBatchHandler;
+use enrich::Enricher;
 use enrich_account::EnrichAccount;
+use enrich_contact::EnrichContact;
 use export::{ExportCsvHandler, ExportDataHandler};
 use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
@@ -79,7 +83,12 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
     let connections = Connections::new(options.sealer.clone());
     handlers.add(HttpCall::new(caller.clone(), connections.clone()));
-    handlers.add(EnrichAccount::new(caller.clone(), connections.clone()));
+    // One for all: they share tokens.
+    let enricher = Enricher::new(caller.clone(), connections.clone());
+    handlers.add(EnrichAccount {
+        enricher: enricher.clone(),
+    });
+    handlers.add(EnrichContact { enricher });
     handlers.add(SendEmailBatchHandler {
         caller,
         connections,

@@ -207,14 +207,19 @@ pub async fn forget_old(record: &Record) -> Result<bool, RecordError> {
         .await?;
     let oldest = super::open::first_id_at(now - chrono::Days::new(ACTIVITIES_KEPT_DAYS));
     // In the order of ids, which is that of time.
-    let activities = sqlx::query(
+    let mut rows = lookups.rows_affected();
+    for sql in [
         "DELETE FROM account_activities WHERE id IN (
            SELECT id FROM account_activities WHERE id < $1 ORDER BY id LIMIT $2)",
-    )
-    .bind(oldest)
-    .bind(FORGET_MAX)
-    .execute(&record.pool)
-    .await?;
-    let most = FORGET_MAX as u64;
-    Ok(lookups.rows_affected() == most || activities.rows_affected() == most)
+        "DELETE FROM contact_activities WHERE id IN (
+           SELECT id FROM contact_activities WHERE id < $1 ORDER BY id LIMIT $2)",
+    ] {
+        let gone = sqlx::query(sql)
+            .bind(oldest)
+            .bind(FORGET_MAX)
+            .execute(&record.pool)
+            .await?;
+        rows = rows.max(gone.rows_affected());
+    }
+    Ok(rows == FORGET_MAX as u64)
 }

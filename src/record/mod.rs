@@ -28,7 +28,7 @@ pub mod email_events;
 pub mod email_log;
 pub mod email_sends;
 pub mod enqueue;
-pub mod enriched_accounts;
+pub mod enriched;
 mod error;
 pub mod events;
 pub mod exports;

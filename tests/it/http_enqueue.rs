@@ -39,8 +39,8 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(
         detail,
         "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
-         enrich_account, export_csv, export_data, fail, generate_report, http_call, \
-         import_csv, noop, send_email_batch, sleep, undo_import"
+         enrich_account, enrich_contact, export_csv, export_data, fail, generate_report, \
+         http_call, import_csv, noop, send_email_batch, sleep, undo_import"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -49,6 +49,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "crash",
             "deliver_webhook",
             "enrich_account",
+            "enrich_contact",
             "export_csv",
             "export_data",
             "fail",

@@ -21,21 +21,21 @@ use super::client::Client;
 use super::import::{self, ImportArgs};
 use super::{Done, Global, output};
 use crate::app::App;
-use crate::handlers::providers::CompanySource;
+use crate::handlers::providers::DataSource;
 use crate::handlers::simulator::{Simulator, Style, Turn};
 use crate::job::JobRequest;
 use crate::record::enqueue::INSERT_MAX;
-use crate::record::enriched_accounts::never_enriched;
+use crate::record::enriched::never_enriched;
 use crate::record::workspaces::DEFAULT_WORKSPACE;
 use crate::tasks::Tasks;
 
 /// How connections to the simulator are named.
 const NAMED: &str = "simulator:";
 /// Of so many companies each provider is asked for about what its limit allows.
-const SHARES: [(CompanySource, usize); 3] = [
-    (CompanySource::Apollo, 10),
-    (CompanySource::Clearbit, 6),
-    (CompanySource::Zoominfo, 3),
+const SHARES: [(DataSource, usize); 3] = [
+    (DataSource::Apollo, 10),
+    (DataSource::Clearbit, 6),
+    (DataSource::Zoominfo, 3),
 ];
 
 /// Something that happens out there.
@@ -49,25 +49,25 @@ struct Happening {
 const STORY: [Happening; 5] = [
     Happening {
         after: Duration::from_secs(8),
-        what: |providers| providers.script(CompanySource::Clearbit, vec![Turn::StillLooking; 3]),
+        what: |providers| providers.script(DataSource::Clearbit, vec![Turn::StillLooking; 3]),
         told: "clearbit does not know three companies yet: it looks, and is asked again later",
     },
     Happening {
         after: Duration::from_secs(8),
         what: |providers| {
             let limited = Turn::Limited(Style::Seconds(10));
-            providers.script(CompanySource::Apollo, [limited]);
+            providers.script(DataSource::Apollo, [limited]);
         },
         told: "apollo answers 429 and wants to be left alone for 10 s: no job calls it",
     },
     Happening {
         after: Duration::from_secs(14),
-        what: |providers| providers.set_down(CompanySource::Clearbit, true),
+        what: |providers| providers.set_down(DataSource::Clearbit, true),
         told: "clearbit is down: the breaker opens, jobs wait and spend no attempt",
     },
     Happening {
         after: Duration::from_secs(20),
-        what: |providers| providers.set_down(CompanySource::Clearbit, false),
+        what: |providers| providers.set_down(DataSource::Clearbit, false),
         told: "clearbit is well again: the next probe finds out, and all go on",
     },
     Happening {
@@ -158,7 +158,7 @@ impl Demo {
 fn wish(nth: usize, account_id: Uuid) -> JobRequest {
     let all: usize = SHARES.iter().map(|(_, share)| share).sum();
     let mut place = nth % all;
-    let mut first = CompanySource::Apollo;
+    let mut first = DataSource::Apollo;
     for (source, share) in SHARES {
         if place < share {
             first = source;
@@ -167,9 +167,9 @@ fn wish(nth: usize, account_id: Uuid) -> JobRequest {
         place -= share;
     }
     let mut payload = json!({ "account_id": account_id, "provider": first });
-    if nth.is_multiple_of(50) && first == CompanySource::Clearbit {
+    if nth.is_multiple_of(50) && first == DataSource::Clearbit {
         // It knows no revenue.
-        payload = json!({ "account_id": account_id, "providers": [first, CompanySource::Apollo] });
+        payload = json!({ "account_id": account_id, "providers": [first, DataSource::Apollo] });
     }
     JobRequest {
         workspace_id: Some(DEFAULT_WORKSPACE),
@@ -189,7 +189,7 @@ async fn happen(providers: &Simulator, told: &view::Told) {
 async fn connect(client: &Client, providers: &Simulator) -> anyhow::Result<()> {
     let is_one = |connection: &Value| {
         let provider = connection["provider"].as_str();
-        CompanySource::ALL
+        DataSource::ALL
             .iter()
             .any(|source| provider == Some(source.as_str()))
     };
@@ -207,11 +207,11 @@ async fn connect(client: &Client, providers: &Simulator) -> anyhow::Result<()> {
         // The simulator has another address each time.
         client.disconnect(id).await?;
     }
-    for source in CompanySource::ALL {
+    for source in DataSource::ALL {
         let provider = source.as_str();
         let credentials = match source {
-            CompanySource::Zoominfo => json!({ "username": "demo", "password": "simulated" }),
-            CompanySource::Clearbit | CompanySource::Apollo => json!({ "api_key": "simulated" }),
+            DataSource::Zoominfo => json!({ "username": "demo", "password": "simulated" }),
+            DataSource::Clearbit | DataSource::Apollo => json!({ "api_key": "simulated" }),
         };
         let wish = json!({
             "provider": provider, "name": format!("{NAMED} {provider}"),

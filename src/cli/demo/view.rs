@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::super::output;
 use crate::app::App;
 use crate::clock;
-use crate::handlers::providers::CompanySource;
+use crate::handlers::providers::DataSource;
 use crate::handlers::simulator::Simulator;
 use crate::quota::{QuotaKey, QuotaView};
 use crate::record::stats;
@@ -51,7 +51,7 @@ struct Jobs {
 struct Bars {
     all: MultiProgress,
     jobs: ProgressBar,
-    providers: BTreeMap<CompanySource, ProgressBar>,
+    providers: BTreeMap<DataSource, ProgressBar>,
 }
 
 impl Bars {
@@ -64,7 +64,7 @@ impl Bars {
             jobs.set_style(style.progress_chars("█▌ "));
         }
         jobs.set_prefix("accounts");
-        let bar = |source: CompanySource| {
+        let bar = |source: DataSource| {
             let bar = all.add(ProgressBar::new(1));
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix:9} [{bar:30}] {human_pos}/{human_len} {msg}")
@@ -74,7 +74,7 @@ impl Bars {
             bar.set_prefix(source.as_str());
             (source, bar)
         };
-        let providers = CompanySource::ALL.into_iter().map(bar).collect();
+        let providers = DataSource::ALL.into_iter().map(bar).collect();
         Self {
             jobs,
             providers,
@@ -184,7 +184,7 @@ async fn count(app: &App) -> anyhow::Result<Jobs> {
 async fn show_provider(
     app: &App,
     providers: &Simulator,
-    source: CompanySource,
+    source: DataSource,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
     let limits = source.limits();
@@ -236,15 +236,15 @@ fn per(limits: &crate::quota::Limits) -> String {
 }
 
 /// Right answers that cost nothing.
-fn unknown(providers: &Simulator, source: CompanySource) -> u64 {
+fn unknown(providers: &Simulator, source: DataSource) -> u64 {
     let answers = providers.answers(source);
     let of = |status: u16| answers.get(&status).copied().unwrap_or_default();
     (of(200) + of(404)).saturating_sub(providers.spent(source))
 }
 
 fn sum_up(providers: &Simulator, (total, dead): (u64, u64), took: Duration, is_json: bool) {
-    let sum = |of: fn(&Simulator, CompanySource) -> u64| -> u64 {
-        CompanySource::ALL
+    let sum = |of: fn(&Simulator, DataSource) -> u64| -> u64 {
+        DataSource::ALL
             .into_iter()
             .map(|source| of(providers, source))
             .sum()

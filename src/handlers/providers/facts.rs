@@ -1,20 +1,18 @@
-//! What providers know of a company, in the fields that accounts have.
+//! What providers know of a company or a person, in the fields that accounts and contacts have.
 //!
-//! Nothing is taken as it comes: a value that the account could not hold, or that says nothing, is
+//! Nothing is taken as it comes: a value that the record could not hold, or that says nothing, is
 //! left out, and the rest of the answer counts.
 
 use std::collections::BTreeMap;
 
 use reqwest::Url;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::import_csv::country;
+use super::super::import_csv::{country, link, normalize};
+use super::fields::{EnrichField, Field};
 
-/// The longest texts, in characters.
-const TEXT_MAX: usize = 200;
-const DESCRIPTION_MAX: usize = 2000;
+/// The longest text, in characters.
+const TEXT_MAX: usize = super::fields::TEXT_MAX;
 const URL_MAX: usize = 500;
 /// The most technologies of a company.
 const TECHNOLOGIES_MAX: usize = 200;
@@ -23,70 +21,66 @@ const TECHNOLOGIES_MAX: usize = 200;
 const SAME_DOMAIN: f32 = 0.95;
 const OTHER_DOMAIN: f32 = 0.6;
 
-/// A field of an account that can be enriched.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Field {
-    EmployeeCount,
-    #[serde(alias = "annual_revenue")]
-    Revenue,
-    Technologies,
-    SocialLinks,
-    Industry,
-    Description,
-    Website,
-    LinkedinUrl,
-    Phone,
-    City,
-    Country,
+/// What a provider says of a company or a person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts<F> {
+    /// Which company it means, or where the person works.
+    pub domain: Option<String>,
+    /// Other domains of the same company.
+    pub also: Vec<String>,
+    /// How sure the provider says that it is itself, from 0 to 1.
+    pub own_score: Option<f32>,
+    pub values: BTreeMap<F, Value>,
 }
 
-impl Field {
-    pub const ALL: [Self; 11] = [
-        Self::EmployeeCount,
-        Self::Revenue,
-        Self::Technologies,
-        Self::SocialLinks,
-        Self::Industry,
-        Self::Description,
-        Self::Website,
-        Self::LinkedinUrl,
-        Self::Phone,
-        Self::City,
-        Self::Country,
-    ];
-
-    /// The column of the account.
-    pub fn column(self) -> &'static str {
-        match self {
-            Self::EmployeeCount => "employee_count",
-            Self::Revenue => "annual_revenue",
-            Self::Technologies => "technologies",
-            Self::SocialLinks => "social_links",
-            Self::Industry => "industry",
-            Self::Description => "description",
-            Self::Website => "website",
-            Self::LinkedinUrl => "linkedin_url",
-            Self::Phone => "phone",
-            Self::City => "city",
-            Self::Country => "country",
+impl<F> Default for Facts<F> {
+    fn default() -> Self {
+        Self {
+            domain: None,
+            also: Vec::new(),
+            own_score: None,
+            values: BTreeMap::new(),
         }
     }
 }
 
-/// What a provider says of a company.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
-    /// Which one it means.
-    pub domain: Option<String>,
-    /// Other domains of the same company.
-    pub also: Vec<String>,
-    pub values: BTreeMap<Field, Value>,
+impl<F: EnrichField> Facts<F> {
+    /// A text, in one line unless it is a description.
+    pub(super) fn text(&mut self, field: F, value: Option<&str>) {
+        if let Some(text) = value.and_then(|value| text(value, field.chars_max())) {
+            self.values.insert(field, Value::String(text));
+        }
+    }
+
+    pub(super) fn country(&mut self, field: F, value: Option<&str>) {
+        let Some(value) = value.and_then(|value| text(value, TEXT_MAX)) else {
+            return;
+        };
+        let known = country::by_code(&value).or_else(|| country::by_name(&value));
+        let value = known.map_or(value, |known| known.code.to_owned());
+        self.values.insert(field, Value::String(value));
+    }
+
+    pub(super) fn url(&mut self, field: F, value: Option<&str>) {
+        if let Some(url) = value.and_then(web_address) {
+            self.values.insert(field, Value::String(url));
+        }
+    }
+
+    pub(super) fn linkedin(&mut self, field: F, value: Option<&str>) {
+        if let Some(page) = value.and_then(|value| link::linkedin(value).ok()) {
+            self.values.insert(field, Value::String(page));
+        }
+    }
+
+    pub(super) fn email(&mut self, field: F, value: Option<&str>) {
+        if let Some(address) = value.and_then(|value| normalize::email(value.trim()).ok()) {
+            self.values.insert(field, Value::String(address));
+        }
+    }
 }
 
-impl Facts {
+impl Facts<Field> {
     /// How sure its values are, for a company of this domain: 0 to 1.
     pub fn confidence(&self, domain: &str) -> f32 {
         match self.domain.as_deref() {
@@ -95,26 +89,6 @@ impl Facts {
             }
             _ => SAME_DOMAIN,
         }
-    }
-
-    /// A text, in one line unless it is a description.
-    pub(super) fn text(&mut self, field: Field, value: Option<&str>) {
-        let max = match field {
-            Field::Description => DESCRIPTION_MAX,
-            _ => TEXT_MAX,
-        };
-        if let Some(text) = value.and_then(|value| text(value, max)) {
-            self.values.insert(field, Value::String(text));
-        }
-    }
-
-    pub(super) fn country(&mut self, value: Option<&str>) {
-        let Some(value) = value.and_then(|value| text(value, TEXT_MAX)) else {
-            return;
-        };
-        let known = country::by_code(&value).or_else(|| country::by_name(&value));
-        let value = known.map_or(value, |known| known.code.to_owned());
-        self.values.insert(Field::Country, Value::String(value));
     }
 
     /// A number of people, or of whole dollars. Fractions are cut; what is no number says nothing.
@@ -131,12 +105,6 @@ impl Facts {
         // Nobody works for nothing at a company that has nobody: it is how "unknown" is written.
         if number >= 1.0 && number <= max {
             self.values.insert(field, json!(number as i64));
-        }
-    }
-
-    pub(super) fn url(&mut self, field: Field, value: Option<&str>) {
-        if let Some(url) = value.and_then(web_address) {
-            self.values.insert(field, Value::String(url));
         }
     }
 
@@ -221,14 +189,14 @@ mod tests {
 
     #[test]
     fn values_that_an_account_could_not_hold_are_left_out_and_the_rest_counts() {
-        let mut facts = Facts::default();
+        let mut facts = Facts::<Field>::default();
         facts.number(Field::EmployeeCount, Some(&json!(3_000_000_000_u64)), 1);
         facts.number(Field::Revenue, Some(&json!("1250.5")), 1000);
         facts.url(Field::Website, Some("javascript:alert(1)"));
         facts.url(Field::LinkedinUrl, Some("www.linkedin.com/company/acme/"));
         facts.text(Field::City, Some("  "));
         facts.text(Field::Industry, Some("Metal\n work\0s"));
-        facts.country(Some("Germany"));
+        facts.country(Field::Country, Some("Germany"));
         facts.technologies(["b", "a", "b", ""].into_iter());
         facts.social("twitter", Some("https://user@x.com/acme"));
         let expected = json!({
@@ -240,7 +208,7 @@ mod tests {
 
     #[test]
     fn nobody_and_nothing_are_how_unknown_is_written() {
-        let mut facts = Facts::default();
+        let mut facts = Facts::<Field>::default();
         for nothing in [json!(0), json!(-5), json!(null), json!("many"), json!([1])] {
             facts.number(Field::EmployeeCount, Some(&nothing), 1);
         }

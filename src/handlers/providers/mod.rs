@@ -1,10 +1,10 @@
-//! Providers of data about companies: what each is asked, and what its answers mean.
+//! Providers of data about companies and people: what each is asked, and what its answers mean.
 //!
 //! | provider | asked | unknown | limits it is known for |
 //! |---|---|---|---|
-//! | Clearbit | `GET /v2/companies/find` | 404 | 600 a minute |
-//! | `ZoomInfo` | `POST /enrich/company` | `NO_MATCH` | 5 a second, 10,800 an hour, 129,600 a day |
-//! | Apollo | `GET /api/v1/organizations/enrich` | no organization | 1,000 a minute and its own |
+//! | Clearbit | `GET /v2/companies/find`, `/v2/combined/find` | 404 | 600 a minute |
+//! | `ZoomInfo` | `/enrich/company`, `/enrich/contact` | `NO_MATCH` | 5 a second, 10,800 an hour |
+//! | Apollo | `/api/v1/organizations/enrich`, `/people/match` | none in it | 1,000 a minute and its own |
 //!
 //! Limits are what is believed until the provider says otherwise, or an administrator does. Here is
 //! no state and no input or output: [`call`] says what to send, [`read`] what came back.
@@ -12,10 +12,13 @@
 mod apollo;
 mod clearbit;
 mod facts;
+mod fields;
+mod person;
+mod topic;
 mod zoominfo;
 
-use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,7 +28,10 @@ use crate::job::connection::Provider;
 use crate::outbound::{Answer, Call};
 use crate::quota::{Limits, QuotaWindow};
 use crate::secret::Secret;
-pub use facts::{Facts, Field};
+pub use facts::Facts;
+pub use fields::{ContactField, EnrichField, Field};
+pub use person::{Employer, Person, PersonKey};
+pub use topic::Topic;
 
 /// How long one call may take.
 pub(super) const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -35,18 +41,18 @@ pub(super) const ANSWER_MAX_BYTES: usize = 512 * 1024;
 pub(super) const TOKEN_KEPT: std::time::Duration = zoominfo::TOKEN_KEPT;
 const DAY_MS: u64 = 86_400_000;
 
-/// Who knows companies.
+/// Who knows companies and people.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum CompanySource {
+pub enum DataSource {
     Clearbit,
     Zoominfo,
     Apollo,
 }
 
-impl CompanySource {
+impl DataSource {
     pub const ALL: [Self; 3] = [Self::Clearbit, Self::Zoominfo, Self::Apollo];
 
     pub fn provider(self) -> Provider {
@@ -85,7 +91,7 @@ impl CompanySource {
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Reply {
-    /// The company, as the provider describes it.
+    /// The company or the person, as the provider describes it.
     Found(Value),
     Unknown,
     /// It is being looked for: ask again later.
@@ -102,48 +108,84 @@ pub(super) enum Reply {
     Unreadable,
 }
 
-/// The question about a company. `token` is for those who need one.
+/// The question. `token` is for those who need one.
 pub(super) fn call(
-    source: CompanySource,
+    source: DataSource,
     connection: &Connection,
-    domain: &str,
+    topic: &Topic,
     token: Option<&Secret>,
 ) -> Result<Call, String> {
     let base = base_url(connection)?;
+    let cannot = || format!("{} can not be asked for that", source.as_str());
+    // A domain is ASCII letters, digits, `-` and `.`: nothing of it needs escaping.
+    let (method, url, body) = match (source, topic) {
+        (DataSource::Clearbit, Topic::Company(domain)) => {
+            let url = format!("{base}{}{domain}", clearbit::PATH);
+            (Method::GET, url, None)
+        }
+        (DataSource::Clearbit, Topic::Person(PersonKey::Email(email))) => {
+            let url = format!("{}{}", clearbit::people_at(base), clearbit::PERSON);
+            let url = Url::parse_with_params(&url, [("email", email)]);
+            let url = url.map_err(|_| "its `baseUrl` is no address")?;
+            (Method::GET, url.to_string(), None)
+        }
+        (DataSource::Clearbit, Topic::Person(_)) => return Err(cannot()),
+        (DataSource::Apollo, Topic::Company(domain)) => {
+            let url = format!("{base}{}{domain}", apollo::PATH);
+            (Method::GET, url, None)
+        }
+        (DataSource::Apollo, Topic::Person(person)) => {
+            let question = apollo::person_question(person);
+            (
+                Method::POST,
+                format!("{base}{}", apollo::PERSON),
+                Some(question),
+            )
+        }
+        (DataSource::Zoominfo, Topic::Company(domain)) => {
+            let question = zoominfo::question(domain);
+            (
+                Method::POST,
+                format!("{base}{}", zoominfo::ENRICH),
+                Some(question),
+            )
+        }
+        (DataSource::Zoominfo, Topic::Person(person)) => {
+            let question = zoominfo::person_question(person).ok_or_else(cannot)?;
+            let url = format!("{base}{}", zoominfo::ENRICH_PERSON);
+            (Method::POST, url, Some(question))
+        }
+    };
+    let headers = headers(source, connection, token, body.is_some())?;
+    let body = body.map_or_else(String::new, |body| body.to_string());
+    Ok(sent(method, url, headers, body))
+}
+
+fn headers(
+    source: DataSource,
+    connection: &Connection,
+    token: Option<&Secret>,
+    has_body: bool,
+) -> Result<HeaderMap, String> {
     let key = || {
-        connection
-            .credential("api_key")
-            .ok_or("it has no `api_key`")
+        let key = connection.credential("api_key");
+        key.ok_or("it has no `api_key`")
     };
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    // A domain is ASCII letters, digits, `-` and `.`: nothing of it needs escaping.
-    let (method, path, body) = match source {
-        CompanySource::Clearbit => {
-            headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {}", &*key()?))?);
-            (
-                Method::GET,
-                format!("{}{domain}", clearbit::PATH),
-                String::new(),
-            )
-        }
-        CompanySource::Apollo => {
-            headers.insert(HeaderName::from_static("x-api-key"), sensitive(&key()?)?);
-            (
-                Method::GET,
-                format!("{}{domain}", apollo::PATH),
-                String::new(),
-            )
-        }
-        CompanySource::Zoominfo => {
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let (name, value) = match source {
+        DataSource::Clearbit => (AUTHORIZATION, format!("Bearer {}", &*key()?)),
+        DataSource::Apollo => (HeaderName::from_static("x-api-key"), key()?.to_string()),
+        DataSource::Zoominfo => {
             let token = token.ok_or("there is no token")?;
-            headers.insert(AUTHORIZATION, sensitive(&format!("Bearer {}", &**token))?);
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let question = zoominfo::question(domain).to_string();
-            (Method::POST, zoominfo::ENRICH.to_owned(), question)
+            (AUTHORIZATION, format!("Bearer {}", &**token))
         }
     };
-    Ok(sent(method, format!("{base}{path}"), headers, body))
+    headers.insert(name, sensitive(&value)?);
+    Ok(headers)
 }
 
 /// The question for a token.
@@ -180,15 +222,34 @@ pub(super) fn token(answer: &Answer) -> Option<Secret> {
 }
 
 /// What an answer means.
-pub(super) fn reply(source: CompanySource, answer: &Answer) -> Reply {
+pub(super) fn reply(source: DataSource, topic: &Topic, answer: &Answer) -> Reply {
     match answer.status {
         200 if !answer.is_whole => Reply::Unreadable,
         200 => match serde_json::from_slice::<Value>(&answer.bytes) {
-            Ok(body) if read(source, &body).is_some() => Reply::Found(storable(body)),
-            Ok(body) if says_unknown(source, &body) => Reply::Unknown,
-            Ok(body) if says_no_credits(source, &body) => Reply::NoCredits,
-            Ok(_) | Err(_) => Reply::Unreadable,
+            Ok(body) => said(source, topic, body),
+            Err(_) => Reply::Unreadable,
         },
+        _ => refusal(answer),
+    }
+}
+
+/// What a body of 200 means.
+pub(super) fn said(source: DataSource, topic: &Topic, body: Value) -> Reply {
+    let is_found = match topic {
+        Topic::Company(_) => read(source, &body).is_some(),
+        Topic::Person(_) => read_person(source, &body).is_some(),
+    };
+    match body {
+        body if is_found => Reply::Found(storable(body)),
+        body if says_unknown(source, topic, &body) => Reply::Unknown,
+        body if says_no_credits(source, &body) => Reply::NoCredits,
+        _ => Reply::Unreadable,
+    }
+}
+
+/// What an answer of another status than 200 means.
+pub(super) fn refusal(answer: &Answer) -> Reply {
+    match answer.status {
         202 => Reply::StillLooking,
         402 => Reply::NoCredits,
         403 | 422 if apollo::says_no_credits(&answer.bytes) => Reply::NoCredits,
@@ -204,26 +265,37 @@ pub(super) fn reply(source: CompanySource, answer: &Answer) -> Reply {
 }
 
 /// What is known of the company, from an answer that was kept.
-pub(super) fn read(source: CompanySource, answer: &Value) -> Option<Facts> {
+pub(super) fn read(source: DataSource, answer: &Value) -> Option<Facts<Field>> {
     match source {
-        CompanySource::Clearbit => clearbit::read(answer),
-        CompanySource::Zoominfo => zoominfo::read(answer),
-        CompanySource::Apollo => apollo::read(answer),
+        DataSource::Clearbit => clearbit::read(answer),
+        DataSource::Zoominfo => zoominfo::read(answer),
+        DataSource::Apollo => apollo::read(answer),
     }
 }
 
-/// Whether it says that it knows no such company, in an answer that has none.
-fn says_unknown(source: CompanySource, answer: &Value) -> bool {
+/// What is known of the person, from an answer that was kept.
+pub(super) fn read_person(source: DataSource, answer: &Value) -> Option<Person> {
     match source {
-        CompanySource::Clearbit => false,
-        CompanySource::Zoominfo => zoominfo::says_unknown(answer),
-        CompanySource::Apollo => apollo::says_unknown(answer),
+        DataSource::Clearbit => clearbit::read_person(answer),
+        DataSource::Zoominfo => zoominfo::read_person(answer),
+        DataSource::Apollo => apollo::read_person(answer),
+    }
+}
+
+/// Whether it says that it knows nothing of that, in an answer that has nothing.
+fn says_unknown(source: DataSource, topic: &Topic, answer: &Value) -> bool {
+    match source {
+        DataSource::Clearbit => {
+            matches!(topic, Topic::Person(_)) && clearbit::says_no_person(answer)
+        }
+        DataSource::Zoominfo => zoominfo::says_unknown(answer),
+        DataSource::Apollo => apollo::says_unknown(answer),
     }
 }
 
 /// Whether it says that its credits are used up, in an answer of 200.
-fn says_no_credits(source: CompanySource, answer: &Value) -> bool {
-    source == CompanySource::Zoominfo && zoominfo::says_no_credits(answer)
+fn says_no_credits(source: DataSource, answer: &Value) -> bool {
+    source == DataSource::Zoominfo && zoominfo::says_no_credits(answer)
 }
 
 /// Without the one character that PostgreSQL's JSON can not hold.
@@ -272,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    fn said(source: CompanySource, status: u16, body: &str) -> Reply {
+    fn told(source: DataSource, status: u16, body: &str) -> Reply {
         let answer = Answer {
             status,
             headers: HeaderMap::new(),
@@ -281,47 +353,47 @@ mod tests {
             is_whole: true,
             took: Duration::ZERO,
         };
-        reply(source, &answer)
+        reply(source, &Topic::Company("a.com".to_owned()), &answer)
     }
 
     #[test]
     fn what_is_no_answer_is_never_taken_for_an_unknown_company() {
-        use CompanySource::{Apollo, Clearbit, Zoominfo};
+        use DataSource::{Apollo, Clearbit, Zoominfo};
         for source in [Clearbit, Apollo, Zoominfo] {
             for text in ["<html>", "", "[]", "null", "{\"organization\": {"] {
                 assert_eq!(
-                    said(source, 200, text),
+                    told(source, 200, text),
                     Reply::Unreadable,
                     "{source:?}: {text}"
                 );
             }
-            assert_eq!(said(source, 404, "{}"), Reply::Unknown);
-            assert_eq!(said(source, 404, "<html>"), Reply::Rejected);
+            assert_eq!(told(source, 404, "{}"), Reply::Unknown);
+            assert_eq!(told(source, 404, "<html>"), Reply::Rejected);
             let wrong_address = r#"{"error": {"type": "unknown_route", "message": "x"}}"#;
-            assert_eq!(said(source, 404, wrong_address), Reply::Rejected);
+            assert_eq!(told(source, 404, wrong_address), Reply::Rejected);
             for refused in [401, 403] {
-                assert_eq!(said(source, refused, "{}"), Reply::Refused);
+                assert_eq!(told(source, refused, "{}"), Reply::Refused);
             }
             let poor = r#"{"error": "You have insufficient credits to do this."}"#;
-            assert_eq!(said(source, 422, poor), Reply::NoCredits);
-            assert_eq!(said(source, 422, "{}"), Reply::Rejected);
-            assert_eq!(said(source, 402, "{}"), Reply::NoCredits);
-            assert_eq!(said(source, 302, ""), Reply::Rejected);
+            assert_eq!(told(source, 422, poor), Reply::NoCredits);
+            assert_eq!(told(source, 422, "{}"), Reply::Rejected);
+            assert_eq!(told(source, 402, "{}"), Reply::NoCredits);
+            assert_eq!(told(source, 302, ""), Reply::Rejected);
         }
-        assert_eq!(said(Apollo, 200, "{}"), Reply::Unknown);
-        assert_eq!(said(Apollo, 200, r#"{"error":"x"}"#), Reply::Unreadable);
+        assert_eq!(told(Apollo, 200, "{}"), Reply::Unknown);
+        assert_eq!(told(Apollo, 200, r#"{"error":"x"}"#), Reply::Unreadable);
         assert_eq!(
-            said(Zoominfo, 200, r#"{"success":false}"#),
+            told(Zoominfo, 200, r#"{"success":false}"#),
             Reply::Unreadable
         );
         let used_up = r#"{"success":true,"data":{"result":[{"matchStatus":"LIMIT_EXCEEDED"}]}}"#;
-        assert_eq!(said(Zoominfo, 200, used_up), Reply::NoCredits);
+        assert_eq!(told(Zoominfo, 200, used_up), Reply::NoCredits);
         let with_nul = r#"{"domain":"a.com","x":["\u0000b"]}"#;
         let kept = serde_json::json!({ "domain": "a.com", "x": ["b"] });
-        assert_eq!(said(Clearbit, 200, with_nul), Reply::Found(kept));
-        assert_eq!(said(Clearbit, 202, "{}"), Reply::StillLooking);
+        assert_eq!(told(Clearbit, 200, with_nul), Reply::Found(kept));
+        assert_eq!(told(Clearbit, 202, "{}"), Reply::StillLooking);
         assert!(matches!(
-            said(Clearbit, 200, r#"{"domain":"a.com"}"#),
+            told(Clearbit, 200, r#"{"domain":"a.com"}"#),
             Reply::Found(_)
         ));
     }

@@ -17,7 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::import_csv::normalize;
-use super::facts::{Facts, Field, at, list};
+use super::facts::{Facts, at, list};
+use super::fields::{ContactField, Field};
+use super::person::{Employer, Person, PersonKey};
 use crate::clock;
 use crate::secret::Secret;
 
@@ -48,6 +50,83 @@ const FIELDS: [&str; 13] = [
 pub(super) fn question(domain: &str) -> Value {
     let website = format!("http://www.{domain}");
     json!({ "matchCompanyInput": [{ "companyWebsite": website }], "outputFields": FIELDS })
+}
+
+pub(super) const ENRICH_PERSON: &str = "/enrich/contact";
+/// What is wanted of a person.
+const PERSON_FIELDS: [&str; 12] = [
+    "id",
+    "firstName",
+    "lastName",
+    "email",
+    "phone",
+    "jobTitle",
+    "city",
+    "country",
+    "externalUrls",
+    "companyName",
+    "companyWebsite",
+    "contactAccuracyScore",
+];
+
+/// None: it can not be asked for by this.
+pub(super) fn person_question(person: &PersonKey) -> Option<Value> {
+    let input = match person {
+        PersonKey::Email(email) => json!({ "emailAddress": email }),
+        PersonKey::Linkedin(page) => json!({ "externalURL": page }),
+        PersonKey::Name {
+            first,
+            last,
+            employer: Employer::Name(company),
+        } => json!({ "firstName": first, "lastName": last, "companyName": company }),
+        PersonKey::Name { .. } => return None,
+    };
+    Some(json!({ "matchPersonInput": [input], "outputFields": PERSON_FIELDS }))
+}
+
+/// None: it knows no such person.
+pub(super) fn read_person(answer: &Value) -> Option<Person> {
+    let found = one(answer)?;
+    // Perhaps inside of `company`.
+    let company = |flat: &str, nested: &str| at(found, flat).or(at(found, nested));
+    let site = company("/companyWebsite", "/company/website");
+    let score = found.get("contactAccuracyScore").and_then(Value::as_f64);
+    let mut facts = Person {
+        domain: site.and_then(|site| normalize::domain(site).ok()),
+        own_score: score
+            .filter(|score| *score > 0.0)
+            .map(|score| (score / 100.0) as f32),
+        ..Person::default()
+    };
+    facts.email(ContactField::Email, at(found, "/email"));
+    facts.text(ContactField::FirstName, at(found, "/firstName"));
+    facts.text(ContactField::LastName, at(found, "/lastName"));
+    facts.text(ContactField::Title, at(found, "/jobTitle"));
+    facts.text(ContactField::Phone, at(found, "/phone"));
+    facts.text(ContactField::City, at(found, "/city"));
+    facts.country(ContactField::Country, at(found, "/country"));
+    facts.text(
+        ContactField::Company,
+        company("/companyName", "/company/name"),
+    );
+    for social in list(found, "/externalUrls") {
+        // One that is no page there is left out.
+        facts.linkedin(ContactField::LinkedinUrl, at(social, "/url"));
+    }
+    Some(facts)
+}
+
+/// What was found, one or a list of one.
+fn one(answer: &Value) -> Option<&Value> {
+    let result = answer.pointer("/data/result/0")?;
+    if says_unknown(answer) {
+        return None;
+    }
+    let found = match result.get("data")? {
+        Value::Array(all) => all.first()?,
+        one => one,
+    };
+    found.is_object().then_some(found)
 }
 
 #[derive(serde::Serialize)]
@@ -94,17 +173,8 @@ pub(super) fn token(bytes: &[u8]) -> Option<Secret> {
 }
 
 /// None: it knows no such company. What has another form than it is documented with says nothing.
-pub(super) fn read(answer: &Value) -> Option<Facts> {
-    let result = answer.pointer("/data/result/0")?;
-    if says_unknown(answer) {
-        return None;
-    }
-    // One company, or a list of one.
-    let company = match result.get("data")? {
-        Value::Array(all) => all.first()?,
-        one => one,
-    };
-    company.as_object()?;
+pub(super) fn read(answer: &Value) -> Option<Facts<Field>> {
+    let company = one(answer)?;
     let website = at(company, "/website");
     let mut facts = Facts {
         domain: website.and_then(|website| normalize::domain(website).ok()),
@@ -123,7 +193,7 @@ pub(super) fn read(answer: &Value) -> Option<Facts> {
     facts.number(Field::Revenue, company.get("revenue"), 1000);
     facts.number(Field::EmployeeCount, company.get("employeeCount"), 1);
     facts.text(Field::City, at(company, "/city"));
-    facts.country(at(company, "/country"));
+    facts.country(Field::Country, at(company, "/country"));
     let industry = at(company, "/primaryIndustry/0").or(at(company, "/primaryIndustry"));
     facts.text(Field::Industry, industry);
     let technologies = list(company, "/techAttributes").iter();
@@ -158,6 +228,26 @@ pub(super) fn says_no_credits(answer: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_is_read_and_is_as_sure_as_it_says() {
+        let person = json!({
+            "id": 1, "firstName": "Ann", "lastName": "Lee", "email": "ann@acme.com",
+            "jobTitle": "CTO", "companyName": "Acme", "companyWebsite": "www.acme.com",
+            "contactAccuracyScore": 70, "country": "France", "phone": "",
+            "externalUrls": [{"type": "linkedin.com", "url": "https://www.linkedin.com/in/ann"}],
+        });
+        let result = json!([{ "input": {}, "data": [person], "matchStatus": "FULL_MATCH" }]);
+        let answer = json!({ "success": true, "data": { "result": result } });
+        let facts = read_person(&answer).unwrap();
+        let expected = json!({
+            "email": "ann@acme.com", "first_name": "Ann", "last_name": "Lee", "title": "CTO",
+            "company": "Acme", "country": "FR", "linkedin_url": "https://www.linkedin.com/in/ann",
+        });
+        assert_eq!(json!(facts.values), expected);
+        assert_eq!(facts.own_score, Some(0.7));
+        assert_eq!(facts.domain.as_deref(), Some("acme.com"));
+    }
 
     #[test]
     fn a_match_is_read_and_no_match_is_none() {

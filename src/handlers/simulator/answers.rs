@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::providers::CompanySource;
+use super::super::providers::{DataSource, Employer, PersonKey, Topic};
 
 /// An answer, and how it comes.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ impl Said {
 }
 
 /// A company, or that there is none. Each provider knows something that another does not.
-pub(super) fn company(source: CompanySource, domain: &str) -> Said {
+pub(super) fn company(source: DataSource, domain: &str) -> Said {
     if domain.starts_with("unknown") {
         return unknown(source);
     }
@@ -44,7 +44,7 @@ pub(super) fn company(source: CompanySource, domain: &str) -> Said {
     let employees = 20 + size;
     let body = match source {
         // Knows no revenue.
-        CompanySource::Clearbit => json!({
+        DataSource::Clearbit => json!({
             "id": "a8f1", "name": word, "domain": domain, "type": "private",
             "category": { "sector": "Information Technology", "industry": "Internet Software" },
             "description": format!("{word} makes things."), "phone": null,
@@ -54,7 +54,7 @@ pub(super) fn company(source: CompanySource, domain: &str) -> Said {
             "linkedin": { "handle": format!("company/{word}") },
             "twitter": { "handle": word, "followers": 12 }, "facebook": { "handle": null },
         }),
-        CompanySource::Apollo => json!({ "organization": {
+        DataSource::Apollo => json!({ "organization": {
             "id": "5e66", "name": word, "primary_domain": domain,
             "website_url": format!("http://www.{domain}"),
             "linkedin_url": format!("http://www.linkedin.com/company/{word}"),
@@ -65,7 +65,7 @@ pub(super) fn company(source: CompanySource, domain: &str) -> Said {
             "city": "San Francisco", "country": "United States",
         } }),
         // In thousands of dollars.
-        CompanySource::Zoominfo => json!({ "success": true, "data": {
+        DataSource::Zoominfo => json!({ "success": true, "data": {
             "outputFields": [["id"]],
             "result": [{ "input": { "companywebsite": domain }, "matchStatus": "FULL_MATCH",
               "data": [{
@@ -84,14 +84,115 @@ pub(super) fn company(source: CompanySource, domain: &str) -> Said {
     Said::json(200, &body)
 }
 
-fn unknown(source: CompanySource) -> Said {
+/// The answer about a company or a person.
+pub(super) fn about(source: DataSource, topic: &Topic) -> Said {
+    match topic {
+        Topic::Company(domain) => company(source, domain),
+        Topic::Person(key) => person(source, key),
+    }
+}
+
+/// Whether nobody knows it: its domain, address, page or name begins with `unknown`.
+pub(super) fn is_unknown(topic: &Topic) -> bool {
+    let name = match topic {
+        Topic::Company(domain) => domain,
+        Topic::Person(PersonKey::Email(email)) => email,
+        Topic::Person(PersonKey::Linkedin(page)) => page.rsplit('/').next().unwrap_or(page),
+        Topic::Person(PersonKey::Name { first, .. }) => first,
+    };
+    name.to_lowercase().starts_with("unknown")
+}
+
+/// A person, or that there is none. Each provider knows something that another does not.
+fn person(source: DataSource, key: &PersonKey) -> Said {
+    if is_unknown(&Topic::Person(key.clone())) {
+        return unknown(source);
+    }
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters
+            .next()
+            .map(|letter| letter.to_uppercase().to_string());
+        first.unwrap_or_default() + letters.as_str()
+    };
+    let (first, last, domain) = match key {
+        PersonKey::Email(email) => {
+            let (local, domain) = email.split_once('@').unwrap_or((email, "example.com"));
+            let (first, last) = local.split_once('.').unwrap_or((local, "lee"));
+            (capital(first), capital(last), domain.to_owned())
+        }
+        PersonKey::Linkedin(page) => {
+            let name = page.rsplit('/').next().unwrap_or("ann");
+            let (first, last) = name.split_once('-').unwrap_or((name, "lee"));
+            (capital(first), capital(last), "example.com".to_owned())
+        }
+        PersonKey::Name {
+            first,
+            last,
+            employer,
+        } => {
+            let domain = match employer {
+                Employer::Domain(domain) => domain.clone(),
+                Employer::Name(name) => format!("{}.com", name.to_lowercase().replace(' ', "")),
+            };
+            (first.clone(), last.clone(), domain)
+        }
+    };
+    let (low_first, low_last) = (first.to_lowercase(), last.to_lowercase());
+    let email = match key {
+        PersonKey::Email(email) => email.clone(),
+        _ => format!("{low_first}.{low_last}@{domain}"),
+    };
+    let handle = match key {
+        PersonKey::Linkedin(page) => page.rsplit('/').next().unwrap_or_default().to_owned(),
+        _ => format!("{low_first}-{low_last}"),
+    };
+    let company = capital(domain.split('.').next().unwrap_or("example"));
+    let body = match source {
+        // Knows no telephone.
+        DataSource::Clearbit => json!({
+            "person": {
+                "id": "d54c", "email": email, "fuzzy": false, "phone": null,
+                "name": { "fullName": format!("{first} {last}"), "givenName": first,
+                          "familyName": last },
+                "geo": { "city": "Berlin", "country": "Germany", "countryCode": "DE" },
+                "employment": { "domain": domain, "name": company, "title": "Engineer" },
+                "linkedin": { "handle": format!("in/{handle}") },
+            },
+            "company": { "domain": domain, "name": company },
+        }),
+        DataSource::Apollo => json!({ "person": {
+            "id": "64a7", "first_name": first, "last_name": last, "title": "Head of Engineering",
+            "name": format!("{first} {last}"), "email": email, "email_status": "verified",
+            "linkedin_url": format!("http://www.linkedin.com/in/{handle}"),
+            "city": "Berlin", "country": "Germany",
+            "organization": { "name": company, "primary_domain": domain },
+        } }),
+        DataSource::Zoominfo => json!({ "success": true, "data": {
+            "outputFields": [["id"]],
+            "result": [{ "input": {}, "matchStatus": "FULL_MATCH", "data": [{
+                "id": 1_296_069_318, "firstName": first, "lastName": last, "email": email,
+                "phone": "+49 30 5550100", "jobTitle": "Engineer", "city": "Berlin",
+                "country": "Germany", "companyName": company,
+                "companyWebsite": format!("www.{domain}"), "contactAccuracyScore": 95,
+                "externalUrls": [{
+                    "type": "linkedin.com",
+                    "url": format!("https://www.linkedin.com/in/{handle}"),
+                }],
+            }] }],
+        } }),
+    };
+    Said::json(200, &body)
+}
+
+fn unknown(source: DataSource) -> Said {
     match source {
-        CompanySource::Clearbit => {
-            let error = json!({ "type": "unknown_record", "message": "Unknown company." });
+        DataSource::Clearbit => {
+            let error = json!({ "type": "unknown_record", "message": "Unknown." });
             Said::json(404, &json!({ "error": error }))
         }
-        CompanySource::Apollo => Said::json(200, &json!({})),
-        CompanySource::Zoominfo => Said::json(
+        DataSource::Apollo => Said::json(200, &json!({})),
+        DataSource::Zoominfo => Said::json(
             200,
             &json!({ "success": true, "data": {
                 "outputFields": [["id"]],
@@ -103,18 +204,18 @@ fn unknown(source: CompanySource) -> Said {
 
 /// What it says of its limit: how many calls, how many are left, and when it begins anew.
 pub(super) fn limit_headers(
-    source: CompanySource,
+    source: DataSource,
     (max, left): (usize, usize),
     resets_at: i64,
 ) -> Vec<(&'static str, String)> {
     match source {
-        CompanySource::Apollo => vec![
+        DataSource::Apollo => vec![
             ("x-rate-limit-minute", max.to_string()),
             ("x-minute-usage", (max - left).to_string()),
             ("x-minute-requests-left", left.to_string()),
         ],
-        CompanySource::Zoominfo => Vec::new(),
-        CompanySource::Clearbit => vec![
+        DataSource::Zoominfo => Vec::new(),
+        DataSource::Clearbit => vec![
             ("x-ratelimit-limit", max.to_string()),
             ("x-ratelimit-remaining", left.to_string()),
             ("x-ratelimit-reset", resets_at.to_string()),
@@ -124,12 +225,24 @@ pub(super) fn limit_headers(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::providers::read;
+    use super::super::super::providers::{read, read_person};
     use super::*;
 
     #[test]
+    fn a_person_that_it_tells_of_is_what_the_clients_read() {
+        let key = PersonKey::Email("ann.lee@acme.com".to_owned());
+        for source in DataSource::ALL {
+            let said = person(source, &key);
+            let body = serde_json::from_str(&said.body).unwrap();
+            let facts = read_person(source, &body).unwrap();
+            assert!(facts.values.len() >= 7, "{source:?}: {facts:?}");
+            assert!(key.confidence(&facts) > 0.9, "{source:?}: {facts:?}");
+        }
+    }
+
+    #[test]
     fn what_it_answers_is_what_the_clients_read() {
-        for source in CompanySource::ALL {
+        for source in DataSource::ALL {
             let said = company(source, "acme.com");
             let body = serde_json::from_str(&said.body).unwrap();
             let facts = read(source, &body).unwrap();

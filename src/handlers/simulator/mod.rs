@@ -5,10 +5,11 @@
 //! left in their headers, takes their credits, and counts who calls above a limit. [`Turn`]s script
 //! what else happens out there: refusals, failures, answers that are slow, cut off or nonsense.
 //!
-//! It knows every company but those whose domain begins with `unknown`. What it tells is made up
-//! from the domain, so that it is the same each time.
+//! It knows every company and person but those whose domain, address, page or first name begins with
+//! `unknown`. What it tells is made up from that, so that it is the same each time.
 
 mod answers;
+mod questions;
 mod state;
 mod windows;
 
@@ -33,7 +34,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::providers::CompanySource;
+use super::providers::DataSource;
 use crate::tasks::Tasks;
 use answers::Said;
 use state::State;
@@ -107,28 +108,28 @@ impl Simulator {
     }
 
     /// What happens at the next questions to a provider, one after the other; then all is well.
-    pub fn script(&self, source: CompanySource, turns: impl IntoIterator<Item = Turn>) {
+    pub fn script(&self, source: DataSource, turns: impl IntoIterator<Item = Turn>) {
         self.state.script(source, turns);
     }
 
     /// From now on, so many calls in each stretch of this length. Nobody publishes such a limit, so
     /// its answers say nothing of it.
-    pub fn limit(&self, source: CompanySource, max: usize, per: Duration) {
+    pub fn limit(&self, source: DataSource, max: usize, per: Duration) {
         self.state.limit(source, max, per);
     }
 
-    /// From now on there are so many credits; one is taken per company that is found.
-    pub fn credits(&self, source: CompanySource, credits: u64) {
+    /// From now on there are so many credits; one is taken per company or person that is found.
+    pub fn credits(&self, source: DataSource, credits: u64) {
         self.state.set_credits(source, credits);
     }
 
-    /// Credits that were taken, one per company that was found.
-    pub fn spent(&self, source: CompanySource) -> u64 {
+    /// Credits that were taken, one per company or person that was found.
+    pub fn spent(&self, source: DataSource) -> u64 {
         self.state.spent(source)
     }
 
     /// From now on it answers 503 to whatever it is asked; until it is well again.
-    pub fn set_down(&self, source: CompanySource, is_down: bool) {
+    pub fn set_down(&self, source: DataSource, is_down: bool) {
         self.state.set_down(source, is_down);
     }
 
@@ -148,7 +149,7 @@ impl Simulator {
     }
 
     /// How often a provider answered each status.
-    pub fn answers(&self, source: CompanySource) -> BTreeMap<u16, u64> {
+    pub fn answers(&self, source: DataSource) -> BTreeMap<u16, u64> {
         self.state.answers(source)
     }
 
@@ -174,31 +175,20 @@ async fn respond(state: &State, request: Request<Incoming>) -> Response<Body> {
     let bearer = bearer
         .as_deref()
         .and_then(|text| text.strip_prefix("Bearer "));
-    let query = head.uri.query().unwrap_or_default();
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let domain = pairs
-        .find(|(name, _)| *name == "domain")
-        .map(|(_, domain)| domain);
-    let (source, key, domain) = match (&head.method, head.uri.path()) {
-        (&Method::GET, "/v2/companies/find") => {
-            (CompanySource::Clearbit, bearer.map(str::to_owned), domain)
-        }
-        (&Method::GET, "/api/v1/organizations/enrich") => {
-            (CompanySource::Apollo, header("x-api-key"), domain)
-        }
-        (&Method::POST, "/enrich/company") => {
-            let domain = body.pointer("/matchCompanyInput/0/companyWebsite");
-            let domain = domain.and_then(Value::as_str);
-            let domain = domain.map(|site| site.trim_start_matches("http://www."));
-            (CompanySource::Zoominfo, bearer.map(str::to_owned), domain)
-        }
-        (&Method::POST, "/authenticate") => return sent(state.log_in(&body, bearer)),
-        _ => return sent(Said::error(404, "there is no such route")),
+    if (&head.method, head.uri.path()) == (&Method::POST, "/authenticate") {
+        return sent(state.log_in(&body, bearer));
+    }
+    let Some((source, topic)) = questions::read(&head.method, &head.uri, &body) else {
+        return sent(Said::error(404, "there is no such route"));
     };
-    let Some(domain) = domain.filter(|domain| !domain.is_empty()) else {
-        return sent(Said::error(422, "a domain is needed"));
+    let key = match source {
+        DataSource::Apollo => header("x-api-key"),
+        DataSource::Clearbit | DataSource::Zoominfo => bearer.map(str::to_owned),
     };
-    sent(state.answer(source, key.as_deref(), domain))
+    let Some(topic) = topic else {
+        return sent(Said::error(422, "it does not say about whom"));
+    };
+    sent(state.answer(source, key.as_deref(), &topic))
 }
 
 /// Sends an answer as it is to come: at once, in parts, or not to its end.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::providers::CompanySource;
-use super::answers::{Said, company, limit_headers};
+use super::super::providers::{DataSource, Topic};
+use super::answers::{Said, about, is_unknown, limit_headers};
 use super::windows::{self, Window};
 use crate::clock;
 
@@ -53,7 +53,8 @@ pub enum Style {
 /// A question that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    pub source: CompanySource,
+    pub source: DataSource,
+    /// Of a person: what was asked by, such as `email:ann@acme.com`.
     pub domain: String,
     pub status: u16,
     pub at: Instant,
@@ -61,19 +62,19 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct Inner {
-    scripts: BTreeMap<CompanySource, VecDeque<Turn>>,
-    windows: BTreeMap<CompanySource, Vec<Window>>,
+    scripts: BTreeMap<DataSource, VecDeque<Turn>>,
+    windows: BTreeMap<DataSource, Vec<Window>>,
     /// They say nothing of their limits.
-    silent: BTreeSet<CompanySource>,
+    silent: BTreeSet<DataSource>,
     /// They do not answer.
-    down: BTreeSet<CompanySource>,
-    credits: BTreeMap<CompanySource, u64>,
-    spent: BTreeMap<CompanySource, u64>,
+    down: BTreeSet<DataSource>,
+    credits: BTreeMap<DataSource, u64>,
+    spent: BTreeMap<DataSource, u64>,
     refused: BTreeSet<String>,
     tokens: BTreeSet<String>,
     seen: VecDeque<Seen>,
     /// How often each status was answered.
-    answers: BTreeMap<CompanySource, BTreeMap<u16, u64>>,
+    answers: BTreeMap<DataSource, BTreeMap<u16, u64>>,
     violations: usize,
     log_ins: usize,
 }
@@ -85,7 +86,7 @@ impl Default for State {
     /// With the limits that are published.
     fn default() -> Self {
         let mut inner = Inner::default();
-        for source in CompanySource::ALL {
+        for source in DataSource::ALL {
             inner.windows.insert(source, windows::published(source));
         }
         Self(Mutex::new(inner))
@@ -97,7 +98,7 @@ impl State {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn script(&self, source: CompanySource, turns: impl IntoIterator<Item = Turn>) {
+    pub(super) fn script(&self, source: DataSource, turns: impl IntoIterator<Item = Turn>) {
         self.inner()
             .scripts
             .entry(source)
@@ -105,7 +106,7 @@ impl State {
             .extend(turns);
     }
 
-    pub(super) fn limit(&self, source: CompanySource, max: usize, per: Duration) {
+    pub(super) fn limit(&self, source: DataSource, max: usize, per: Duration) {
         let mut inner = self.inner();
         inner
             .windows
@@ -113,15 +114,15 @@ impl State {
         inner.silent.insert(source);
     }
 
-    pub(super) fn set_credits(&self, source: CompanySource, credits: u64) {
+    pub(super) fn set_credits(&self, source: DataSource, credits: u64) {
         self.inner().credits.insert(source, credits);
     }
 
-    pub(super) fn spent(&self, source: CompanySource) -> u64 {
+    pub(super) fn spent(&self, source: DataSource) -> u64 {
         self.inner().spent.get(&source).copied().unwrap_or_default()
     }
 
-    pub(super) fn set_down(&self, source: CompanySource, is_down: bool) {
+    pub(super) fn set_down(&self, source: DataSource, is_down: bool) {
         let mut inner = self.inner();
         match is_down {
             true => inner.down.insert(source),
@@ -141,7 +142,7 @@ impl State {
         self.inner().seen.iter().cloned().collect()
     }
 
-    pub(super) fn answers(&self, source: CompanySource) -> BTreeMap<u16, u64> {
+    pub(super) fn answers(&self, source: DataSource) -> BTreeMap<u16, u64> {
         let inner = self.inner();
         inner.answers.get(&source).cloned().unwrap_or_default()
     }
@@ -172,10 +173,10 @@ impl State {
         Said::json(200, &json!({ "jwt": token }))
     }
 
-    /// The answer to a question about a company.
-    pub(super) fn answer(&self, source: CompanySource, key: Option<&str>, domain: &str) -> Said {
+    /// The answer to a question.
+    pub(super) fn answer(&self, source: DataSource, key: Option<&str>, topic: &Topic) -> Said {
         let mut inner = self.inner();
-        let said = inner.answer(source, key, domain);
+        let said = inner.answer(source, key, topic);
         if inner.seen.len() >= SEEN_MAX {
             inner.seen.pop_front();
         }
@@ -183,7 +184,7 @@ impl State {
         *answers.entry(said.status).or_default() += 1;
         inner.seen.push_back(Seen {
             source,
-            domain: domain.to_owned(),
+            domain: topic.key(),
             status: said.status,
             at: Instant::now(),
         });
@@ -192,9 +193,9 @@ impl State {
 }
 
 impl Inner {
-    fn answer(&mut self, source: CompanySource, key: Option<&str>, domain: &str) -> Said {
+    fn answer(&mut self, source: DataSource, key: Option<&str>, topic: &Topic) -> Said {
         let key = key.unwrap_or_default();
-        let is_known = source != CompanySource::Zoominfo || self.tokens.contains(key);
+        let is_known = source != DataSource::Zoominfo || self.tokens.contains(key);
         if key.is_empty() || self.refused.contains(key) || !is_known {
             return Said::error(401, "Invalid API key");
         }
@@ -210,9 +211,9 @@ impl Inner {
             let seconds = told.resets_in.as_secs_f64().ceil() as u32;
             let style = match source {
                 _ if is_silent => Style::Bare,
-                CompanySource::Apollo => Style::Seconds(seconds),
-                CompanySource::Clearbit => Style::Vendor(seconds),
-                CompanySource::Zoominfo => Style::Bare,
+                DataSource::Apollo => Style::Seconds(seconds),
+                DataSource::Clearbit => Style::Vendor(seconds),
+                DataSource::Zoominfo => Style::Bare,
             };
             return limited(source, style, told.max);
         };
@@ -231,13 +232,13 @@ impl Inner {
             },
             Turn::Slow(pause) => Said {
                 pause,
-                ..self.found(source, domain)
+                ..self.found(source, topic)
             },
             Turn::CutOff => Said {
                 is_cut: true,
-                ..self.found(source, domain)
+                ..self.found(source, topic)
             },
-            Turn::Fine => self.found(source, domain),
+            Turn::Fine => self.found(source, topic),
         };
         if !is_silent {
             let resets_at = (clock::now() + left.resets_in).timestamp() + 1;
@@ -246,10 +247,10 @@ impl Inner {
         said
     }
 
-    /// Takes a credit for a company that is known.
-    fn found(&mut self, source: CompanySource, domain: &str) -> Said {
-        let said = company(source, domain);
-        if said.status != 200 || domain.starts_with("unknown") {
+    /// Takes a credit for what is known.
+    fn found(&mut self, source: DataSource, topic: &Topic) -> Said {
+        let said = about(source, topic);
+        if said.status != 200 || is_unknown(topic) {
             return said;
         }
         match self.credits.get_mut(&source) {
@@ -262,7 +263,7 @@ impl Inner {
     }
 }
 
-fn limited(source: CompanySource, style: Style, max: usize) -> Said {
+fn limited(source: DataSource, style: Style, max: usize) -> Said {
     let mut said = Said::error(429, "Too many requests");
     let now = clock::now();
     let after = |seconds: u32| now + Duration::from_secs(seconds.into());

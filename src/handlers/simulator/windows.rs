@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::providers::CompanySource;
+use super::super::providers::DataSource;
 
 /// Calls of a provider that count. What was refused does not.
 #[derive(Debug)]
@@ -68,12 +68,12 @@ impl Window {
 }
 
 /// What each provider publishes.
-pub(super) fn published(source: CompanySource) -> Vec<Window> {
+pub(super) fn published(source: DataSource) -> Vec<Window> {
     let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
     match source {
-        CompanySource::Clearbit => vec![Window::fixed(600, hour / 60)],
-        CompanySource::Apollo => vec![Window::fixed(1000, hour / 60)],
-        CompanySource::Zoominfo => vec![
+        DataSource::Clearbit => vec![Window::fixed(600, hour / 60)],
+        DataSource::Apollo => vec![Window::fixed(1000, hour / 60)],
+        DataSource::Zoominfo => vec![
             Window::sliding(5, second),
             Window::sliding(10_800, hour),
             Window::sliding(129_600, hour * 24),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::{Style, Turn};
 use serde_json::{Value, json};
 
@@ -35,9 +35,7 @@ async fn a_failure_is_tried_again_and_never_taken_for_an_unknown_company() {
     .into_iter()
     .enumerate()
     {
-        stage
-            .simulator
-            .script(CompanySource::Clearbit, [turn.clone()]);
+        stage.simulator.script(DataSource::Clearbit, [turn.clone()]);
         let account = stage.account(&format!("company{nth}.com")).await;
         let job = stage.enqueue(account, json!({})).await;
         let ended = stage.rig.until(&job, status).await;
@@ -58,7 +56,7 @@ async fn a_429_closes_the_provider_for_all_jobs_whatever_way_it_says_so() {
         let stage = Stage::new().await;
         let working = stage.rig.work();
         let limited = Turn::Limited(style);
-        stage.simulator.script(CompanySource::Clearbit, [limited]);
+        stage.simulator.script(DataSource::Clearbit, [limited]);
         let mut waiting = Vec::new();
         for domain in ["one.com", "two.com"] {
             let account = stage.account(domain).await;
@@ -91,7 +89,7 @@ async fn a_company_that_is_being_looked_for_makes_jobs_wait() {
     let working = stage.rig.work();
     stage
         .simulator
-        .script(CompanySource::Clearbit, [Turn::StillLooking]);
+        .script(DataSource::Clearbit, [Turn::StillLooking]);
     let account = stage.account("acme.com").await;
     let looking = stage.enqueue(account, json!({})).await;
     put_off(&stage, &looking).await;
@@ -120,7 +118,7 @@ async fn a_company_that_is_being_looked_for_makes_jobs_wait() {
 async fn used_up_credits_are_seen_by_one_job_and_the_others_wait() {
     let stage = Stage::new().await;
     let working = stage.rig.work();
-    stage.simulator.credits(CompanySource::Clearbit, 0);
+    stage.simulator.credits(DataSource::Clearbit, 0);
     for nth in 0..3 {
         let account = stage.account(&format!("poor{nth}.com")).await;
         let job = stage.enqueue(account, json!({})).await;
@@ -136,7 +134,7 @@ async fn refused_credentials_rest_their_connection_and_are_not_told() {
     let stage = Stage::new().await;
     let working = stage.rig.work();
     stage.simulator.refuse("hush");
-    for source in CompanySource::ALL {
+    for source in DataSource::ALL {
         let provider = source.as_str();
         let account = stage.account(&format!("{provider}.com")).await;
         let job = stage
@@ -198,7 +196,7 @@ async fn an_answer_is_kept_although_its_job_was_cancelled_meanwhile() {
     let stage = Stage::new().await;
     let working = stage.rig.work();
     let slow = Turn::Slow(Duration::from_secs(2));
-    stage.simulator.script(CompanySource::Clearbit, [slow]);
+    stage.simulator.script(DataSource::Clearbit, [slow]);
     let account = stage.account("acme.com").await;
     let job = stage.enqueue(account, json!({})).await;
     eventually("the provider was asked", async || {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Turn;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use super::{OTHER, Stage, job};
 async fn fifty_jobs_with_the_same_question_are_one_call() {
     let stage = Stage::new().await;
     let slow = Turn::Slow(Duration::from_millis(500));
-    stage.simulator.script(CompanySource::Clearbit, [slow]);
+    stage.simulator.script(DataSource::Clearbit, [slow]);
     let account = stage.account("acme.com").await;
     let mut jobs = Vec::new();
     for _ in 0..50 {
@@ -24,7 +24,7 @@ async fn fifty_jobs_with_the_same_question_are_one_call() {
         let done = stage.rig.until(job, "completed").await;
         assert_eq!(done["attempts"], 0, "to wait is no failure: {done}");
     }
-    assert_eq!(stage.asked(CompanySource::Clearbit), ["acme.com"]);
+    assert_eq!(stage.asked(DataSource::Clearbit), ["acme.com"]);
     working.hurry().await;
     stage.end().await;
 }
@@ -61,17 +61,17 @@ async fn an_answer_that_ran_out_is_asked_for_again() {
     let account = stage.account("acme.com").await;
     stage.enriched(account, json!({})).await;
     stage.enriched(account, json!({ "max_age_days": 3 })).await;
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 1);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 1);
     let older = "UPDATE bullwark.enrichment_lookups SET fetched_at = now() - interval '4 days'";
     stage.rig.sql(older.to_owned()).await;
     stage.enriched(account, json!({ "max_age_days": 5 })).await;
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 1);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 1);
     stage.enriched(account, json!({ "max_age_days": 3 })).await;
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 2);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 2);
     let over = "UPDATE bullwark.enrichment_lookups SET expires_at = now()";
     stage.rig.sql(over.to_owned()).await;
     stage.enriched(account, json!({})).await;
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 3);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 3);
     working.hurry().await;
     stage.end().await;
 }
@@ -94,7 +94,7 @@ async fn two_workspaces_with_equal_data_share_neither_answers_nor_credits() {
     .await;
     assert!(stage.row(theirs).await["industry"].is_string());
     assert_eq!(
-        stage.asked(CompanySource::Clearbit),
+        stage.asked(DataSource::Clearbit),
         ["acme.com"; 2],
         "each pays"
     );
@@ -115,7 +115,7 @@ async fn a_worker_that_dies_behind_the_answer_buys_no_second_one() {
         .rig
         .work_until_it_dies("before_transaction_commit:abort")
         .await;
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 1);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 1);
     assert!(
         stage.row(account).await["city"].is_null(),
         "nothing of it was committed"
@@ -123,7 +123,7 @@ async fn a_worker_that_dies_behind_the_answer_buys_no_second_one() {
     let (rescue, working) = (stage.rig.rescue(), stage.rig.work());
     stage.rig.until(&id, "completed").await;
     assert_eq!(stage.row(account).await["city"], "San Francisco");
-    assert_eq!(stage.asked(CompanySource::Clearbit).len(), 1);
+    assert_eq!(stage.asked(DataSource::Clearbit).len(), 1);
     let versions = format!("SELECT count(*) FROM account_versions WHERE account_id = '{account}'");
     assert_eq!(stage.value(versions).await, 2, "written once");
     rescue.stop(Duration::from_secs(10)).await;

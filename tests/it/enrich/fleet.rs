@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Seen;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::process::Child;
 
 use super::Stage;
 
-const SOURCE: CompanySource = CompanySource::Clearbit;
+const SOURCE: DataSource = DataSource::Clearbit;
 /// Every so many enrichments are about a company that another one is about, too.
 const TWIN_OF: usize = 10;
 /// Between two looks whether all is done.

@@ -1,12 +1,13 @@
-//! `enrich_account`, against the simulator of providers: what is asked, written, and what stays.
+//! `enrich_account` and `enrich_contact`, against the simulator of providers: what is asked, written, and what stays.
 
 mod answers;
 mod asking;
+mod contacts;
 mod demo;
 mod fleet;
 mod steps;
 
-use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Simulator;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::tasks::Tasks;
@@ -34,7 +35,7 @@ impl Stage {
             simulator: simulator.await.unwrap(),
             tasks,
         };
-        for source in CompanySource::ALL {
+        for source in DataSource::ALL {
             let made = stage
                 .rig
                 .server
@@ -45,9 +46,9 @@ impl Stage {
         stage
     }
 
-    fn wish(&self, source: CompanySource, secret: &str) -> Value {
+    fn wish(&self, source: DataSource, secret: &str) -> Value {
         let credentials = match source {
-            CompanySource::Zoominfo => json!({ "username": "ann", "password": secret }),
+            DataSource::Zoominfo => json!({ "username": "ann", "password": secret }),
             _ => json!({ "api_key": secret }),
         };
         let name = source.as_str();
@@ -90,14 +91,19 @@ impl Stage {
 
     /// The same in another workspace, which has an own connection to clearbit.
     pub(crate) async fn enqueue_elsewhere(&self, account: Uuid) -> String {
-        let wish = self.wish(CompanySource::Clearbit, "theirs");
+        self.send_elsewhere(job(account, json!({}))).await
+    }
+
+    /// Any job, in another workspace with an own connection to clearbit.
+    pub(crate) async fn send_elsewhere(&self, job: Value) -> String {
+        let wish = self.wish(DataSource::Clearbit, "theirs");
         let post = |path: &str, body: Value| {
             let request = self.rig.server.anonymous(Method::POST, path);
             request.bearer_auth(OTHER_KEY).json(&body)
         };
         let made = send(post("/api/connections", wish)).await;
         assert_eq!(made.status, 201, "{made:?}");
-        let made = send(post("/api/jobs", job(account, json!({})))).await;
+        let made = send(post("/api/jobs", job)).await;
         assert_eq!(made.status, 201, "{made:?}");
         made.body["job"]["id"].as_str().unwrap().to_owned()
     }
@@ -119,7 +125,7 @@ impl Stage {
     }
 
     /// Domains that were asked for, of one provider.
-    pub(crate) fn asked(&self, source: CompanySource) -> Vec<String> {
+    pub(crate) fn asked(&self, source: DataSource) -> Vec<String> {
         let seen = self.simulator.seen().into_iter();
         seen.filter(|seen| seen.source == source)
             .map(|seen| seen.domain)

@@ -1,7 +1,7 @@
 //! The steps of the specification: fetched, asked, read, written, with a version and a line about
 //! it; and what is never overwritten.
 
-use bullwark::handlers::providers::CompanySource;
+use bullwark::handlers::providers::DataSource;
 use serde_json::json;
 
 use super::Stage;
@@ -76,7 +76,7 @@ async fn what_a_person_wrote_or_emptied_stays_and_nobody_is_asked_for_it() {
     let result = stage.enriched(account, wish).await;
     assert_eq!(result["kept"], json!(["employee_count", "industry"]));
     assert!(
-        stage.asked(CompanySource::Apollo).is_empty(),
+        stage.asked(DataSource::Apollo).is_empty(),
         "nothing to pay for"
     );
     let wish = json!({ "enrich_fields": ["employee_count", "city"], "provider": "apollo" });
@@ -127,7 +127,7 @@ async fn the_next_provider_is_asked_for_what_is_missing_and_for_nothing_else() {
         "were thousands"
     );
     assert!(
-        stage.asked(CompanySource::Apollo).is_empty(),
+        stage.asked(DataSource::Apollo).is_empty(),
         "nothing was missing"
     );
     working.hurry().await;

@@ -108,7 +108,20 @@ impl Tenant {
                FROM accounts WHERE workspace_id = '{workspace}';
              INSERT INTO bullwark.enrichment_lookups (workspace_id, provider, kind, key)
                VALUES ('{workspace}', 'apollo', 'company', '{word}');
+             INSERT INTO bullwark.enrichment_items (run_id, record_id, workspace_id, outcome, said,
+                 written, message)
+               VALUES ('{job}', '{job}', '{workspace}', 'failed', '[]', '{{}}', '{word}');
              INSERT INTO contacts (workspace_id, email) VALUES ('{workspace}', '{word}@x.example');
+             INSERT INTO contact_sources (contact_id, field, workspace_id, value, source,
+                 confidence, fetched_at, job_id)
+               SELECT id, 'title', workspace_id, '\"{word}\"', 'apollo', 1, now(), '{job}'
+               FROM contacts WHERE workspace_id = '{workspace}';
+             INSERT INTO contact_versions (contact_id, number, workspace_id, snapshot, changed)
+               SELECT id, 1, workspace_id, '{{\"title\": \"{word}\"}}', '{{}}'
+               FROM contacts WHERE workspace_id = '{workspace}';
+             INSERT INTO contact_activities (contact_id, workspace_id, kind, job_id, details)
+               SELECT id, workspace_id, '{word}', '{job}', '{{}}'
+               FROM contacts WHERE workspace_id = '{workspace}';
              INSERT INTO sequences (id, workspace_id, name)
                VALUES ('{job}', '{workspace}', '{word}');
              INSERT INTO sequence_steps (workspace_id, sequence_id, position, connection_id,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::connection::Connection;
-use super::super::providers::{self, CompanySource, TOKEN_KEPT};
+use super::super::providers::{self, DataSource, TOKEN_KEPT};
 use super::calls::{Calls, unusable};
 use crate::job::JobError;
 use crate::secret::Secret;
@@ -37,7 +37,7 @@ impl Tokens {
         &self,
         calls: &Calls,
         ctx: &JobContext,
-        source: CompanySource,
+        source: DataSource,
         connection: &Connection,
     ) -> Result<Secret, JobError> {
         let place = self.place(connection.id);
@@ -50,7 +50,9 @@ impl Tokens {
         }
         let call = providers::token_call(connection).map_err(|why| unusable(connection, &why))?;
         let since = Instant::now();
-        let answer = calls.send(ctx, source, connection, &call).await?;
+        let answer = calls
+            .send(ctx, (source, connection), (&call, 1), |_| false)
+            .await?;
         match (answer.status, providers::token(&answer)) {
             (200, Some(text)) => {
                 *known = Some(Token {

@@ -18,26 +18,26 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::connection::Connections;
-use super::super::providers::{self, CALL_TIMEOUT, CompanySource, Reply};
+use super::super::connection::{Connection, Connections};
+use super::super::providers::{self, CALL_TIMEOUT, DataSource, Reply, Topic};
 use super::calls::{Calls, told, unusable};
 use super::tokens::Tokens;
 use crate::job::JobError;
-use crate::outbound::Caller;
+use crate::outbound::{Answer, Caller};
 use crate::record::Record;
 use crate::record::lookups::{self, Asked, KeptAnswer, Question};
 use crate::worker::JobContext;
 use tokio::time::Instant;
 
-/// How long answers are good, in days: about a company, and that there is none.
-const FOUND_DAYS: i32 = 30;
-const UNKNOWN_DAYS: i32 = 7;
+/// How long answers are good, in days: about a company or a person, and that there is none.
+pub(super) const FOUND_DAYS: i32 = 30;
+pub(super) const UNKNOWN_DAYS: i32 = 7;
 /// How long the commit of an answer is tried, and the pause in between.
 const KEEP_PATIENCE: Duration = Duration::from_secs(60);
 const KEEP_PAUSE: Duration = Duration::from_millis(500);
 /// A claim is longer than all that is done under it: two questions, each with a token, and the
 /// commit of the answer.
-const CLAIM: Duration = Duration::from_secs(4 * CALL_TIMEOUT.as_secs() + 90);
+pub(super) const CLAIM: Duration = Duration::from_secs(4 * CALL_TIMEOUT.as_secs() + 90);
 /// Between two looks for the answer to somebody else's call, and the random part.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 const BUSY_JITTER: Duration = Duration::from_secs(1);
@@ -48,19 +48,37 @@ const LOOKING_MAX: i32 = 10;
 /// Asks providers. A cheap handle.
 #[derive(Debug, Clone)]
 pub(super) struct Lookups {
-    calls: Calls,
-    connections: Connections,
+    pub(super) calls: Calls,
+    pub(super) connections: Connections,
     tokens: Tokens,
 }
 
 /// A question that is this job's to ask.
-struct Mine {
-    ctx: JobContext,
-    source: CompanySource,
-    question: Question,
-    call_id: Uuid,
+pub(super) struct Mine {
+    pub(super) ctx: JobContext,
+    pub(super) source: DataSource,
+    pub(super) topic: Topic,
+    pub(super) question: Question,
+    pub(super) call_id: Uuid,
     /// So often has the provider said that it is still looking.
-    polls: i32,
+    pub(super) polls: i32,
+}
+
+/// An answer, and whether it was bought for this.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) kept: KeptAnswer,
+    pub(super) is_bought: bool,
+}
+
+/// The question about a topic, as answers are kept by.
+pub(super) fn question(workspace_id: Uuid, source: DataSource, topic: &Topic) -> Question {
+    Question {
+        workspace_id,
+        provider: source.as_str(),
+        kind: topic.kind(),
+        key: topic.key(),
+    }
 }
 
 impl Lookups {
@@ -72,20 +90,24 @@ impl Lookups {
         }
     }
 
-    /// What the provider says of the company. Many may ask the same: one calls.
-    pub(super) async fn company(
+    /// What the provider says of it. Many may ask the same: one calls.
+    pub(super) async fn answer(
         &self,
         ctx: &JobContext,
-        source: CompanySource,
-        question: &Question,
+        source: DataSource,
+        topic: &Topic,
         max_age_days: Option<i32>,
-    ) -> Result<KeptAnswer, JobError> {
+    ) -> Result<Answered, JobError> {
+        let question = question(ctx.workspace_id().unwrap_or_default(), source, topic);
         let call_id = Uuid::new_v4();
-        let asked = lookups::ask(ctx.record(), question, max_age_days, (call_id, CLAIM)).await;
+        let asked = lookups::ask(ctx.record(), &question, max_age_days, (call_id, CLAIM)).await;
         let polls = match asked.map_err(JobError::retry)? {
             Asked::Known(known) => {
                 counted(source, "kept");
-                return Ok(known);
+                return Ok(Answered {
+                    kept: known,
+                    is_bought: false,
+                });
             }
             Asked::Busy(left) => {
                 counted(source, "busy");
@@ -102,13 +124,18 @@ impl Lookups {
         let mine = Mine {
             ctx: ctx.clone(),
             source,
-            question: question.clone(),
+            topic: topic.clone(),
+            question,
             call_id,
             polls,
         };
         let lookups = self.clone();
         let bought = async move { lookups.buy(&mine).await };
-        ctx.outlive("lookup", bought).await
+        let kept = ctx.outlive("lookup", bought).await?;
+        Ok(Answered {
+            kept,
+            is_bought: true,
+        })
     }
 
     /// Asks, and keeps the answer before anybody uses it; or gives the question back.
@@ -155,31 +182,46 @@ impl Lookups {
                 ),
                 false => None,
             };
-            let call = providers::call(source, &connection, &mine.question.key, token.as_ref());
+            let call = providers::call(source, &connection, &mine.topic, token.as_ref());
             let call = call.map_err(|why| unusable(&connection, &why))?;
-            let answer = self.calls.send(ctx, source, &connection, &call).await?;
-            let reply = providers::reply(source, &answer);
+            let is_poor =
+                |answer: &Answer| providers::reply(source, &mine.topic, answer) == Reply::NoCredits;
+            let sent = self
+                .calls
+                .send(ctx, (source, &connection), (&call, 1), is_poor);
+            let answer = sent.await?;
+            let reply = providers::reply(source, &mine.topic, &answer);
             if let (Reply::Refused, Some(token), false) = (&reply, &token, has_new_token) {
                 // Tokens end early, too; a new one that is refused has another reason.
                 self.tokens.forget(&connection, token).await;
                 has_new_token = true;
                 continue;
             }
-            return match reply {
-                Reply::Refused => Err(connection.refused(ctx, &answer.told()).await),
-                Reply::Failed => Err(match answer.retry_after {
-                    Some(after) => JobError::RetryAfter(after, told(source, &answer)),
-                    None => JobError::Retry(told(source, &answer)),
-                }),
-                Reply::Rejected => Err(JobError::Permanent(told(source, &answer))),
-                reply => Ok(reply),
-            };
+            return judged(ctx, source, (&connection, &answer), reply).await;
         }
     }
 }
 
+/// What a reply means for the job, if it is no answer.
+pub(super) async fn judged(
+    ctx: &JobContext,
+    source: DataSource,
+    (connection, answer): (&Connection, &Answer),
+    reply: Reply,
+) -> Result<Reply, JobError> {
+    match reply {
+        Reply::Refused => Err(connection.refused(ctx, &answer.told()).await),
+        Reply::Failed => Err(match answer.retry_after {
+            Some(after) => JobError::RetryAfter(after, told(source, answer)),
+            None => JobError::Retry(told(source, answer)),
+        }),
+        Reply::Rejected => Err(JobError::Permanent(told(source, answer))),
+        reply => Ok(reply),
+    }
+}
+
 /// Commits an answer. It was paid for: a record that is away for a moment does not lose it.
-async fn keep(
+pub(super) async fn keep(
     record: &Record,
     mine: &Mine,
     kept: (Option<&Value>, i32),
@@ -197,15 +239,12 @@ async fn keep(
     }
 }
 
-fn still_looking(source: CompanySource, wait: Duration) -> JobError {
+fn still_looking(source: DataSource, wait: Duration) -> JobError {
     let wait = wait + BUSY_JITTER.mul_f64(rand::random());
-    JobError::Snooze(
-        wait,
-        format!("{} is looking for the company", source.as_str()),
-    )
+    JobError::Snooze(wait, format!("{} is looking for it", source.as_str()))
 }
 
-fn counted(source: CompanySource, outcome: &'static str) {
+pub(super) fn counted(source: DataSource, outcome: &'static str) {
     metrics::counter!(
         "bullwark_enrichment_lookups_total", "provider" => source.as_str(), "outcome" => outcome
     )

@@ -6,15 +6,15 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::providers::Field;
-use crate::record::enriched_accounts::{AccountState, NewValue};
+use super::super::providers::EnrichField;
+use crate::record::enriched::{NewValue, RecordState};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Fate {
+pub(in super::super) enum Fate {
     Written,
-    /// The account has it already.
+    /// The record has it already.
     Same,
     /// A person wrote what is there, or nobody knows who did.
     KeptPersons,
@@ -22,10 +22,13 @@ pub(super) enum Fate {
     KeptJobs,
     /// What is there is newer than the answer.
     KeptNewer,
+    /// Another contact has it: it is found by it.
+    Taken,
 }
 
 /// Whether the field could be written at all, whatever its value: if not, nobody need be asked.
-pub(super) fn is_open(state: &AccountState, field: Field, overwrite: bool) -> bool {
+pub(super) fn is_open(state: &RecordState, field: impl EnrichField, overwrite: bool) -> bool {
+    let overwrite = overwrite && !field.is_key();
     let current = current(state, field);
     match state.writers.get(field.column()) {
         None => current.is_null(),
@@ -35,7 +38,13 @@ pub(super) fn is_open(state: &AccountState, field: Field, overwrite: bool) -> bo
 }
 
 /// What becomes of a value that was fetched.
-pub(super) fn fate(state: &AccountState, field: Field, new: &NewValue, overwrite: bool) -> Fate {
+pub(super) fn fate(
+    state: &RecordState,
+    field: impl EnrichField,
+    new: &NewValue,
+    overwrite: bool,
+) -> Fate {
+    let overwrite = overwrite && !field.is_key();
     let current = current(state, field);
     if *current == new.value {
         return Fate::Same;
@@ -61,12 +70,12 @@ pub(super) fn fate(state: &AccountState, field: Field, new: &NewValue, overwrite
 }
 
 /// Whether enrichment wrote what is there.
-pub(super) fn is_ours(state: &AccountState, field: Field) -> bool {
+pub(super) fn is_ours(state: &RecordState, field: impl EnrichField) -> bool {
     let source = state.sources.get(field.column());
     source.is_some_and(|source| source.value == *current(state, field))
 }
 
-fn current(state: &AccountState, field: Field) -> &Value {
+fn current(state: &RecordState, field: impl EnrichField) -> &Value {
     state.values.get(field.column()).unwrap_or(&Value::Null)
 }
 
@@ -75,8 +84,9 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
     use serde_json::json;
 
+    use super::super::super::providers::{ContactField, Field};
     use super::*;
-    use crate::record::enriched_accounts::{Source, Writer};
+    use crate::record::enriched::{Source, Writer};
 
     fn at(minute: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::minutes(minute)
@@ -84,8 +94,8 @@ mod tests {
 
     /// An account whose employees were written by this one at minute 10; `ours` is what enrichment
     /// wrote at minute 5.
-    fn state(current: Value, is_job: Option<bool>, ours: Option<Value>) -> AccountState {
-        let mut state = AccountState::default();
+    fn state(current: Value, is_job: Option<bool>, ours: Option<Value>) -> RecordState {
+        let mut state = RecordState::default();
         let name = || "employee_count".to_owned();
         state.values.insert(name(), current);
         if let Some(is_job) = is_job {
@@ -143,5 +153,34 @@ mod tests {
                 assert!(!is_open(&state, Field::EmployeeCount, overwrite));
             }
         }
+    }
+    #[test]
+    fn what_a_contact_is_found_by_is_filled_and_not_replaced() {
+        let mut state = RecordState::default();
+        let new = NewValue {
+            field: "email",
+            value: json!("new@acme.com"),
+            source: "apollo",
+            confidence: 0.9,
+            fetched_at: at(20),
+        };
+        assert!(is_open(&state, ContactField::Email, false));
+        assert_eq!(
+            fate(&state, ContactField::Email, &new, false),
+            Fate::Written
+        );
+        state
+            .values
+            .insert("email".to_owned(), json!("old@acme.com"));
+        let writer = Writer {
+            is_job: true,
+            at: at(10),
+        };
+        state.writers.insert("email".to_owned(), writer);
+        assert!(!is_open(&state, ContactField::Email, true));
+        assert_eq!(
+            fate(&state, ContactField::Email, &new, true),
+            Fate::KeptJobs
+        );
     }
 }

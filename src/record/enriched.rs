@@ -1,5 +1,5 @@
-//! Accounts as enrichment reads and writes them: their values, who wrote each of them last, where
-//! it came from, and the versions that they have been in.
+//! Accounts and contacts as enrichment reads and writes them: their values, who wrote each of them
+//! last, where it came from, and the versions that they have been in.
 //!
 //! Who wrote a value last is told by the lineage (migration 0029). What no job wrote, a person did.
 
@@ -7,19 +7,48 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{Record, RecordError, Tx};
 
-/// Versions of an account that are kept, the newest.
+/// Versions of a record that are kept, the newest.
 pub const VERSIONS_MAX: i32 = 50;
-/// Changes of one account that are looked through for who wrote a value. What was written before
+/// Changes of one record that are looked through for who wrote a value. What was written before
 /// them counts as a person's.
 const CHANGES_MAX: i64 = 2000;
 
-/// An account, with all that decides what may be written.
+/// What is enriched. The tables of its sources, versions and activities have its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entity {
+    Account,
+    Contact,
+}
+
+impl Entity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Contact => "contact",
+        }
+    }
+
+    /// A statement about its tables: `{e}` is its name.
+    fn sql(self, template: &str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(template.replace("{e}", self.as_str()))
+    }
+
+    fn update(self) -> &'static str {
+        match self {
+            Self::Account => include_str!("sql/accounts_enrich.sql"),
+            Self::Contact => include_str!("sql/contacts_enrich.sql"),
+        }
+    }
+}
+
+/// A record, with all that decides what may be written.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct AccountState {
+pub struct RecordState {
     /// The row.
     pub values: Map<String, Value>,
     /// By field: who wrote it last.
@@ -70,32 +99,38 @@ pub async fn never_enriched(
     .await?)
 }
 
-/// The account, if it is one of the workspace.
+/// The record, if it is one of the workspace.
 pub async fn read(
     record: &Record,
+    entity: Entity,
     about: (Uuid, Uuid),
-) -> Result<Option<AccountState>, RecordError> {
+) -> Result<Option<RecordState>, RecordError> {
     let mut tx = record.begin().await?;
-    let state = state(&mut tx, about, false).await;
+    let state = state(&mut tx, entity, about, false).await;
     tx.rollback().await?;
     state
 }
 
 /// The same; it stays as it is until the transaction ends.
-pub async fn hold(tx: &mut Tx, about: (Uuid, Uuid)) -> Result<Option<AccountState>, RecordError> {
-    state(tx, about, true).await
+pub async fn hold(
+    tx: &mut Tx,
+    entity: Entity,
+    about: (Uuid, Uuid),
+) -> Result<Option<RecordState>, RecordError> {
+    state(tx, entity, about, true).await
 }
 
 async fn state(
     tx: &mut Tx,
+    entity: Entity,
     (workspace_id, id): (Uuid, Uuid),
     is_held: bool,
-) -> Result<Option<AccountState>, RecordError> {
+) -> Result<Option<RecordState>, RecordError> {
     let sql = match is_held {
-        true => "SELECT to_jsonb(a) FROM accounts a WHERE id = $1 AND workspace_id = $2 FOR UPDATE",
-        false => "SELECT to_jsonb(a) FROM accounts a WHERE id = $1 AND workspace_id = $2",
+        true => "SELECT to_jsonb(a) FROM {e}s a WHERE id = $1 AND workspace_id = $2 FOR UPDATE",
+        false => "SELECT to_jsonb(a) FROM {e}s a WHERE id = $1 AND workspace_id = $2",
     };
-    let row: Option<Value> = sqlx::query_scalar(sql)
+    let row: Option<Value> = sqlx::query_scalar(entity.sql(sql))
         .bind(id)
         .bind(workspace_id)
         .fetch_optional(tx.connection())
@@ -117,52 +152,53 @@ async fn state(
     .fetch_all(tx.connection())
     .await?;
     let sources: Vec<(String, Value, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT field, value, fetched_at FROM account_sources WHERE account_id = $1",
+        entity.sql("SELECT field, value, fetched_at FROM {e}_sources WHERE {e}_id = $1"),
     )
     .bind(id)
     .fetch_all(tx.connection())
     .await?;
     let writer = |(field, is_job, at)| (field, Writer { is_job, at });
     let source = |(field, value, fetched_at)| (field, Source { value, fetched_at });
-    Ok(Some(AccountState {
+    Ok(Some(RecordState {
         values,
         writers: writers.into_iter().map(writer).collect(),
         sources: sources.into_iter().map(source).collect(),
     }))
 }
 
-/// Writes values, notes where they come from, and keeps the version that the account is in now. The
-/// account is held.
+/// Writes values, notes where they come from, and keeps the version that the record is in now. The
+/// record is held.
 pub async fn write(
     tx: &mut Tx,
+    entity: Entity,
     (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
-    before: &AccountState,
+    before: &RecordState,
     values: &[NewValue],
 ) -> Result<(), RecordError> {
     let pairs = values
         .iter()
         .map(|new| (new.field.to_owned(), new.value.clone()));
-    let after: Value = sqlx::query_scalar(include_str!("sql/accounts_enrich.sql"))
+    let after: Value = sqlx::query_scalar(entity.update())
         .bind(id)
         .bind(Value::Object(pairs.collect()))
         .fetch_one(tx.connection())
         .await?;
     let fields: Vec<&str> = values.iter().map(|new| new.field).collect();
-    note_sources(tx, (workspace_id, id, job_id), values).await?;
+    note_sources(tx, entity, (workspace_id, id, job_id), values).await?;
     let was = Value::Object(before.values.clone());
-    sqlx::query(
+    sqlx::query(entity.sql(
         "WITH newest AS (
-           SELECT max(number) AS number FROM account_versions WHERE account_id = $1
+           SELECT max(number) AS number FROM {e}_versions WHERE {e}_id = $1
          ), gone AS (
-           DELETE FROM account_versions v USING newest
-           WHERE v.account_id = $1 AND v.number <= newest.number + 1 - $7
+           DELETE FROM {e}_versions v USING newest
+           WHERE v.{e}_id = $1 AND v.number <= newest.number + 1 - $7
          )
-         INSERT INTO account_versions
-           (account_id, number, workspace_id, snapshot, changed, job_id)
+         INSERT INTO {e}_versions
+           ({e}_id, number, workspace_id, snapshot, changed, job_id)
          SELECT $1, 1, $2, bullwark.content($3), '{}', NULL FROM newest WHERE number IS NULL
          UNION ALL
          SELECT $1, coalesce(number, 1) + 1, $2, bullwark.content($4), $5, $6 FROM newest",
-    )
+    ))
     .bind(id)
     .bind(workspace_id)
     .bind(was)
@@ -175,23 +211,24 @@ pub async fn write(
     Ok(())
 }
 
-/// Notes where values come from that the account has.
+/// Notes where values come from that the record has.
 pub async fn note_sources(
     tx: &mut Tx,
+    entity: Entity,
     (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
     values: &[NewValue],
 ) -> Result<(), RecordError> {
-    sqlx::query(
-        "INSERT INTO account_sources
-           (account_id, field, workspace_id, value, source, confidence, fetched_at, job_id)
+    sqlx::query(entity.sql(
+        "INSERT INTO {e}_sources
+           ({e}_id, field, workspace_id, value, source, confidence, fetched_at, job_id)
          SELECT $1, n.field, $2, n.value, n.source, n.confidence, n.fetched_at, $3
          FROM unnest($4::text[], $5::jsonb[], $6::text[], $7::real[], $8::timestamptz[])
            AS n (field, value, source, confidence, fetched_at)
-         ON CONFLICT (account_id, field) DO UPDATE
+         ON CONFLICT ({e}_id, field) DO UPDATE
            SET value = excluded.value, source = excluded.source,
              confidence = excluded.confidence, fetched_at = excluded.fetched_at,
              job_id = excluded.job_id, workspace_id = excluded.workspace_id",
-    )
+    ))
     .bind(id)
     .bind(workspace_id)
     .bind(job_id)
@@ -210,16 +247,17 @@ pub async fn note_sources(
     Ok(())
 }
 
-/// Logs what was done for an account.
+/// Logs what was done for a record.
 pub async fn note_activity(
     tx: &mut Tx,
+    entity: Entity,
     (workspace_id, id, job_id): (Uuid, Uuid, Uuid),
     (kind, details): (&str, &Value),
 ) -> Result<(), RecordError> {
-    sqlx::query(
-        "INSERT INTO account_activities (account_id, workspace_id, kind, job_id, details)
+    sqlx::query(entity.sql(
+        "INSERT INTO {e}_activities ({e}_id, workspace_id, kind, job_id, details)
          VALUES ($1, $2, $3, $4, $5)",
-    )
+    ))
     .bind(id)
     .bind(workspace_id)
     .bind(kind)
@@ -228,4 +266,71 @@ pub async fn note_activity(
     .execute(tx.connection())
     .await?;
     Ok(())
+}
+
+/// Which of these addresses and pages other contacts of the workspace have: they are unique.
+pub async fn taken(
+    tx: &mut Tx,
+    (workspace_id, id): (Uuid, Uuid),
+    values: &[NewValue],
+) -> Result<Vec<&'static str>, RecordError> {
+    let mut taken = Vec::new();
+    for new in values {
+        let sql = match new.field {
+            "email" => {
+                "SELECT EXISTS (SELECT FROM contacts WHERE lower(email) = lower($1)
+                   AND email IS NOT NULL AND id <> $3
+                   AND coalesce(workspace_id, '00000000-0000-0000-0000-000000000000') = $2)"
+            }
+            "linkedin_url" => {
+                "SELECT EXISTS (SELECT FROM contacts WHERE linkedin_url = $1
+                   AND linkedin_url IS NOT NULL AND id <> $3
+                   AND coalesce(workspace_id, '00000000-0000-0000-0000-000000000000') = $2)"
+            }
+            _ => continue,
+        };
+        let is_taken: bool = sqlx::query_scalar(sql)
+            .bind(new.value.as_str())
+            .bind(workspace_id)
+            .bind(id)
+            .fetch_one(tx.connection())
+            .await?;
+        if is_taken {
+            taken.push(new.field);
+        }
+    }
+    Ok(taken)
+}
+
+/// Who may not be asked about: the person, or their employer, does not want to hear from the
+/// workspace. A bounce is no such wish.
+pub async fn objections(
+    record: &Record,
+    workspace_id: Uuid,
+    addresses: &[String],
+) -> Result<Vec<String>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT reason FROM email_suppressions
+         WHERE workspace_id = $1 AND target = ANY ($2)
+           AND reason IN ('unsubscribed', 'complained', 'manual') ORDER BY reason",
+    )
+    .bind(workspace_id)
+    .bind(addresses)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// The domain of the account that a contact belongs to.
+pub async fn domain_of(
+    record: &Record,
+    workspace_id: Uuid,
+    account_id: Uuid,
+) -> Result<Option<String>, RecordError> {
+    let domain: Option<Option<String>> =
+        sqlx::query_scalar("SELECT domain FROM accounts WHERE id = $1 AND workspace_id = $2")
+            .bind(account_id)
+            .bind(workspace_id)
+            .fetch_optional(&record.pool)
+            .await?;
+    Ok(domain.flatten())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::connection::Connection;
-use super::super::providers::{self, CALL_TIMEOUT, CompanySource, Reply};
+use super::super::providers::{CALL_TIMEOUT, DataSource};
 use crate::clock;
 use crate::job::JobError;
 use crate::outbound::{Answer, Call, CallFailure, Caller};
@@ -27,13 +27,14 @@ impl Calls {
         Self { caller }
     }
 
-    /// Sends it when it may be sent; until then the job waits.
+    /// Sends it when it may be sent; until then the job waits. `is_poor` tells whether an answer says
+    /// that the credits are used up.
     pub(super) async fn send(
         &self,
         ctx: &JobContext,
-        source: CompanySource,
-        connection: &Connection,
-        call: &Call,
+        (source, connection): (DataSource, &Connection),
+        (call, records): (&Call, u32),
+        is_poor: impl Fn(&Answer) -> bool,
     ) -> Result<Answer, JobError> {
         if ctx.cancelled().is_cancelled() {
             return Err(JobError::Retry("told to stop".to_owned()));
@@ -42,6 +43,7 @@ impl Calls {
         let key = QuotaKey::new(source.as_str(), workspace_id).map_err(JobError::permanent)?;
         let (limits, host) = (source.limits(), host(source, connection));
         let ask = Ask::new(&key, &limits).lease(CALL_TIMEOUT * 2).host(&host);
+        let ask = ask.cost(records);
         let permit = ctx.permit(ask).await?;
         let answer = match self.caller.call(call).await {
             Ok(answer) => answer,
@@ -56,13 +58,14 @@ impl Calls {
             }
         };
         let ms = answer.took.as_millis() as u64;
-        let metadata = json!({ "provider": source.as_str(), "status": answer.status, "ms": ms });
+        let metadata = json!({ "provider": source.as_str(), "status": answer.status, "ms": ms,
+            "records": records });
         ctx.log(LogLevel::Info, "the provider answered", Some(metadata));
         let headers = answer.headers.iter();
         let headers =
             headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let mut learned = learn(answer.status, headers, clock::now());
-        let is_poor = providers::reply(source, &answer) == Reply::NoCredits;
+        let is_poor = is_poor(&answer);
         if is_poor {
             // One job in a while looks, not each of thousands.
             learned.is_limited = true;
@@ -81,7 +84,7 @@ impl Calls {
 
 /// Whose breaker it is: of the provider where everybody calls it, else of the connection, so that
 /// what fails at an address of a user is left alone for that user only.
-fn host(source: CompanySource, connection: &Connection) -> String {
+fn host(source: DataSource, connection: &Connection) -> String {
     let public = source.provider().base_url();
     match public.filter(|public| connection.base_url.as_deref() == Some(*public)) {
         Some(public) => public.trim_start_matches("https://").to_owned(),
@@ -89,7 +92,7 @@ fn host(source: CompanySource, connection: &Connection) -> String {
     }
 }
 
-pub(super) fn told(source: CompanySource, answer: &Answer) -> String {
+pub(super) fn told(source: DataSource, answer: &Answer) -> String {
     format!("{}: {}", source.as_str(), answer.told())
 }
 

@@ -1,0 +1,71 @@
+//! What an enrichment came to, as the job's result says it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::merge::Fate;
+
+/// What an enrichment came to.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Which record it was, and what it was looked up by.
+    #[serde(flatten)]
+    pub(in super::super) about: Map<String, Value>,
+    /// Whether any provider knows it.
+    pub(in super::super) matched: bool,
+    pub(super) is_dry_run: bool,
+    /// Whom was asked, or would be, in this order.
+    pub(in super::super) providers: Vec<Said>,
+    /// What became of each value.
+    pub(in super::super) fields: BTreeMap<&'static str, FieldSummary>,
+    /// Fields that nobody could tell.
+    pub(super) unknown: Vec<Value>,
+    /// Fields that were not asked for: what is there stays.
+    pub(super) kept: Vec<Value>,
+}
+
+/// What one provider said.
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Said {
+    pub(in super::super) provider: &'static str,
+    pub(in super::super) said: Told,
+    /// The answer was there before, and cost nothing; none: there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) from_cache: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum Told {
+    Known,
+    Unknown,
+    /// Would be asked.
+    NotAsked,
+    /// Can not be asked by what is known of the record.
+    CanNotAsk,
+}
+
+/// What became of a value.
+#[derive(Debug, Serialize)]
+pub(in super::super) struct FieldSummary {
+    pub(in super::super) fate: Fate,
+    value: Value,
+    source: &'static str,
+    confidence: f32,
+    fetched_at: DateTime<Utc>,
+}
+
+impl FieldSummary {
+    pub(super) fn new(fate: Fate, new: &crate::record::enriched::NewValue) -> Self {
+        Self {
+            fate,
+            value: new.value.clone(),
+            source: new.source,
+            confidence: new.confidence,
+            fetched_at: new.fetched_at,
+        }
+    }
+}
