@@ -34,6 +34,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_REDACT",
     "BULLWARK_ENCRYPTION_KEY",
     "BULLWARK_PUBLIC_URL",
+    "BULLWARK_DNS_SERVERS",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -87,6 +88,8 @@ pub struct Config {
     pub redacted: Option<Vec<String>>,
     /// Where people outside reach this installation, for links in mails. No slash at its end.
     pub public_url: Option<String>,
+    /// Servers of DNS that verifications of addresses ask; none: those that this machine asks.
+    pub dns_servers: Vec<SocketAddr>,
     /// Seal what is stored of secrets; none: the key of the data directory does.
     pub encryption_keys: Option<Keys>,
 }
@@ -252,6 +255,10 @@ impl Config {
                     .to_owned(),
             });
         }
+        let dns_servers = read("BULLWARK_DNS_SERVERS").map(|names| listed(&names));
+        let dns_servers = dns_servers.unwrap_or_default();
+        let dns_servers = dns_servers.iter().map(|text| dns_server(text));
+        let dns_servers = dns_servers.collect::<Result<Vec<_>, _>>()?;
         let jwks_url = read("BULLWARK_JWKS_URL");
         if let Some(value) = jwks_url.clone().filter(|url| !is_protected(url)) {
             return Err(ConfigError::Invalid {
@@ -285,6 +292,7 @@ impl Config {
                 names => listed(names),
             }),
             public_url,
+            dns_servers,
             encryption_keys,
         })
     }
@@ -316,6 +324,19 @@ fn listed(text: &str) -> Vec<String> {
         .filter(|part| !part.is_empty())
         .map(str::to_owned)
         .collect()
+}
+
+/// A server of DNS: its address, and its port unless that is 53.
+fn dns_server(text: &str) -> Result<SocketAddr, ConfigError> {
+    let plain = text.parse().map(|ip| SocketAddr::new(ip, 53));
+    plain
+        .or_else(|_| text.parse::<SocketAddr>())
+        .map_err(|_| ConfigError::Invalid {
+            name: "BULLWARK_DNS_SERVERS",
+            value: text.to_owned(),
+            why: "it must be addresses with commas between, such as 10.0.0.2 or 10.0.0.2:5353"
+                .to_owned(),
+        })
 }
 
 /// As browsers write origins: they compare them as texts.

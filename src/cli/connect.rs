@@ -46,6 +46,7 @@ fn builtin(config: &Config) -> Handlers {
         source,
         sealer: config.sealer(),
         public_url: config.public_url.clone(),
+        dns_servers: config.dns_servers.clone(),
         has_diagnostics: config.has_diagnostics,
     })
 }

@@ -21,6 +21,9 @@ pub mod providers;
 pub mod simulator;
 mod spool;
 pub mod undo_import;
+pub mod verify_email;
+
+use std::net::SocketAddr;
 
 use crate::outbound::Caller;
 use crate::sealed::Sealer;
@@ -37,6 +40,7 @@ use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
 use import_csv::{ImportCsvHandler, SourceOptions};
 use undo_import::UndoImportHandler;
+use verify_email::VerifyEmail;
 
 /// What the built-in handlers need to know.
 #[derive(Debug, Clone)]
@@ -47,6 +51,8 @@ pub struct BuiltinOptions {
     pub sealer: Sealer,
     /// Where people outside reach this installation, for links in mails.
     pub public_url: Option<String>,
+    /// Servers of DNS that are asked who takes mail; none: those that this machine asks.
+    pub dns_servers: Vec<SocketAddr>,
     /// Also offer the diagnostic types.
     pub has_diagnostics: bool,
 }
@@ -58,6 +64,7 @@ impl BuiltinOptions {
             sealer: Sealer::new(None, &source.data_dir),
             source,
             public_url: None,
+            dns_servers: Vec::new(),
             has_diagnostics: false,
         }
     }
@@ -94,6 +101,7 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         connections,
         public_url: options.public_url.clone(),
     });
+    handlers.add(VerifyEmail::new(&options.dns_servers));
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

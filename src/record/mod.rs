@@ -79,6 +79,7 @@ pub mod suppressions;
 pub mod timeline;
 mod tx;
 pub mod types;
+pub mod verified_emails;
 mod view;
 pub mod webhook_attempts;
 pub mod webhook_deliveries;

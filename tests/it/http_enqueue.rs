@@ -40,7 +40,7 @@ async fn what_is_wrong_with_a_request_is_said() {
         detail,
         "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
          enrich_account, enrich_contact, export_csv, export_data, fail, generate_report, \
-         http_call, import_csv, noop, send_email_batch, sleep, undo_import"
+         http_call, import_csv, noop, send_email_batch, sleep, undo_import, verify_email"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -60,6 +60,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "send_email_batch",
             "sleep",
             "undo_import",
+            "verify_email",
         ])
     );
 

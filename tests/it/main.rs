@@ -78,5 +78,6 @@ mod stores;
 mod stores_orphans;
 mod support;
 mod verify;
+mod verify_email;
 mod webhooks;
 mod worker;

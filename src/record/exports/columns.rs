@@ -151,6 +151,7 @@ const CONTACTS: &[Column] = &[
     column("city", Kind::Text),
     column("email_status", Kind::Text),
     column("email_checked_at", Kind::Time),
+    column("email_reasons", Kind::List),
     column("custom", Kind::Object),
     column("source", Kind::Text),
     column("enriched_at", Kind::Time),

@@ -64,6 +64,11 @@ impl Rig {
         Self::with(read).await
     }
 
+    /// As usual, and this server of DNS is asked who takes mail.
+    pub(crate) async fn asking(dns: std::net::SocketAddr) -> Self {
+        Self::with(|name| (name == "BULLWARK_DNS_SERVERS").then(|| dns.to_string())).await
+    }
+
     /// They may not, as usual.
     pub(crate) async fn guarded() -> Self {
         Self::with(|_| None).await

@@ -1,0 +1,183 @@
+//! `verify_email`: whether the addresses of contacts can get mail at all.
+//!
+//! An address is looked at (its form, a list of services for addresses that are thrown away, names
+//! of functions), then DNS is asked who takes mail for its domain ([`mail_hosts`]). No mail server
+//! is called. What is found, and why, is written to the contact: `email_status`, `email_reasons`,
+//! `email_checked_at`; `send_email_batch` sends nothing to what is `invalid`.
+//!
+//! Promises: an address that nobody could be asked about is `unknown`, and replaces nothing that is
+//! known; a contact that got another address meanwhile is left alone; all of a job is one
+//! transaction.
+
+mod address;
+mod mail_hosts;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::job::{JobError, Progress};
+use crate::record::verified_emails::{self, ToVerify, Verified};
+use crate::worker::{Handler, JobContext};
+use mail_hosts::Dns;
+pub use verdict::{Status, Verdict};
+
+/// Contacts of one job.
+const CONTACTS_MAX: usize = 1000;
+/// Addresses of a job that are looked at together; how many questions that are at once for the
+/// whole process is told in [`mail_hosts`].
+const AT_ONCE: usize = 8;
+/// How long a verification is good, in days, when nothing else is said.
+const MAX_AGE_DAYS: i32 = 30;
+/// Each address takes some questions, of some seconds at most.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Verifies addresses of contacts.
+#[derive(Debug, Clone)]
+pub struct VerifyEmail {
+    dns: Dns,
+}
+
+impl VerifyEmail {
+    /// Asks these servers of DNS; without any, those that this machine asks.
+    pub fn new(dns_servers: &[SocketAddr]) -> Self {
+        Self {
+            dns: Dns::new(dns_servers),
+        }
+    }
+}
+
+/// Addresses that are to be verified.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    #[serde(alias = "contactIds")]
+    #[schemars(length(min = 1, max = 1000))]
+    contact_ids: Vec<Uuid>,
+    /// Those that were verified in the last so many days are left alone; 0: none is. 30 if not
+    /// said.
+    #[serde(default, alias = "maxAgeDays")]
+    #[schemars(range(min = 0, max = 365))]
+    max_age_days: Option<i32>,
+}
+
+/// What it came to.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// By status, how many addresses were verified.
+    verified: BTreeMap<&'static str, usize>,
+    /// By reason, how many.
+    reasons: BTreeMap<&'static str, usize>,
+    /// Were verified not long ago.
+    fresh: usize,
+    /// Have no address.
+    without_address: usize,
+    /// Are not of this workspace, or not any more.
+    unknown_contacts: usize,
+    /// Nobody could be asked, and what was known before stays.
+    kept: usize,
+    /// Got another address meanwhile, or are gone.
+    changed: usize,
+}
+
+impl Handler for VerifyEmail {
+    const TYPE: &'static str = "verify_email";
+    type Payload = Payload;
+    type Output = Summary;
+
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
+
+    async fn run(&self, ctx: JobContext, payload: Payload) -> Result<Summary, JobError> {
+        let mut ids = payload.contact_ids;
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() || ids.len() > CONTACTS_MAX {
+            let why = format!("`contact_ids` names 1 to {CONTACTS_MAX} contacts");
+            return Err(JobError::Permanent(why));
+        }
+        let Some(workspace_id) = ctx.workspace_id() else {
+            let why = "the job has no workspace: contacts belong to one";
+            return Err(JobError::Permanent(why.to_owned()));
+        };
+        let days = payload.max_age_days.unwrap_or(MAX_AGE_DAYS).clamp(0, 365);
+        let all = verified_emails::to_verify(ctx.record(), workspace_id, &ids, days).await;
+        let all = all.map_err(JobError::retry)?;
+        let count = |is_so: fn(&ToVerify) -> bool| all.iter().filter(|one| is_so(one)).count();
+        let mut summary = Summary {
+            verified: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            fresh: count(|one| one.email.is_some() && one.is_fresh),
+            without_address: count(|one| one.email.is_none()),
+            unknown_contacts: ids.len() - all.len(),
+            kept: 0,
+            changed: 0,
+        };
+        let open: Vec<(Uuid, String)> = all
+            .into_iter()
+            .filter(|one| !one.is_fresh)
+            .filter_map(|one| Some((one.id, one.email?)))
+            .collect();
+        let verified = self.look(&ctx, open).await?;
+        for (_, verdict) in &verified {
+            *summary.verified.entry(verdict.status.as_str()).or_default() += 1;
+            for reason in &verdict.reasons {
+                *summary.reasons.entry(*reason).or_default() += 1;
+            }
+        }
+        ctx.transaction(async |tx| {
+            let rows: Vec<Verified> = verified
+                .iter()
+                .map(|(one, verdict)| Verified {
+                    id: one.0,
+                    email: one.1.clone(),
+                    status: verdict.status.as_str(),
+                    reasons: json!(verdict.reasons),
+                })
+                .collect();
+            let written = verified_emails::write(tx, workspace_id, &rows).await;
+            let written = written.map_err(JobError::retry)?;
+            summary.kept = written.kept as usize;
+            summary.changed = rows.len() - written.kept as usize - written.written as usize;
+            Ok(summary)
+        })
+        .await
+    }
+}
+
+type Looked = Vec<((Uuid, String), Verdict)>;
+
+impl VerifyEmail {
+    /// Looks at all of them, some at a time.
+    async fn look(&self, ctx: &JobContext, open: Vec<(Uuid, String)>) -> Result<Looked, JobError> {
+        let total = open.len();
+        let mut looked = Vec::with_capacity(total);
+        let verdicts = stream::iter(open).map(|one| async {
+            let verdict = verdict::verify(&self.dns, &one.1).await;
+            (one, verdict)
+        });
+        let mut verdicts = std::pin::pin!(verdicts.buffer_unordered(AT_ONCE));
+        loop {
+            let next = tokio::select! {
+                next = verdicts.next() => next,
+                () = ctx.cancelled().cancelled() => {
+                    return Err(JobError::Retry("told to stop".to_owned()));
+                }
+            };
+            let Some(one) = next else {
+                return Ok(looked);
+            };
+            looked.push(one);
+            let done = looked.len() as u64;
+            ctx.progress(Progress::new(total as u64, done, 0, "looking at addresses"));
+        }
+    }
+}
