@@ -12,6 +12,7 @@ mod ending;
 pub mod enrich;
 pub mod enrich_account;
 pub mod enrich_contact;
+pub mod enrich_records;
 pub mod export;
 pub mod formula;
 pub mod generate_report;
@@ -35,6 +36,7 @@ use email::SendEmailBatchHandler;
 use enrich::Enricher;
 use enrich_account::EnrichAccount;
 use enrich_contact::EnrichContact;
+use enrich_records::{EnrichPageHandler, EnrichRecordsHandler};
 use export::{ExportCsvHandler, ExportDataHandler};
 use generate_report::GenerateReportHandler;
 use http_call::HttpCall;
@@ -95,7 +97,11 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     handlers.add(EnrichAccount {
         enricher: enricher.clone(),
     });
-    handlers.add(EnrichContact { enricher });
+    handlers.add(EnrichContact {
+        enricher: enricher.clone(),
+    });
+    handlers.add(EnrichPageHandler { enricher });
+    handlers.add(EnrichRecordsHandler);
     handlers.add(SendEmailBatchHandler {
         caller,
         connections,

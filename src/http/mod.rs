@@ -33,6 +33,7 @@ mod duties;
 mod email;
 mod email_events;
 mod enqueue;
+mod enrichments;
 mod events;
 mod exports;
 mod exposition;

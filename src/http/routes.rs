@@ -8,11 +8,12 @@ use utoipa_axum::routes;
 use super::state::State;
 use super::{
     actions, alerts, api_keys, audit, auth, bulk, connection_control, connections, consistency,
-    control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue, events,
-    exports, exposition, flow_view, flows, health, import_templates, import_undo, imports, jobs,
-    limits, links, openapi, pipeline_reports, queue_control, queues, quotas, rate_limits, reports,
-    retention, schedule_control, schedules, sequences, sessions, stats, suppressions, types,
-    unsubscribe, uploads, webhook_control, webhook_deliveries, webhooks, workers,
+    control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue,
+    enrichments, events, exports, exposition, flow_view, flows, health, import_templates,
+    import_undo, imports, jobs, limits, links, openapi, pipeline_reports, queue_control, queues,
+    quotas, rate_limits, reports, retention, schedule_control, schedules, sequences, sessions,
+    stats, suppressions, types, unsubscribe, uploads, webhook_control, webhook_deliveries,
+    webhooks, workers,
 };
 
 /// The routes that answer soon.
@@ -55,6 +56,8 @@ fn jobs() -> OpenApiRouter<State> {
         .routes(routes!(bulk::many))
         .routes(routes!(flows::one))
         .routes(routes!(flow_view::show))
+        .routes(routes!(enrichments::start))
+        .routes(routes!(enrichments::show))
         .routes(routes!(stats::stats))
         .routes(routes!(stats::dashboard))
         .routes(routes!(actions::list, actions::start))

@@ -221,5 +221,6 @@ pub async fn forget_old(record: &Record) -> Result<bool, RecordError> {
             .await?;
         rows = rows.max(gone.rows_affected());
     }
-    Ok(rows == FORGET_MAX as u64)
+    let items = super::enrichment_items::forget_old(record, FORGET_MAX).await?;
+    Ok(items || rows == FORGET_MAX as u64)
 }

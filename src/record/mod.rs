@@ -29,6 +29,7 @@ pub mod email_log;
 pub mod email_sends;
 pub mod enqueue;
 pub mod enriched;
+pub mod enrichment_items;
 mod error;
 pub mod events;
 pub mod exports;

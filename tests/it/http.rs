@@ -135,6 +135,8 @@ async fn health_is_open_and_everything_else_needs_a_key() {
         (Method::GET, "/api/import-templates"),
         (Method::POST, "/api/import-templates"),
         (Method::DELETE, "/api/import-templates/x"),
+        (Method::POST, "/api/enrichments"),
+        (Method::GET, "/api/enrichments/x"),
         (Method::GET, "/api/exports"),
         (Method::POST, "/api/exports"),
         (Method::POST, "/api/reports"),

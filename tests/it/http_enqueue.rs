@@ -39,8 +39,9 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(
         detail,
         "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
-         enrich_account, enrich_contact, export_csv, export_data, fail, generate_report, \
-         http_call, import_csv, noop, send_email_batch, sleep, undo_import, verify_email"
+         enrich_account, enrich_contact, enrich_page, enrich_records, export_csv, export_data, \
+         fail, generate_report, http_call, import_csv, noop, send_email_batch, sleep, \
+         undo_import, verify_email"
     );
     assert_eq!(
         unknown.body["known_types"],
@@ -50,6 +51,8 @@ async fn what_is_wrong_with_a_request_is_said() {
             "deliver_webhook",
             "enrich_account",
             "enrich_contact",
+            "enrich_page",
+            "enrich_records",
             "export_csv",
             "export_data",
             "fail",

@@ -27,8 +27,8 @@ impl Calls {
         Self { caller }
     }
 
-    /// Sends it when it may be sent; until then the job waits. `is_poor` tells whether an answer says
-    /// that the credits are used up.
+    /// Sends it when it may be sent; until then the job waits. `is_poor` tells whether an answer
+    /// says that the credits are used up.
     pub(super) async fn send(
         &self,
         ctx: &JobContext,

@@ -12,6 +12,7 @@
 
 mod calls;
 mod lookup;
+mod many;
 mod merge;
 mod subject;
 mod summary;
@@ -33,10 +34,12 @@ use crate::record::logs::LogLevel;
 use crate::record::{RecordError, Tx, lookups};
 use crate::worker::JobContext;
 use lookup::{Answered, Lookups, question};
-use merge::{Fate, fate, is_open, is_ours};
+pub(super) use merge::Fate;
+use merge::{fate, is_open, is_ours};
 pub(super) use subject::{Account, Contact, Subject, Topics};
 pub use summary::Summary;
-use summary::{FieldSummary, Said, Told};
+pub(super) use summary::Told;
+use summary::{FieldSummary, Said};
 pub(super) use wish::{Asked, Wish};
 
 /// In the log of a record.
@@ -162,14 +165,18 @@ impl Enricher {
                 said(Told::NotAsked, None);
                 continue;
             };
+            let from_cache = match wish.since {
+                Some(since) => answered.kept.fetched_at < since,
+                None => !answered.is_bought,
+            };
             let answer = answered.kept.answer.as_ref();
             let Some((values, confidence)) =
                 answer.and_then(|answer| S::known(*source, answer, topic))
             else {
-                said(Told::Unknown, Some(!answered.is_bought));
+                said(Told::Unknown, Some(from_cache));
                 continue;
             };
-            said(Told::Known, Some(!answered.is_bought));
+            said(Told::Known, Some(from_cache));
             if confidence < wish.min_confidence {
                 let metadata = json!({ "provider": provider, "confidence": confidence });
                 let words = "the answer seems to be about somebody else";

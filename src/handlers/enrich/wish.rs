@@ -1,5 +1,7 @@
 //! What an enrichment is asked for, whatever it enriches.
 
+use chrono::{DateTime, Utc};
+
 use super::super::providers::{DataSource, EnrichField};
 
 /// Below this, a provider does not seem to mean the same company or person.
@@ -18,6 +20,8 @@ pub(in super::super) struct Wish<F> {
     pub(in super::super) min_confidence: f32,
     pub(in super::super) max_age_days: Option<i32>,
     pub(in super::super) dry_run: bool,
+    /// What was fetched later was bought for this; none: what this very job has fetched.
+    pub(in super::super) since: Option<DateTime<Utc>>,
 }
 
 /// A payload, as it came.
@@ -55,6 +59,7 @@ impl<F: EnrichField> Asked<'_, F> {
             min_confidence: self.min_confidence.unwrap_or(MIN_CONFIDENCE),
             max_age_days: self.max_age_days.map(|days| days.clamp(1, AGE_MAX_DAYS)),
             dry_run: self.dry_run,
+            since: None,
         })
     }
 }

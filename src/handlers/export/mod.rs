@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::job::JobError;
 use crate::worker::{Handler, JobContext};
 pub use checkpoint::Summary;
-pub use payload::{ExportCsv, ExportData};
+pub use payload::{ExportCsv, ExportData, Filters};
 pub use plan::Plan;
 pub use sweep::{SweepError, Swept, sweep};
 

@@ -10,8 +10,8 @@
 //! plan, may not do this. Personal addresses and telephone numbers are not asked for: they cost
 //! more, and come later by another way.
 //!
-//! Source: docs.apollo.io ("Organization Enrichment", "People Enrichment", "Bulk People Enrichment",
-//! "Bulk Organization Enrichment", "Rate Limits", "API Pricing").
+//! Source: docs.apollo.io ("Organization Enrichment", "People Enrichment", "Rate Limits", "API
+//! Pricing", and the two of "Bulk" enrichment).
 
 use serde_json::{Value, json};
 

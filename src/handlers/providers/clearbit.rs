@@ -1,7 +1,8 @@
 //! Clearbit's Company API: `GET /v2/companies/find?domain=`, and its Combined API:
 //! `GET /v2/combined/find?email=`, at another host.
 //!
-//! 200 has the company, or a `person` and a `company`, each perhaps null, 202 says that it is being looked for (asked again later, it is there), 404
+//! 200 has the company, or a `person` and a `company`, each perhaps null; 202 says that it
+//! is being looked for (asked again later, it is there), 404
 //! that nobody knows it (or that there is no such route, told apart by `error.type`), 402 that the
 //! plan's credits are used up. 202 has no body, and a retry is worth it "after a few minutes".
 //!

@@ -5,7 +5,7 @@
 //! left in their headers, takes their credits, and counts who calls above a limit. [`Turn`]s script
 //! what else happens out there: refusals, failures, answers that are slow, cut off or nonsense.
 //!
-//! It knows every company and person but those whose domain, address, page or first name begins with
+//! It knows every company and person but those whose domain, address, page or name begins with
 //! `unknown`. What it tells is made up from that, so that it is the same each time.
 
 mod answers;
@@ -177,6 +177,9 @@ async fn respond(state: &State, request: Request<Incoming>) -> Response<Body> {
         .and_then(|text| text.strip_prefix("Bearer "));
     if (&head.method, head.uri.path()) == (&Method::POST, "/authenticate") {
         return sent(state.log_in(&body, bearer));
+    }
+    if let Some(topics) = questions::read_many(&head.method, &head.uri, &body) {
+        return sent(state.answer_many(header("x-api-key").as_deref(), &topics));
     }
     let Some((source, topic)) = questions::read(&head.method, &head.uri, &body) else {
         return sent(Said::error(404, "there is no such route"));

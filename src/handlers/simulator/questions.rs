@@ -44,6 +44,33 @@ pub(super) fn read(
     Some(asked)
 }
 
+/// Who is asked about several at once, and about which; none: it is no such question.
+pub(super) fn read_many(method: &Method, uri: &Uri, body: &Value) -> Option<Vec<Option<Topic>>> {
+    let items = |name: &str| {
+        let items = body.get(name).and_then(Value::as_array);
+        items.map_or(&[][..], Vec::as_slice).iter()
+    };
+    match (method, uri.path()) {
+        (&Method::POST, "/api/v1/organizations/bulk_enrich") => {
+            let domains = items("domains");
+            Some(
+                domains
+                    .map(|domain| Some(Topic::Company(domain.as_str()?.to_owned())))
+                    .collect(),
+            )
+        }
+        (&Method::POST, "/api/v1/people/bulk_match") => {
+            let people = items("details");
+            Some(
+                people
+                    .map(|person| apollo_person(person).map(Topic::Person))
+                    .collect(),
+            )
+        }
+        _ => None,
+    }
+}
+
 /// One person, as Apollo is asked about them.
 pub(super) fn apollo_person(body: &Value) -> Option<PersonKey> {
     let email = text(body, "/email").map(PersonKey::Email);

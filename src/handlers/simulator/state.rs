@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::providers::{DataSource, Topic};
+use super::super::providers::{DataSource, MANY_MAX, Topic};
 use super::answers::{Said, about, is_unknown, limit_headers};
 use super::windows::{self, Window};
 use crate::clock;
@@ -175,25 +175,48 @@ impl State {
 
     /// The answer to a question.
     pub(super) fn answer(&self, source: DataSource, key: Option<&str>, topic: &Topic) -> Said {
+        self.told(source, key, Asked::One(topic))
+    }
+
+    /// The answer of Apollo to a question about several.
+    pub(super) fn answer_many(&self, key: Option<&str>, topics: &[Option<Topic>]) -> Said {
+        self.told(DataSource::Apollo, key, Asked::Many(topics))
+    }
+
+    fn told(&self, source: DataSource, key: Option<&str>, asked: Asked<'_>) -> Said {
         let mut inner = self.inner();
-        let said = inner.answer(source, key, topic);
-        if inner.seen.len() >= SEEN_MAX {
-            inner.seen.pop_front();
-        }
+        let said = inner.answer(source, key, asked);
         let answers = inner.answers.entry(source).or_default();
         *answers.entry(said.status).or_default() += 1;
-        inner.seen.push_back(Seen {
-            source,
-            domain: topic.key(),
-            status: said.status,
-            at: Instant::now(),
-        });
+        let topics: Vec<&Topic> = match asked {
+            Asked::One(topic) => vec![topic],
+            Asked::Many(topics) => topics.iter().flatten().collect(),
+        };
+        for topic in topics {
+            if inner.seen.len() >= SEEN_MAX {
+                inner.seen.pop_front();
+            }
+            inner.seen.push_back(Seen {
+                source,
+                domain: topic.key(),
+                status: said.status,
+                at: Instant::now(),
+            });
+        }
         said
     }
 }
 
+/// What a question is about.
+#[derive(Debug, Clone, Copy)]
+enum Asked<'a> {
+    One(&'a Topic),
+    /// None: it does not say.
+    Many(&'a [Option<Topic>]),
+}
+
 impl Inner {
-    fn answer(&mut self, source: DataSource, key: Option<&str>, topic: &Topic) -> Said {
+    fn answer(&mut self, source: DataSource, key: Option<&str>, asked: Asked<'_>) -> Said {
         let key = key.unwrap_or_default();
         let is_known = source != DataSource::Zoominfo || self.tokens.contains(key);
         if key.is_empty() || self.refused.contains(key) || !is_known {
@@ -232,13 +255,13 @@ impl Inner {
             },
             Turn::Slow(pause) => Said {
                 pause,
-                ..self.found(source, topic)
+                ..self.found(source, asked)
             },
             Turn::CutOff => Said {
                 is_cut: true,
-                ..self.found(source, topic)
+                ..self.found(source, asked)
             },
-            Turn::Fine => self.found(source, topic),
+            Turn::Fine => self.found(source, asked),
         };
         if !is_silent {
             let resets_at = (clock::now() + left.resets_in).timestamp() + 1;
@@ -247,8 +270,38 @@ impl Inner {
         said
     }
 
+    fn found(&mut self, source: DataSource, asked: Asked<'_>) -> Said {
+        let topics = match asked {
+            Asked::One(topic) => return self.found_one(source, topic),
+            Asked::Many(topics) => topics,
+        };
+        if topics.len() > MANY_MAX {
+            return Said::error(422, "too many records");
+        }
+        let mut each = Vec::new();
+        for topic in topics {
+            let said = topic.as_ref().map(|topic| self.found_one(source, topic));
+            let body = match said {
+                Some(said) if said.status != 200 => return said,
+                Some(said) => serde_json::from_str::<Value>(&said.body).unwrap_or_default(),
+                None => Value::Null,
+            };
+            let found = body.get("organization").or(body.get("person"));
+            each.push(found.cloned().unwrap_or(Value::Null));
+        }
+        let is_people = topics
+            .iter()
+            .flatten()
+            .any(|topic| matches!(topic, Topic::Person(_)));
+        let list = match is_people {
+            true => "matches",
+            false => "organizations",
+        };
+        Said::json(200, &json!({ "status": "success", list: each }))
+    }
+
     /// Takes a credit for what is known.
-    fn found(&mut self, source: DataSource, topic: &Topic) -> Said {
+    fn found_one(&mut self, source: DataSource, topic: &Topic) -> Said {
         let said = about(source, topic);
         if said.status != 200 || is_unknown(topic) {
             return said;

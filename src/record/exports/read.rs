@@ -131,6 +131,33 @@ impl Selection {
         })
     }
 
+    /// The ids of at most `limit` rows behind `after` up to `until`, in their order; and where the
+    /// next ones begin, none if these were the last.
+    pub async fn ids(
+        &self,
+        record: &Record,
+        (after, until): (Uuid, Uuid),
+        limit: i64,
+    ) -> Result<(Vec<Uuid>, Option<Uuid>), RecordError> {
+        let mut view = self.view(record).await?;
+        let next = match self.conditions.is_empty() {
+            true => None,
+            false => {
+                let rows = self.windows.scanned;
+                self.window(&mut view, (after, until), rows).await?
+            }
+        };
+        let mut query = self.matching("id", (after, next.unwrap_or(until)));
+        query.push(" ORDER BY id LIMIT ").push_bind(limit);
+        let query = query.build_query_scalar();
+        let ids: Vec<Uuid> = query.fetch_all(view.connection()).await?;
+        let next = match ids.len() as i64 == limit {
+            true => ids.last().copied(),
+            false => next,
+        };
+        Ok((ids, next))
+    }
+
     /// At most `limit` rows behind `after` up to `until`, in the order of their ids.
     pub async fn page(
         &self,

@@ -1,10 +1,14 @@
-//! `enrich_account` and `enrich_contact`, against the simulator of providers: what is asked, written, and what stays.
+//! `enrich_account`, `enrich_contact` and enrichments of many, against the simulator of providers:
+//! what is asked, written, and what stays.
 
 mod answers;
 mod asking;
 mod contacts;
 mod demo;
 mod fleet;
+mod many;
+mod pages;
+mod people;
 mod steps;
 
 use bullwark::handlers::providers::DataSource;
