@@ -62,13 +62,13 @@ async fn each_answer_means_what_it_says_for_the_job() {
         ("404 Not Found", "", "dead_letter", "answered 404: words"),
         ("401 Unauthorized", "", "dead_letter", "answered 401"),
         ("302 Found", "location: /x\r\n", "dead_letter", "redirects"),
+        ("503 Busy", "", "failed", "answered 503"),
         (
-            "429 Too Many",
+            "425 Too Early",
             "retry-after: 77\r\n",
             "failed",
-            "answered 429",
+            "answered 425",
         ),
-        ("503 Busy", "", "failed", "answered 503"),
         ("408 Timeout", "", "failed", "answered 408"),
     ] {
         receiver.answer_with(&[(answer, headers)]);
@@ -209,6 +209,103 @@ async fn a_worker_that_dies_after_the_answer_calls_again_under_the_same_id() {
         .collect();
     assert_eq!(keys, [called.as_str(); 2]);
     rescue.stop(std::time::Duration::from_secs(10)).await;
+    working.hurry().await;
+    rig.end().await;
+}
+
+/// Waits until a job was put off, which spends no attempt; for how many seconds from now.
+async fn put_off(rig: &Rig, job: &str) -> i64 {
+    let job = crate::stage::eventually("it waits", async || {
+        let job = rig.until(job, "pending").await;
+        job["scheduled_for"].is_string().then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempts"], 0, "{job}");
+    let at = job["scheduled_for"].as_str().unwrap();
+    let at: chrono::DateTime<chrono::Utc> = at.parse().unwrap();
+    (at - bullwark::clock::now()).num_seconds()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_refuses_for_its_quota_is_called_by_nobody_until_it_may_be() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let other = Receiver::start().await;
+    let working = rig.work();
+    receiver.answer_with(&[("429 Too Many", "retry-after: 77\r\n")]);
+    let call = || job(json!({ "url": receiver.url("/") }));
+    let first = rig.enqueue(call()).await;
+    let wait = put_off(&rig, &first).await;
+    assert!((70..=79).contains(&wait), "{wait}");
+    let second = rig.enqueue(call()).await;
+    let wait = put_off(&rig, &second).await;
+    assert!((70..=79).contains(&wait), "{wait}");
+    assert_eq!(receiver.got().len(), 1, "the second was not sent");
+    let free = rig.enqueue(job(json!({ "url": other.url("/") }))).await;
+    rig.until(&free, "completed").await;
+    working.hurry().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_above_what_an_admin_allows_a_host() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let url = receiver.url("/");
+    let service = url.trim_start_matches("http://").trim_end_matches('/');
+    let path = format!("/api/quotas/{}", service.replace(':', "-"));
+    let limits = json!({ "windows": [{ "kind": "fixed", "max": 2, "perMs": 3_600_000 }] });
+    let request = rig.server.request(reqwest::Method::PUT, &path);
+    let set = crate::support::server::send(request.json(&limits)).await;
+    assert_eq!(set.status, 200, "{set:?}");
+    let mut jobs = Vec::new();
+    for _ in 0..5 {
+        jobs.push(rig.enqueue(job(json!({ "url": url }))).await);
+    }
+    let working = rig.work();
+    let left = crate::stage::eventually("all were looked at", async || {
+        let mut open = Vec::new();
+        for id in &jobs {
+            let job = rig.server.get(&format!("/api/jobs/{id}")).await.body["job"].clone();
+            match (job["status"].as_str().unwrap(), &job["scheduled_for"]) {
+                ("completed", _) => {}
+                ("pending", Value::String(_)) => open.push(id.clone()),
+                _ => return None,
+            }
+        }
+        Some(open)
+    })
+    .await;
+    assert_eq!((left.len(), receiver.got().len()), (3, 2));
+    for id in &left {
+        assert!(put_off(&rig, id).await > 3_000);
+    }
+    working.hurry().await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_fails_again_and_again_is_left_alone() {
+    let (rig, receiver) = (Rig::new().await, Receiver::start().await);
+    let working = rig.work();
+    receiver.answer_with(&[("503 Busy", ""); 100]);
+    let mut called = 0;
+    // A few failures open the breaker; then a job waits without a call.
+    let waiting = loop {
+        let id = rig.enqueue(job(json!({ "url": receiver.url("/") }))).await;
+        let path = format!("/api/jobs/{id}");
+        let job = crate::stage::eventually("it was tried or put off", async || {
+            let job = rig.server.get(&path).await.body["job"].clone();
+            let is_off = job["status"] == "pending" && job["scheduled_for"].is_string();
+            (is_off || job["status"] == "failed").then_some(job)
+        })
+        .await;
+        if job["status"] == "pending" {
+            break job;
+        }
+        called += 1;
+        assert!(called < 100, "the breaker never opens");
+    };
+    assert_eq!(waiting["attempts"], 0);
+    assert_eq!(receiver.got().len(), called);
     working.hurry().await;
     rig.end().await;
 }

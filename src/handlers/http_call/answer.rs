@@ -3,7 +3,8 @@
 //! | answer | the job |
 //! |---|---|
 //! | 2xx | is completed, with the body as its result |
-//! | 408, 425, 429, 5xx, none | is tried again, not before `Retry-After` |
+//! | 429 | comes back when the receiver may be called, see `tell` |
+//! | 408, 425, 5xx, none | is tried again, not before `Retry-After` |
 //! | 401 to the credentials of a connection | waits until somebody has renewed them |
 //! | 410, 3xx, any other 4xx | is a dead letter: asked again, it would be answered the same |
 

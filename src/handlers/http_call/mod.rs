@@ -6,11 +6,14 @@
 //! (<https://www.standardwebhooks.com>).
 //!
 //! Promises: credentials come from a connection and go nowhere outside of its address; no redirect
-//! is followed; no address inside of this network is called, unless the installation allows it.
+//! is followed; no address inside of this network is called, unless the installation allows it;
+//! no call above a quota that an admin set or the receiver told of: until there is some, the job
+//! waits without spending an attempt. So it does while the receiver's host fails again and again.
 //! Refuses headers that carry credentials: payloads are read by many.
 
 mod answer;
 mod payload;
+mod standing;
 
 use std::time::Duration;
 
@@ -24,15 +27,19 @@ use super::connection::{Connection, Connections};
 use crate::clock;
 use crate::job::JobError;
 use crate::job::connection::Provider;
-use crate::outbound::{Call, Caller};
+use crate::outbound::{Answer, Call, CallFailure, Caller};
+use crate::quota::{Ask, Permit, learn};
 use crate::secret::Secret;
 use crate::worker::{Handler, JobContext, forward};
 use answer::judge;
 pub use payload::Payload;
 use payload::TIMEOUT_MAX_MS;
+use standing::Standing;
 
 /// What is read of an answer; a longer one is cut.
 const ANSWER_MAX_BYTES: usize = 512 * 1024;
+/// What a call may take beside its own time, from the permit to its end.
+const AROUND: Duration = Duration::from_secs(15);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Calls.
@@ -66,13 +73,44 @@ impl Handler for HttpCall {
             id => Some(self.connections.open(&ctx, Provider::Http, id).await?),
         };
         let call = call(&ctx, &payload, connection.as_ref())?;
+        let workspace_id = ctx.workspace_id().unwrap_or_default();
+        let standing = Standing::of(workspace_id, &call.url, connection.as_ref())?;
+        let ask = Ask::new(&standing.key, &standing.limits)
+            .host(&standing.breaker)
+            .lease(call.timeout + AROUND);
+        let permit = ctx.permit(ask).await?;
         let answered = tokio::select! {
             answered = self.caller.call(&call) => answered,
+            // Dropped, the permit's place is free; the call may have been made.
             () = ctx.cancelled().cancelled() => {
                 return Err(JobError::Retry("told to stop".to_owned()));
             }
         };
+        tell(permit, &answered).await?;
         judge(&ctx, connection.as_ref(), answered).await
+    }
+}
+
+/// Says how the call went. A receiver that refused it for its quota (429) is called by nobody until
+/// it may be; then the job comes back.
+async fn tell(permit: Permit, answered: &Result<Answer, CallFailure>) -> Result<(), JobError> {
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(CallFailure::Forbidden(_)) => {
+            permit.ended().await;
+            return Ok(());
+        }
+        Err(_) => {
+            permit.failed().await;
+            return Ok(());
+        }
+    };
+    let headers = answer.headers.iter();
+    let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let learned = learn(answer.status, headers, clock::now());
+    match permit.answered(&learned).await {
+        Some(wait) => Err(JobError::Snooze(wait.time, answer.told())),
+        None => Ok(()),
     }
 }
 
@@ -116,7 +154,8 @@ fn call(
     })
 }
 
-fn sign(
+/// Signs a body as Standard Webhooks has it.
+pub(super) fn sign(
     headers: &mut HeaderMap,
     secret: &Secret,
     (id, now_s): (&str, i64),
