@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::sealed::{Keys, Sealer};
 use crate::secret::Secret;
+use crate::storage::StorageOptions;
 
 /// Every variable that Bullwark reads.
 pub const ENVIRONMENT: &[&str] = &[
@@ -35,6 +36,11 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_ENCRYPTION_KEY",
     "BULLWARK_PUBLIC_URL",
     "BULLWARK_DNS_SERVERS",
+    "BULLWARK_STORAGE_URL",
+    "BULLWARK_STORAGE_ENDPOINT",
+    "BULLWARK_STORAGE_REGION",
+    "BULLWARK_STORAGE_KEY_ID",
+    "BULLWARK_STORAGE_SECRET",
 ];
 
 /// Where the HTTP server listens when nothing else is said.
@@ -90,6 +96,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Servers of DNS that verifications of addresses ask; none: those that this machine asks.
     pub dns_servers: Vec<SocketAddr>,
+    /// Where whole files go; none: they stay in the data directory.
+    pub storage: Option<StorageOptions>,
     /// Seal what is stored of secrets; none: the key of the data directory does.
     pub encryption_keys: Option<Keys>,
 }
@@ -293,6 +301,7 @@ impl Config {
             }),
             public_url,
             dns_servers,
+            storage: storage::settle(read)?,
             encryption_keys,
         })
     }
@@ -302,6 +311,12 @@ impl Config {
     /// Seals and opens stored secrets.
     pub fn sealer(&self) -> Sealer {
         Sealer::new(self.encryption_keys.clone(), &self.data_dir)
+    }
+
+    /// Where files are kept. Asks nobody yet.
+    #[cfg(any(feature = "handlers", feature = "server"))]
+    pub fn files(&self) -> Result<crate::storage::Storage, crate::storage::StorageError> {
+        crate::storage::Storage::open(&self.data_dir, self.storage.as_ref())
     }
 }
 
@@ -358,5 +373,6 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+mod storage;
 #[cfg(test)]
 mod tests;

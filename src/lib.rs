@@ -30,11 +30,13 @@ pub mod secret;
 pub mod settle;
 #[cfg(feature = "cli")]
 pub mod soak;
+pub mod storage;
 pub mod stores;
 pub mod tasks;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 pub mod upkeep;
+#[cfg(any(feature = "handlers", feature = "server"))]
 pub mod uploads;
 pub mod worker;
 

@@ -1,4 +1,4 @@
-//! Files in the data directory: what clients uploaded, and the reports that jobs leave for them.
+//! Files of clients: what they uploaded, and the reports that jobs leave for them.
 //!
 //! `uploads/<id>` is the content as it came, `uploads/<id>.json` is what is known about it. The
 //! content appears last, by a rename, so whoever finds it finds all of it. An upload belongs to one
@@ -9,6 +9,11 @@
 //! * while the content arrives: a `.part` file, which [`Uploads::sweep`] removes;
 //! * between the two renames: a `.json` without content, likewise;
 //! * after the second: a complete upload, whoever was told of it.
+//!
+//! With an object storage the content goes there when it has arrived, and what is known about it
+//! last: whoever finds that finds both. Until then the same files are here, and go the same way.
+
+mod found;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +24,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
+
+pub use self::found::Found;
+use crate::storage::{Objects, Storage};
 
 /// The longest file name that is kept, in characters.
 const FILE_NAME_MAX: usize = 200;
@@ -49,34 +57,19 @@ impl Upload {
     }
 }
 
-/// The uploads of a data directory.
+/// The uploads of a data directory, or of a bucket.
 #[derive(Debug, Clone)]
 pub struct Uploads {
     dir: PathBuf,
+    objects: Option<Objects>,
 }
 
 impl Uploads {
-    pub fn new(data_dir: &Path) -> Self {
+    pub fn new(storage: &Storage) -> Self {
         Self {
-            dir: data_dir.join("uploads"),
+            dir: storage.data_dir().join("uploads"),
+            objects: storage.objects().cloned(),
         }
-    }
-
-    /// A complete upload of this workspace and where its content is.
-    pub async fn find(
-        &self,
-        id: Uuid,
-        workspace_id: Uuid,
-    ) -> io::Result<Option<(Upload, PathBuf)>> {
-        let content = self.dir.join(id.to_string());
-        let text = match tokio::fs::read(self.known_path(id)).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        let upload: Upload = serde_json::from_slice(&text)?;
-        let is_ours = upload.workspace_id == workspace_id;
-        let is_complete = is_ours && tokio::fs::try_exists(&content).await?;
-        Ok(is_complete.then_some((upload, content)))
     }
 
     /// Begins an upload. Dropped without [`Incoming::finish`], it leaves nothing.
@@ -104,7 +97,11 @@ impl Uploads {
     /// Removes what uploads left that were cut short by the end of their process.
     pub async fn sweep(&self) -> io::Result<usize> {
         let dir = self.dir.clone();
-        blocking(move || sweep(&dir)).await
+        let here = blocking(move || sweep(&dir)).await?;
+        match &self.objects {
+            Some(objects) => Ok(here + found::sweep(objects).await?),
+            None => Ok(here),
+        }
     }
 
     fn known_path(&self, id: Uuid) -> PathBuf {
@@ -114,7 +111,12 @@ impl Uploads {
 
 /// Where the error report of a job is, if it has one.
 pub fn report_path(data_dir: &Path, job_id: Uuid) -> PathBuf {
-    data_dir.join("reports").join(format!("{job_id}.csv"))
+    data_dir.join(report_key(job_id))
+}
+
+/// The same among the objects.
+pub fn report_key(job_id: Uuid) -> String {
+    format!("reports/{job_id}.csv")
 }
 
 /// An upload that is arriving.
@@ -141,7 +143,7 @@ impl Incoming {
         self.file.write_all(chunk).await
     }
 
-    /// Puts the upload in its place. When this returns, it is on disk.
+    /// Puts the upload in its place. When this returns, it is on disk, or with the objects.
     pub async fn finish(self) -> io::Result<Upload> {
         let Self {
             uploads,
@@ -164,6 +166,11 @@ impl Incoming {
             created_at: crate::clock::now(),
         };
         let known = serde_json::to_vec(&upload)?;
+        if let Some(objects) = &uploads.objects {
+            // Dropped in the middle, or at its end, the part goes.
+            found::keep(objects, &upload, &part.path, known).await?;
+            return Ok(upload);
+        }
         blocking(move || {
             let mut beside = Part::create(uploads.dir.join(format!("{id}.json.part")))?;
             beside.file.write_all(&known)?;
@@ -289,92 +296,4 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: Uuid = Uuid::from_u128(1);
-
-    fn names(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir.join("uploads")).unwrap();
-        entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn a_finished_upload_is_found_by_its_workspace_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let uploads = Uploads::new(dir.path());
-        let mut incoming = uploads.begin(OURS, "a.csv").await.unwrap();
-        incoming.write(b"ab").await.unwrap();
-        incoming.write(b"c").await.unwrap();
-        let upload = incoming.finish().await.unwrap();
-        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!((upload.bytes, upload.sha256.as_str()), (3, sum));
-
-        let (found, path) = uploads.find(upload.id, OURS).await.unwrap().unwrap();
-        assert_eq!(found, upload);
-        assert_eq!(std::fs::read(path).unwrap(), b"abc");
-        let theirs = uploads.find(upload.id, Uuid::from_u128(2)).await.unwrap();
-        assert!(theirs.is_none());
-        let unknown = uploads.find(Uuid::from_u128(3), OURS).await.unwrap();
-        assert!(unknown.is_none());
-    }
-
-    #[tokio::test]
-    async fn an_unfinished_upload_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut incoming = Uploads::new(dir.path()).begin(OURS, "a").await.unwrap();
-        incoming.write(b"half").await.unwrap();
-        assert_eq!(names(dir.path()).len(), 1);
-        drop(incoming);
-        assert!(names(dir.path()).is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_sweep_removes_old_remains_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let uploads = Uploads::new(dir.path());
-        let upload = uploads.begin(OURS, "a").await.unwrap();
-        let whole = upload.finish().await.unwrap().id;
-        let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let path = |name: String| dir.path().join("uploads").join(name);
-        for (name, is_old) in [
-            ("dead.part", true),
-            ("dead.json", true),
-            ("dead.json.part", true),
-            ("arriving.part", false),
-            ("arriving.json", false),
-        ] {
-            let file = File::create(path(name.to_owned())).unwrap();
-            if is_old {
-                file.set_modified(old).unwrap();
-            }
-        }
-        for name in [whole.to_string(), format!("{whole}.json")] {
-            let file = File::options().append(true).open(path(name)).unwrap();
-            file.set_modified(old).unwrap();
-        }
-        assert_eq!(uploads.sweep().await.unwrap(), 3);
-        assert!(uploads.find(whole, OURS).await.unwrap().is_some());
-        assert_eq!(names(dir.path()).len(), 4);
-    }
-
-    #[test]
-    fn a_file_name_is_for_people_only() {
-        for (given, kept) in [
-            ("leads.csv", "leads.csv"),
-            ("../../etc/passwd", "passwd"),
-            ("C:\\Users\\me\\leads.csv", "leads.csv"),
-            (".bashrc", "bashrc"),
-            ("a\r\nSet-Cookie: x", "aSet-Cookie: x"),
-            ("gnp.\u{202e}csv.exe", "gnp.csv.exe"),
-            ("Zoë 名簿.csv", "Zoë 名簿.csv"),
-            ("..", "upload"),
-            ("", "upload"),
-        ] {
-            assert_eq!(sanitized(given), kept, "{given:?}");
-        }
-        assert_eq!(sanitized(&"x".repeat(999)).len(), FILE_NAME_MAX);
-    }
-}
+mod tests;

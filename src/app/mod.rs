@@ -30,6 +30,9 @@ pub enum AppError {
     Type(#[from] InvalidType),
     #[error("worker: {0}")]
     Worker(#[from] std::io::Error),
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Storage(#[from] crate::storage::StorageError),
     #[error("the record's schema is older than this program: run `bullwark migrate`")]
     NotMigrated,
 }
@@ -43,6 +46,8 @@ impl AppError {
             // Somebody may be migrating right now.
             Self::NotMigrated => true,
             Self::Type(_) | Self::Worker(_) => false,
+            #[cfg(feature = "server")]
+            Self::Storage(_) => false,
         }
     }
 }
@@ -57,6 +62,9 @@ pub struct App {
     pub enqueue: Enqueue,
     pub handlers: Handlers,
     pub types: JobTypes,
+    /// Where files are kept.
+    #[cfg(feature = "server")]
+    storage: crate::storage::Storage,
     enqueueing: Tasks,
     /// Duties of upkeep that fail.
     failing: Names,
@@ -98,6 +106,8 @@ impl App {
         let enqueue = Enqueue::start(record.clone(), broker.clone(), types, &enqueueing);
         let types = builtin;
         Ok(Self {
+            #[cfg(feature = "server")]
+            storage: config.files()?,
             config,
             record,
             broker,
@@ -147,7 +157,7 @@ impl App {
             broker: self.broker.clone(),
             enqueue: self.enqueue.clone(),
             types: self.types.clone(),
-            data_dir: self.config.data_dir.clone(),
+            storage: self.storage.clone(),
             sealer: self.config.sealer(),
             allows_private_addresses: self.config.allows_private_addresses,
             failing: self.failing.clone(),

@@ -17,12 +17,13 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Connects once.
 pub(crate) async fn app(global: &Global) -> Result<App, Failure> {
     let config = global.config()?;
-    Ok(App::connect(config.clone(), builtin(&config)).await?)
+    let handlers = builtin(&config)?;
+    Ok(App::connect(config, handlers).await?)
 }
 
 /// Connects; waits a while for stores that are just starting.
 pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
-    let handlers = builtin(&config);
+    let handlers = builtin(&config)?;
     let started = tokio::time::Instant::now();
     loop {
         match App::connect(config.clone(), handlers.clone()).await {
@@ -36,19 +37,20 @@ pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
 }
 
 /// The built-in handlers with these settings.
-fn builtin(config: &Config) -> Handlers {
+fn builtin(config: &Config) -> Result<Handlers, AppError> {
     let source = SourceOptions {
+        storage: config.files()?,
         allowed_dir: config.import_dir.clone(),
         allow_private_addresses: config.allows_private_addresses,
         ..SourceOptions::new(&config.data_dir)
     };
-    handlers::builtin(&BuiltinOptions {
+    Ok(handlers::builtin(&BuiltinOptions {
         source,
         sealer: config.sealer(),
         public_url: config.public_url.clone(),
         dns_servers: config.dns_servers.clone(),
         has_diagnostics: config.has_diagnostics,
-    })
+    }))
 }
 
 /// The record alone, for what Redis has no part in.

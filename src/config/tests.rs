@@ -45,6 +45,10 @@ fn what_is_secret_is_not_printed() {
             "BULLWARK_JWT_SECRET",
             "hush-4, with at least thirty-two bytes",
         ),
+        ("BULLWARK_STORAGE_URL", "s3://bucket"),
+        ("BULLWARK_STORAGE_REGION", "eu-central-1"),
+        ("BULLWARK_STORAGE_KEY_ID", "id"),
+        ("BULLWARK_STORAGE_SECRET", "hush-5"),
     ]);
     let printed = format!("{:?}", config.unwrap());
     assert!(!printed.contains("hush"), "{printed}");
@@ -53,6 +57,19 @@ fn what_is_secret_is_not_printed() {
         ..Given::default()
     };
     assert!(!format!("{given:?}").contains("hush"));
+}
+
+#[test]
+fn a_storage_that_is_half_said_is_refused() {
+    let stores = [("DATABASE_URL", "postgres://d"), ("REDIS_URL", "redis://r")];
+    let bucket = ("BULLWARK_STORAGE_URL", "s3://bucket");
+    let refused = settle(&[stores[0], stores[1], bucket]).unwrap_err();
+    let refused = refused.to_string();
+    assert!(refused.starts_with("BULLWARK_STORAGE_REGION"), "{refused}");
+    let secret = ("BULLWARK_STORAGE_SECRET", "hush");
+    let refused = settle(&[stores[0], stores[1], bucket, secret]).unwrap_err();
+    assert!(!refused.to_string().contains("hush"), "{refused}");
+    assert!(settle(&stores).unwrap().storage.is_none());
 }
 
 #[test]

@@ -82,6 +82,34 @@ impl Connections {
                 row.id, row.provider
             )));
         }
+        self.in_service(row, workspace_id, provider)
+    }
+
+    /// The named connection of the job's workspace that sends mails, or else its oldest that does.
+    pub async fn open_mailing(
+        &self,
+        ctx: &JobContext,
+        id: Option<Uuid>,
+    ) -> Result<Connection, JobError> {
+        let workspace_id = ctx.workspace_id().unwrap_or_default();
+        let row = connections::for_mail(ctx.record(), workspace_id, id).await;
+        let row = row.map_err(JobError::retry)?.ok_or_else(|| {
+            let which = id.map(|id| format!(" {id}")).unwrap_or_default();
+            JobError::Permanent(format!(
+                "this workspace has no connection{which} that sends mails (smtp, sendgrid or ses): \
+                 an admin makes one with `POST /api/connections`, then run the job again"
+            ))
+        })?;
+        let provider = row.provider.parse().map_err(JobError::Permanent)?;
+        self.in_service(row, workspace_id, provider)
+    }
+
+    fn in_service(
+        &self,
+        row: UsableRow,
+        workspace_id: Uuid,
+        provider: Provider,
+    ) -> Result<Connection, JobError> {
         if !row.is_active {
             let why = row.paused_reason.as_deref().unwrap_or("an admin did that");
             let wait = PAUSED_WAIT + PAUSED_JITTER.mul_f64(rand::random());

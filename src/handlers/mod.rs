@@ -5,6 +5,7 @@
 
 pub mod cleanup_data;
 pub mod connection;
+pub mod deliver_export;
 pub mod deliver_webhook;
 pub mod diagnostics;
 pub mod email;
@@ -31,6 +32,7 @@ use crate::sealed::Sealer;
 use crate::worker::Handlers;
 use cleanup_data::CleanupDataHandler;
 use connection::Connections;
+use deliver_export::DeliverExport;
 use deliver_webhook::DeliverWebhook;
 use email::SendEmailBatchHandler;
 use enrich::Enricher;
@@ -47,7 +49,7 @@ use verify_email::VerifyEmail;
 /// What the built-in handlers need to know.
 #[derive(Debug, Clone)]
 pub struct BuiltinOptions {
-    /// Where imports may read; exports are written below its data directory.
+    /// Where imports may read; exports are kept in its storage.
     pub source: SourceOptions,
     /// Opens secrets that are stored.
     pub sealer: Sealer,
@@ -63,7 +65,7 @@ impl BuiltinOptions {
     /// Imports from there, secrets with the key of its directory, and no diagnostic types.
     pub fn new(source: SourceOptions) -> Self {
         Self {
-            sealer: Sealer::new(None, &source.data_dir),
+            sealer: Sealer::new(None, source.storage.data_dir()),
             source,
             public_url: None,
             dns_servers: Vec::new(),
@@ -79,14 +81,20 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         source: options.source.clone(),
     });
     handlers.add(UndoImportHandler);
-    let data_dir = options.source.data_dir.clone();
+    let storage = options.source.storage.clone();
+    let public_url = options.public_url.clone();
     handlers.add(ExportCsvHandler {
-        data_dir: data_dir.clone(),
+        storage: storage.clone(),
+        public_url: public_url.clone(),
     });
     handlers.add(ExportDataHandler {
-        data_dir: data_dir.clone(),
+        storage: storage.clone(),
+        public_url: public_url.clone(),
     });
-    handlers.add(GenerateReportHandler { data_dir });
+    handlers.add(GenerateReportHandler {
+        storage,
+        public_url: public_url.clone(),
+    });
     handlers.add(CleanupDataHandler);
     let caller = Caller::new(options.source.allow_private_addresses);
     handlers.add(DeliverWebhook::new(caller.clone(), options.sealer.clone()));
@@ -102,10 +110,15 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     });
     handlers.add(EnrichPageHandler { enricher });
     handlers.add(EnrichRecordsHandler);
+    handlers.add(DeliverExport {
+        caller: caller.clone(),
+        connections: connections.clone(),
+        public_url: public_url.clone(),
+    });
     handlers.add(SendEmailBatchHandler {
         caller,
         connections,
-        public_url: options.public_url.clone(),
+        public_url,
     });
     handlers.add(VerifyEmail::new(&options.dns_servers));
     if options.has_diagnostics {

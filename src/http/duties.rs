@@ -15,6 +15,8 @@ use crate::tasks::Tasks;
 
 /// How often the stores are looked at, for gauges and for what answers say about it.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often the object storage is looked at, which costs money elsewhere.
+const STORAGE_EVERY: Duration = Duration::from_secs(30);
 /// How often queues are looked at, for gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 /// How often allowance that nobody used is given back.
@@ -36,6 +38,16 @@ pub(super) fn start(state: &State, duties: &Tasks) {
             Ok::<_, std::convert::Infallible>(Next::Rest)
         }
     });
+    if let Some(objects) = state.services.storage.objects() {
+        let (state, objects) = (state.clone(), objects.clone());
+        every(duties, "storage probe", STORAGE_EVERY, move || {
+            let (state, objects) = (state.clone(), objects.clone());
+            async move {
+                health::look_at_storage(&state, &objects).await;
+                Ok::<_, std::convert::Infallible>(Next::Rest)
+            }
+        });
+    }
     if let Some(metrics) = &state.options.metrics {
         metrics.keep_small(duties);
         let gauges = Arc::new(tokio::sync::Mutex::new(Gauges::new(&state.services.broker)));
@@ -63,7 +75,7 @@ pub(super) fn start(state: &State, duties: &Tasks) {
         let state = sweeping.clone();
         async move {
             let services = &state.services;
-            let swept = export::sweep(&services.record, &services.data_dir).await?;
+            let swept = export::sweep(&services.record, &services.storage).await?;
             if swept.removed > 0 {
                 tracing::info!(removed = swept.removed, "files of old exports removed");
             }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::files::{self, Sent};
+use super::files::{self, At, Sent};
 use super::jobs::JobId;
 use super::problem::{Code, Problem};
 use super::query::Parameters;
@@ -112,6 +112,7 @@ pub(super) async fn accept(
             created_at: accepted.created_at.unwrap_or_else(crate::clock::now),
             finished_at: None,
             expires_at: None,
+            object_key: None,
         };
         (status, export)
     } else {
@@ -215,7 +216,7 @@ pub(super) async fn file(
     sent.ok_or_else(|| {
         let detail = format!(
             "the file of export {id} is not on this server: servers and workers must have one \
-             data directory"
+             data directory, or the settings of one object storage"
         );
         Problem::new(Code::FileNotFound, detail)
     })
@@ -253,11 +254,22 @@ pub(super) async fn send(
     request: &Parts,
     export: &ExportRow,
 ) -> Result<Option<Response>, Problem> {
-    let path = file_path(&state.services.data_dir, export.id, &export.format);
+    let storage = &state.services.storage;
+    let path = file_path(storage.data_dir(), export.id, &export.format);
     let name = export.file_name.clone();
     let name = name.unwrap_or_else(|| format!("{}.{}", export.entity_type, export.format));
     let sent = Sent {
-        path: &path,
+        at: match (&export.object_key, storage.objects()) {
+            (None, _) => At::Here(&path),
+            (Some(key), Some(objects)) => At::Object(objects, key),
+            (Some(key), None) => {
+                tracing::warn!(
+                    key,
+                    "the file of an export is in a bucket that this server lacks"
+                );
+                return Ok(None);
+            }
+        },
         content_type: match export.format.as_str() {
             "csv" => "text/csv; charset=utf-8",
             "html" => "text/html; charset=utf-8",
@@ -270,7 +282,8 @@ pub(super) async fn send(
     };
     let sent = files::send(request, sent).await?;
     if sent.is_none() {
-        tracing::warn!(path = %path.display(), "the file of an export is not here");
+        let key = &export.object_key;
+        tracing::warn!(path = %path.display(), ?key, "the file of an export is not here");
     }
     Ok(sent)
 }

@@ -1,6 +1,8 @@
 //! Files that jobs left, as an answer: streamed, in parts where a client asks for a part, and never
 //! as something that a browser would show or run.
 
+mod object;
+
 use std::io;
 use std::path::Path;
 
@@ -10,12 +12,13 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tower_http::services::ServeFile;
 
 use super::problem::{Code, Problem};
+use crate::storage::{Objects, StorageError};
 
 /// Bytes that are read from a file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -26,9 +29,16 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// Where a file is.
+pub(super) enum At<'a> {
+    Here(&'a Path),
+    /// In the bucket, under this key.
+    Object(&'a Objects, &'a str),
+}
+
 /// A file to be sent.
 pub(super) struct Sent<'a> {
-    pub(super) path: &'a Path,
+    pub(super) at: At<'a>,
     pub(super) content_type: &'static str,
     /// What it is called where it arrives.
     pub(super) name: &'a str,
@@ -36,17 +46,19 @@ pub(super) struct Sent<'a> {
 
 /// The file as the request wants it; none: it is not there.
 pub(super) async fn send(request: &Parts, sent: Sent<'_>) -> Result<Option<Response>, Problem> {
-    let mut asked = Request::new(Body::empty());
-    *asked.method_mut() = request.method.clone();
-    *asked.headers_mut() = request.headers.clone();
-    if asked.headers_mut().remove(IF_RANGE).is_some() {
+    let mut headers = request.headers.clone();
+    if headers.remove(IF_RANGE).is_some() {
         // Whether it is still the same file is not looked at: all of it is always right.
-        asked.headers_mut().remove(RANGE);
+        headers.remove(RANGE);
     }
-    let mut service = ServeFile::new(sent.path).with_buf_chunk_size(CHUNK_BYTES);
-    let response = match service.try_call(asked).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| Problem::internal(&error))?,
+    let response = match sent.at {
+        At::Here(path) => here(path, (&request.method, headers)).await?,
+        At::Object(objects, key) => {
+            object::response(objects, key, (&request.method, &headers)).await?
+        }
+    };
+    let Some(response) = response else {
+        return Ok(None);
     };
     // As a stream, so that a large file does not wait for room as if it were in memory.
     let (mut parts, body) = response.into_parts();
@@ -76,6 +88,28 @@ pub(super) async fn send(request: &Parts, sent: Sent<'_>) -> Result<Option<Respo
     }
     let content = Body::from_stream(Body::new(body).into_data_stream());
     Ok(Some(Response::from_parts(parts, content)))
+}
+
+async fn here(
+    path: &Path,
+    (method, headers): (&Method, HeaderMap),
+) -> Result<Option<Response>, Problem> {
+    let mut asked = Request::new(Body::empty());
+    *asked.method_mut() = method.clone();
+    *asked.headers_mut() = headers;
+    let mut service = ServeFile::new(path).with_buf_chunk_size(CHUNK_BYTES);
+    match service.try_call(asked).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(response) => Ok(Some(response.map(Body::new))),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+/// The bucket can not be reached, or does not let us in. Its words go to the log.
+pub(super) fn away(error: &StorageError) -> Problem {
+    tracing::error!(%error, "a file can not be read");
+    let detail = "the storage of files does not answer as it should; try again later";
+    Problem::new(Code::StorageUnavailable, detail)
 }
 
 /// How the header names a file: in letters that every client knows, and as it is called (RFC 6266).

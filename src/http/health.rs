@@ -11,6 +11,7 @@ use super::state::State;
 use crate::broker::{Broker, Trouble as BrokerTrouble};
 use crate::record::{Record, Trouble as RecordTrouble};
 use crate::settle::held_outcomes;
+use crate::storage::Objects;
 
 /// How long a store may take to answer before it counts as away.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
@@ -18,6 +19,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const WELL: &str = "ok";
 /// Every state of the record.
 const RECORD_STATES: [&str; 4] = [WELL, "away", "full", "read_only"];
+
+/// Every state of the object storage.
+const STORAGE_STATES: [&str; 4] = [WELL, "away", "denied", "no_bucket"];
 
 /// That the process lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,6 +66,10 @@ enum Readiness {
 struct BothStores {
     postgres: Described,
     redis: Described,
+    /// Where files are kept, if that is not the data directory; as it was half a minute ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    object_storage: Option<Described>,
 }
 
 /// How a store is.
@@ -94,8 +102,10 @@ pub(super) async fn ready(
 ) -> (StatusCode, Json<Ready>) {
     let (postgres, redis) = look(&state).await;
     let failing = state.services.failing.all();
+    let storage = state.storage();
+    let is_rest_well = failing.is_empty() && storage.is_none_or(|state| state == WELL);
     let (code, status) = match postgres.state {
-        WELL if redis.state == WELL && failing.is_empty() => (StatusCode::OK, Readiness::Ok),
+        WELL if redis.state == WELL && is_rest_well => (StatusCode::OK, Readiness::Ok),
         WELL => (StatusCode::OK, Readiness::Degraded),
         _ => (StatusCode::SERVICE_UNAVAILABLE, Readiness::Unavailable),
     };
@@ -104,6 +114,11 @@ pub(super) async fn ready(
         stores: BothStores {
             postgres: postgres.described(),
             redis: redis.described(),
+            object_storage: storage.map(|state| Described {
+                status: state,
+                reason: (state != WELL).then(|| reason(state)),
+                latency_ms: None,
+            }),
         },
         duties_failing: failing.into_iter().map(|(duty, _)| duty).collect(),
         held_outcomes: held_outcomes(),
@@ -138,6 +153,8 @@ fn reason(state: &str) -> &'static str {
         "read_only" => "it takes no writes: it is a replica, or lacks its own",
         "busy" => "it runs a script that does not end, or loads its data",
         "misconfigured" => "it can not save to its disk, or denies access",
+        "denied" => "it refuses access: the key, or what the key may do, is wrong",
+        "no_bucket" => "it has no such bucket",
         "comparing" => "it may have lost its memory, which is compared with the record",
         _ => "it does not answer",
     }
@@ -156,6 +173,22 @@ pub(super) async fn look(state: &State) -> (Store, Store) {
     );
     state.note_redis(redis.state);
     (postgres, redis)
+}
+
+/// Looks at the object storage, and notes what is seen. The log has the words for operators.
+pub(super) async fn look_at_storage(state: &State, objects: &Objects) {
+    let probed = objects.probe().await;
+    let now = probed
+        .as_ref()
+        .map_or_else(|error| error.state(), |()| WELL);
+    show("object_storage", STORAGE_STATES.into_iter(), now);
+    let before = state.storage();
+    state.note_storage(now);
+    match probed {
+        _ if before == Some(now) => {}
+        Ok(()) => tracing::info!("the object storage takes files"),
+        Err(error) => tracing::error!(%error, "files can not be kept; jobs that write any wait"),
+    }
 }
 
 /// The gauge of a store's state is 1, those of its other states are 0.

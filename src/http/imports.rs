@@ -136,13 +136,13 @@ pub(super) async fn look(
     let unknown = || Problem::new(Code::UploadNotFound, "there is no such upload here");
     let id: Uuid = id.parse().map_err(|_| unknown())?;
     let found = state.uploads.find(id, caller.workspace_id).await;
-    let (_, path) = found
-        .map_err(|e| Problem::internal(&e))?
-        .ok_or_else(unknown)?;
+    let found = found.map_err(|e| Problem::internal(&e))?;
+    let found = found.ok_or_else(unknown)?;
 
     let known = known(&state, caller, &payload).await?;
     let turn = state.bounds.look_turn(caller.workspace_id).await?;
-    let preview = preview(path, payload, known, &state.services.data_dir, turn).await;
+    let data_dir = state.services.storage.data_dir();
+    let preview = preview(found, payload, known, data_dir, turn).await;
     let preview = preview.map_err(|error| match error {
         PreviewError::Packed(UnpackError::NoSuchSheet { .. }) => {
             wrong("/options/sheet", error.to_string())

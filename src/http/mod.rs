@@ -87,7 +87,6 @@ mod webhook_deliveries;
 mod webhooks;
 mod workers;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
@@ -103,6 +102,7 @@ use crate::job::JobTypes;
 use crate::record::Record;
 use crate::sealed::Sealer;
 pub use crate::secret::Secret;
+use crate::storage::Storage;
 use crate::tasks::Names;
 pub use auth::{AUDIENCE, TokenOptions};
 pub use exposition::Exposition;
@@ -122,8 +122,8 @@ pub struct Services {
     pub enqueue: Enqueue,
     /// The built-in job types.
     pub types: JobTypes,
-    /// Uploads and reports are below it.
-    pub data_dir: PathBuf,
+    /// Uploads, exports and reports are there.
+    pub storage: Storage,
     /// Seals secrets that are stored.
     pub sealer: Sealer,
     /// Whether addresses of users may be inside of this network.

@@ -8,13 +8,13 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::files::{self, Sent};
+use super::files::{self, At, Sent};
 use super::jobs::{self, JobId};
 use super::problem::{Code, Problem};
 use super::state::State;
 use crate::record::access::Permission;
 use crate::record::jobs::JobRow;
-use crate::uploads::report_path;
+use crate::uploads::{report_key, report_path};
 
 /// Download a report
 ///
@@ -43,8 +43,14 @@ pub(super) async fn report(
 /// The job, if it is the caller's and has a report.
 pub(super) async fn find(state: &State, caller: Caller, id: Uuid) -> Result<JobRow, Problem> {
     let job = jobs::find(&mut state.view(caller).await?, id, caller).await?;
-    let path = report_path(&state.services.data_dir, id);
-    match tokio::fs::metadata(&path).await {
+    let storage = &state.services.storage;
+    if let Some(objects) = storage.objects() {
+        let found = objects.look(&report_key(id)).await;
+        if found.map_err(|error| files::away(&error))?.is_some() {
+            return Ok(job);
+        }
+    }
+    match tokio::fs::metadata(report_path(storage.data_dir(), id)).await {
         Ok(_) => Ok(job),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(none(&job)),
         Err(error) => Err(Problem::internal(&error)),
@@ -57,12 +63,26 @@ pub(super) async fn send(
     request: &Parts,
     id: Uuid,
 ) -> Result<Option<Response>, Problem> {
-    let sent = Sent {
-        path: &report_path(&state.services.data_dir, id),
+    let storage = &state.services.storage;
+    let name = format!("import-errors-{id}.csv");
+    if let Some(objects) = storage.objects() {
+        let key = report_key(id);
+        let sent = files::send(request, csv(At::Object(objects, &key), &name)).await?;
+        if sent.is_some() {
+            return Ok(sent);
+        }
+    }
+    // Here are those of the time before there was a bucket.
+    let path = report_path(storage.data_dir(), id);
+    files::send(request, csv(At::Here(&path), &name)).await
+}
+
+fn csv<'a>(at: At<'a>, name: &'a str) -> Sent<'a> {
+    Sent {
+        at,
         content_type: "text/csv; charset=utf-8",
-        name: &format!("import-errors-{id}.csv"),
-    };
-    files::send(request, sent).await
+        name,
+    }
 }
 
 fn none(job: &JobRow) -> Problem {

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) events: Feed,
     /// The state of Redis when it was looked at last.
     redis: Mutex<&'static str>,
+    /// The same of the object storage; none: it was not looked at, or there is none.
+    storage: Mutex<Option<&'static str>>,
     pub(super) bounds: Bounds,
     pub(super) allowances: Allowances,
     pub(super) redaction: Arc<Redaction>,
@@ -64,7 +66,7 @@ impl State {
     ) -> Self {
         Self(Arc::new(Shared {
             events: Feed::new(stopping),
-            uploads: Uploads::new(&services.data_dir),
+            uploads: Uploads::new(&services.storage),
             tasks: Tasks::new().with_failing(&services.failing),
             services,
             callers: Callers::new(&options.tokens),
@@ -72,6 +74,7 @@ impl State {
             redaction: Arc::new(Redaction::new(options.redacted.as_deref())),
             options,
             redis: Mutex::new(WELL),
+            storage: Mutex::new(None),
             bounds: Bounds::default(),
             actions: Arc::new(Semaphore::new(ACTIONS_MAX)),
         }))
@@ -93,6 +96,15 @@ impl Shared {
             WELL => tracing::info!(before, "redis takes jobs again"),
             _ => tracing::warn!(state, "jobs are accepted, and go to redis later"),
         }
+    }
+
+    /// What the object storage was like when it was looked at last.
+    pub(super) fn storage(&self) -> Option<&'static str> {
+        *self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_storage(&self, state: &'static str) {
+        *self.storage.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
     /// A turn to read the record.

@@ -112,20 +112,24 @@ impl Provider {
                 name: "sendgrid",
                 base_url: Some("https://api.sendgrid.com"),
                 may_have: &["webhook_public_key"],
+                settings: &["from_address"],
                 ..plain
             },
             Self::Ses => Shape {
                 name: "ses",
                 needs: &[&["access_key_id", "secret_access_key"]],
                 may_have: &["session_token"],
-                settings: &["region", "configuration_set"],
+                settings: &[
+                    "region",
+                    "configuration_set",
+                    "from_address"],
                 needs_settings: &["region"],
                 ..plain
             },
             Self::Smtp => Shape {
                 name: "smtp",
                 needs: &[&["username", "password"], &[]],
-                settings: &["host", "port", "security"],
+                settings: &["host", "port", "security", "from_address"],
                 needs_settings: &["host"],
                 ..plain
             },
@@ -209,6 +213,15 @@ impl Provider {
                         |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
                     (1..=30).contains(&text.len()) && text.chars().all(is_part)
                 }
+                // Whom notices come from that name nobody.
+                ("from_address", Value::String(text)) => {
+                    let (name, host) = text.split_once('@').unwrap_or_default();
+                    let is_plain = |c: char| c.is_ascii_graphic() && !"<>,;\"()".contains(c);
+                    text.len() <= 254
+                        && text.chars().all(is_plain)
+                        && !name.is_empty()
+                        && !host.is_empty()
+                }
                 (_, Value::String(text)) => {
                     (1..=SETTING_MAX_BYTES).contains(&text.len())
                         && !text.contains(char::is_control)
@@ -219,6 +232,7 @@ impl Provider {
                 let message = match &**name {
                     "port" => "must be a number from 1 to 65535",
                     "security" => "must be `starttls`, `tls` or `none`",
+                    "from_address" => "must be an address of mail",
                     "region" => "must be a region's name, such as `eu-central-1`",
                     _ => "must be a text of 1 to 1024 bytes without control characters",
                 };

@@ -190,6 +190,8 @@ fn client(allow_private: bool) -> Result<reqwest::Client, String> {
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(Policy::none())
+        // A receiver that ends a connection of HTTP/2 would end all calls on it.
+        .http1_only()
         // A proxy would resolve the name itself, behind the guard.
         .no_proxy()
         // A little that unpacks into much is not asked for.

@@ -295,6 +295,25 @@ pub async fn for_use(
     .await?)
 }
 
+/// The named connection, or else the oldest one that sends mails.
+pub async fn for_mail(
+    record: &Record,
+    workspace_id: Uuid,
+    id: Option<Uuid>,
+) -> Result<Option<UsableRow>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT id, provider, base_url, settings, credentials, version, is_active, paused_reason
+         FROM connections
+         WHERE workspace_id = $1 AND provider IN ('smtp', 'sendgrid', 'ses')
+           AND ($2::uuid IS NULL OR id = $2)
+         ORDER BY is_active DESC, id LIMIT 1",
+    )
+    .bind(workspace_id)
+    .bind(id)
+    .fetch_optional(&record.pool)
+    .await?)
+}
+
 /// Replaces credentials that were refreshed, if nobody has changed them since they were read: the
 /// next who needs them reads what another has stored. Returns whether they were replaced.
 pub async fn refresh(

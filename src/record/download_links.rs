@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::access::{self, Audit, By};
 use super::exports::ExportRow;
-use super::{Record, RecordError};
+use super::{Record, RecordError, Tx};
 
 /// Links of one file that work at the same time.
 pub const LINKS_MAX: i64 = 100;
@@ -75,9 +75,16 @@ pub enum Created {
 
 /// Makes a link, with a row in the audit.
 pub async fn create(record: &Record, new: &NewLink, by: &By<'_>) -> Result<Created, RecordError> {
+    let mut tx = record.begin().await?;
+    let created = create_in(&mut tx, new, by).await?;
+    tx.commit().await?;
+    Ok(created)
+}
+
+/// The same with whatever else is written.
+pub async fn create_in(tx: &mut Tx, new: &NewLink, by: &By<'_>) -> Result<Created, RecordError> {
     let random: [u8; 32] = rand::random();
     let token = URL_SAFE_NO_PAD.encode(random);
-    let mut tx = record.begin().await?;
     // One after the other, so that the limit holds.
     let job: Option<Uuid> = sqlx::query_scalar(
         "SELECT id FROM jobs WHERE id = $1 AND workspace_id = $2 AND deleted_at IS NULL
@@ -130,7 +137,6 @@ pub async fn create(record: &Record, new: &NewLink, by: &By<'_>) -> Result<Creat
         request_id: by.request_id,
     };
     access::note(tx.connection(), &audit).await?;
-    tx.commit().await?;
     Ok(Created::Made(Made { token, expires_at }))
 }
 

@@ -34,6 +34,7 @@ mod error;
 pub mod events;
 pub mod exports;
 pub mod family;
+pub mod file_deliveries;
 pub mod filter;
 pub mod flow;
 pub mod flow_tree;

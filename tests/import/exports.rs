@@ -6,6 +6,7 @@ use std::io::Cursor;
 use bullwark::handlers::export::{ExportDataHandler, Summary};
 use bullwark::job::JobError;
 use bullwark::record::exports::KEPT_BYTES_MAX;
+use bullwark::storage::Storage;
 use bullwark::worker::Handler;
 use calamine::{Data, DataType, Reader, Xlsx};
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ pub(crate) const ACCOUNTS: &str = "name,domain,employee_count,annual_revenue,cou
 impl World {
     pub(crate) fn exporter(&self) -> ExportDataHandler {
         ExportDataHandler {
-            data_dir: self.dir.path().to_owned(),
+            storage: Storage::local(self.dir.path()),
+            public_url: None,
         }
     }
 

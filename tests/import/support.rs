@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bullwark::handlers::import_csv::{ImportCsv, ImportCsvHandler, SourceOptions, Summary};
 use bullwark::job::JobError;
 use bullwark::record::{Record, RecordOptions};
+use bullwark::storage::Storage;
 use bullwark::uploads::Uploads;
 use bullwark::worker::{Detached, Handler, JobContext};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -66,7 +67,7 @@ impl World {
         workspace: Option<Uuid>,
         bytes: impl AsRef<[u8]>,
     ) -> String {
-        let uploads = Uploads::new(self.dir.path());
+        let uploads = Uploads::new(&Storage::local(self.dir.path()));
         let workspace = workspace.unwrap_or_default();
         let mut incoming = uploads.begin(workspace, "list.csv").await.unwrap();
         incoming.write(bytes.as_ref()).await.unwrap();

@@ -12,6 +12,7 @@ use bullwark::record::api_keys;
 use bullwark::record::webhooks::{self, NewWebhook};
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::sealed::Sealer;
+use bullwark::storage::Storage;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -158,7 +159,7 @@ async fn every_route_answers_as_the_document_says() {
         .await
         .unwrap();
     let services = Services {
-        data_dir: directory.path().to_owned(),
+        storage: Storage::local(directory.path()),
         sealer: Sealer::new(None, directory.path()),
         ..stage.app.services()
     };

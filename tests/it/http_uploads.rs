@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bullwark::http::HttpOptions;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use bullwark::storage::Storage;
 use bullwark::uploads::Uploads;
 use futures_util::stream;
 use reqwest::{Body, Method};
@@ -81,8 +82,10 @@ async fn a_large_upload_takes_constant_memory() {
     assert_eq!(upload["file_name"], "big leads.csv");
     let id: Uuid = upload["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(upload["url"], format!("upload://{id}"));
-    let uploads = Uploads::new(server.data_dir.path());
-    let (known, path) = uploads.find(id, DEFAULT_WORKSPACE).await.unwrap().unwrap();
+    let uploads = Uploads::new(&Storage::local(server.data_dir.path()));
+    let found = uploads.find(id, DEFAULT_WORKSPACE).await.unwrap().unwrap();
+    let known = found.upload.clone();
+    let path = found.bring(server.data_dir.path()).await.unwrap();
     assert_eq!(known.sha256, sum);
     assert_eq!(std::fs::metadata(path).unwrap().len(), known.bytes);
     server.end().await;

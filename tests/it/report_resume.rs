@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bullwark::handlers::generate_report::{GenerateReport, GenerateReportHandler, Summary};
 use bullwark::job::{JobError, webhook};
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use bullwark::storage::Storage;
 use bullwark::worker::{Detached, Handler, JobContext};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +54,8 @@ impl Rig {
 
     fn reporter(&self) -> GenerateReportHandler {
         GenerateReportHandler {
-            data_dir: self.server.data_dir.path().to_owned(),
+            storage: Storage::local(self.server.data_dir.path()),
+            public_url: None,
         }
     }
 

@@ -20,14 +20,18 @@ const ONE_CLICK: &str = "List-Unsubscribe=One-Click";
 
 /// Who sends.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub(in crate::handlers) struct Sender {
     pub(super) from: Mailbox,
     pub(super) reply_to: Option<Mailbox>,
 }
 
 impl Sender {
     /// From the fields of a step.
-    pub(super) fn new(address: &str, name: &str, reply_to: Option<&str>) -> Result<Self, String> {
+    pub(in crate::handlers) fn new(
+        address: &str,
+        name: &str,
+        reply_to: Option<&str>,
+    ) -> Result<Self, String> {
         let parse = |field: &str, text: &str| {
             let parsed = text.parse::<Address>();
             parsed.map_err(|_| format!("`{field}` is no address of mail: {text}"))
@@ -52,14 +56,14 @@ impl Sender {
 
 /// A mail that is to be handed over.
 #[derive(Debug, Clone)]
-pub(super) struct Mail {
+pub(in crate::handlers) struct Mail {
     /// Of its row.
-    pub(super) id: Uuid,
-    pub(super) sender: Sender,
-    pub(super) to: Address,
-    pub(super) texts: Texts,
+    pub(in crate::handlers) id: Uuid,
+    pub(in crate::handlers) sender: Sender,
+    pub(in crate::handlers) to: Address,
+    pub(in crate::handlers) texts: Texts,
     /// Where a click unsubscribes.
-    pub(super) unsubscribe_url: Option<String>,
+    pub(in crate::handlers) unsubscribe_url: Option<String>,
 }
 
 impl Mail {

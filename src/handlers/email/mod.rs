@@ -17,12 +17,12 @@ pub mod check;
 pub mod template;
 
 mod batch;
-mod message;
+pub(super) mod message;
 mod payload;
 mod prepare;
 mod run;
 mod settle;
-mod transport;
+pub(super) mod transport;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

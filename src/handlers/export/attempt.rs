@@ -11,19 +11,23 @@ use uuid::Uuid;
 
 use super::checkpoint::Checkpoint;
 use super::disk::{disk_error, off_runtime, on_disk};
+use super::keep::Saves;
 use super::part_file::{self, PartFile};
 use super::plan::Plan;
 use super::sheet::Sheet;
 use super::survey::insist;
 use super::text::TextWriter;
 use super::{FILE_BYTES_MAX, SLICE};
+use crate::handlers::deliver_export;
 use crate::handlers::ending::record_error;
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
 use crate::record::exports::columns::Field;
 use crate::record::exports::read::{Page, Selection};
 use crate::record::exports::{self, KEPT_BYTES_MAX, NewExport, Whole};
+use crate::record::file_deliveries::NewDelivery;
 use crate::record::logs::LogLevel;
+use crate::storage::Sending;
 use crate::uploads::private_dir;
 use crate::worker::{Checkpoint as Begun, JobContext};
 
@@ -279,21 +283,42 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// The last commit: the file is there. Answers until when.
-    pub(super) async fn finish(&self, at: &Checkpoint) -> Result<DateTime<Utc>, JobError> {
+    /// The last commit: the file is there, and those who are to hear of it will. Answers until when.
+    pub(super) async fn finish(
+        &self,
+        at: &Checkpoint,
+        object_key: Option<&str>,
+        told: &[NewDelivery],
+    ) -> Result<DateTime<Utc>, JobError> {
         let mut begun = self.ctx.begin_checkpoint().await?;
         let whole = Whole {
             rows: at.rows.cast_signed(),
             bytes: at.bytes.cast_signed(),
             sha256: &at.sha256,
+            object_key,
         };
         let expires_at = exports::finish(begun.tx(), self.ctx.job_id(), &whole)
             .await
             .map_err(record_error)?;
+        deliver_export::plan(self.ctx, begun.tx(), told).await?;
         let message = format!("Exported {} rows", at.rows);
         let progress = Progress::new(at.rows, at.rows, 0, message);
         begun.commit(json!(at), progress).await?;
         Ok(expires_at)
+    }
+}
+
+/// How far the whole file of an export has come on its way to the bucket.
+pub(super) struct Keeping<'a, 'b> {
+    pub(super) export: &'b Export<'a>,
+    pub(super) at: &'b mut Checkpoint,
+}
+
+impl Saves for Keeping<'_, '_> {
+    async fn save(&mut self, sending: Option<Sending>) -> Result<(), JobError> {
+        self.at.sending = sending;
+        let begun = self.export.ctx.begin_checkpoint().await?;
+        begun.commit(json!(self.at), progress(self.at)).await
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::record::exports::columns::CUSTOM_NAME_MAX;
+use crate::storage::Sending;
 
 /// Raised when a checkpoint of an older program could be misread.
 const CHECKPOINT_VERSION: u32 = 1;
@@ -44,6 +45,9 @@ pub(super) struct Checkpoint {
     pub cut: u64,
     /// The file is whole; only its name and the summary may be missing.
     pub is_whole: bool,
+    /// The whole file is on its way to the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending: Option<Sending>,
 }
 
 impl Checkpoint {
@@ -66,6 +70,7 @@ impl Checkpoint {
             sha256: String::new(),
             cut: 0,
             is_whole: false,
+            sending: None,
         }
     }
 
@@ -95,7 +100,7 @@ pub struct Summary {
     pub sha256: String,
     pub columns: Vec<String>,
     pub file_name: String,
-    /// Below the data directory.
+    /// Below the data directory, or in the bucket.
     pub file: String,
     /// Where it is downloaded.
     pub download: String,
@@ -115,6 +120,8 @@ pub(super) struct Ending {
     pub(super) file_name: String,
     pub(super) expires_at: DateTime<Utc>,
     pub(super) elapsed: Duration,
+    /// Where the file is in the bucket.
+    pub(super) object_key: Option<String>,
     /// Rows that this attempt has written.
     pub(super) rows: u64,
 }
@@ -153,7 +160,7 @@ impl Summary {
             sha256: end.sha256,
             columns: end.columns,
             file_name: ending.file_name,
-            file: format!("exports/{id}.{format}"),
+            file: (ending.object_key).unwrap_or_else(|| format!("exports/{id}.{format}")),
             download: format!("/api/exports/{id}/file"),
             expires_at: ending.expires_at,
             seconds,

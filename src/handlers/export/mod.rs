@@ -4,8 +4,8 @@
 //! payload ─► plan ─► survey                     once: mistakes, rows, columns
 //!                      │
 //! record ─► page ─► text ─► part file ─► checkpoint      again and again
-//!                    │
-//!                  sheet (a workbook, as a whole)
+//!                    │                          │
+//!                  sheet (a workbook)         keep: its name, or an object of the bucket
 //! ```
 //!
 //! Promises: a file has the rows of one workspace, each that was there when the export began once,
@@ -17,6 +17,7 @@
 pub(super) mod attempt;
 mod checkpoint;
 pub(super) mod disk;
+pub(super) mod keep;
 pub(super) mod part_file;
 pub mod payload;
 pub mod plan;
@@ -33,12 +34,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::job::JobError;
+use crate::storage::Storage;
 use crate::worker::{Handler, JobContext};
 pub use checkpoint::Summary;
 pub use payload::{ExportCsv, ExportData, Filters};
 pub use plan::Plan;
 pub use sweep::{SweepError, Swept, sweep};
 
+/// Below the data directory, and in the bucket.
+const DIR: &str = "exports";
 /// The largest file, and about the most that is spooled for one.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// How long an attempt may take. A workbook has to be written in one.
@@ -50,8 +54,10 @@ const SLICE: Duration = Duration::from_secs(90 * 60);
 /// The handler of `export_data` jobs.
 #[derive(Debug, Clone)]
 pub struct ExportDataHandler {
-    /// Files are in `exports/` below it.
-    pub data_dir: PathBuf,
+    /// Files are in `exports/` there.
+    pub storage: Storage,
+    /// Where people outside reach this installation, for links that are sent to them.
+    pub public_url: Option<String>,
 }
 
 impl Handler for ExportDataHandler {
@@ -64,15 +70,18 @@ impl Handler for ExportDataHandler {
     }
 
     async fn run(&self, ctx: JobContext, payload: ExportData) -> Result<Summary, JobError> {
-        run::run(&ctx, &payload, &self.data_dir).await
+        let to = (&self.storage, self.public_url.as_deref());
+        run::run(&ctx, &payload, to).await
     }
 }
 
 /// The handler of `export_csv` jobs.
 #[derive(Debug, Clone)]
 pub struct ExportCsvHandler {
-    /// Files are in `exports/` below it.
-    pub data_dir: PathBuf,
+    /// Files are in `exports/` there.
+    pub storage: Storage,
+    /// Where people outside reach this installation, for links that are sent to them.
+    pub public_url: Option<String>,
 }
 
 impl Handler for ExportCsvHandler {
@@ -85,15 +94,22 @@ impl Handler for ExportCsvHandler {
     }
 
     async fn run(&self, ctx: JobContext, payload: ExportCsv) -> Result<Summary, JobError> {
-        run::run(&ctx, &payload.into(), &self.data_dir).await
+        let to = (&self.storage, self.public_url.as_deref());
+        run::run(&ctx, &payload.into(), to).await
     }
 }
 
 fn dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("exports")
+    data_dir.join(DIR)
 }
 
 /// Where the whole file of an export is.
 pub fn file_path(data_dir: &Path, id: Uuid, format: &str) -> PathBuf {
     dir(data_dir).join(format!("{id}.{format}"))
+}
+
+/// Where the whole file of an attempt is in the bucket: those that lost their lease and do not know
+/// it yet write where nobody reads.
+fn object_key(id: Uuid, attempt: i32, format: &str) -> String {
+    format!("{DIR}/{id}.{attempt}.{format}")
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::super::deliver_export::{DeliverTo, Delivery};
 use super::super::import_csv::payload::{Delimiter, EntityType};
 use crate::record::exports::filter::Op;
 
@@ -48,6 +49,9 @@ pub struct ExportData {
     /// May be left out: the file waits to be downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_to: Option<DeliverTo>,
+    /// With `deliver_to`: whom the mail goes to, or what is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     #[serde(default)]
     pub options: ExportOptions,
 }
@@ -75,6 +79,9 @@ pub struct ExportCsv {
     /// May be left out: the file waits to be downloaded.
     #[serde(default)]
     pub deliver_to: Option<DeliverTo>,
+    /// With `deliver_to`: whom the mail goes to, or what is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     #[serde(default)]
     pub options: ExportOptions,
 }
@@ -88,6 +95,7 @@ impl From<ExportCsv> for ExportData {
             filters: csv.filters,
             file_name: csv.file_name,
             deliver_to: csv.deliver_to,
+            delivery: csv.delivery,
             options: csv.options,
         }
     }
@@ -125,14 +133,6 @@ impl Format {
             Self::Xlsx | Self::Excel => "xlsx",
         }
     }
-}
-
-/// How the file gets to people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-pub enum DeliverTo {
-    DownloadLink,
 }
 
 /// Which rows: conditions with operators, or values by field (`{"country": "DE"}`), where a list

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::payload::{
     ExportData, ExportOptions, FIELDS_MAX, FILE_NAME_MAX, FILTERS_MAX, Format, PAGE_SIZE_MAX,
 };
+use crate::handlers::deliver_export;
 use crate::handlers::import_csv::payload::EntityType;
 use crate::job::Problem;
 use crate::record::exports::columns::{Entity, Field, Kind};
@@ -29,7 +30,8 @@ impl Plan {
             EntityType::Accounts => Entity::Accounts,
             EntityType::Contacts => Entity::Contacts,
         };
-        let mut mistakes = Mistakes::default();
+        let wrong = deliver_export::payload::check(payload.deliver_to, payload.delivery.as_ref());
+        let mut mistakes = Mistakes(wrong);
         let plan = Self {
             entity,
             format: payload.format,
@@ -69,7 +71,6 @@ impl Plan {
     }
 }
 
-#[derive(Default)]
 struct Mistakes(Vec<Problem>);
 
 impl Mistakes {
@@ -216,7 +217,7 @@ mod tests {
                 "unknown variant `pdf`",
             ),
             (
-                json!({"entity_type": "accounts", "deliver_to": "email"}),
+                json!({"entity_type": "accounts", "deliver_to": "fax"}),
                 "download_link",
             ),
             (

@@ -8,7 +8,9 @@
 //! | two checkpoints | a part file with more than was vouched for | takes that, goes on |
 //! | file and "is whole" | the same | the same |
 //! | "is whole" and the name | a whole part file | gives it its name |
+//! | two parts on the way to the bucket | how far it came | goes on behind that |
 //! | the name and the last commit | a whole file | compares its sum, writes the summary |
+//! | the object and the last commit | an object of its size | writes the summary |
 //! | last commit and outcome | a completed export | the same again |
 //!
 //! Each attempt writes a part file of its own, which begins with a copy of the earlier one's: an
@@ -21,29 +23,32 @@
 //! kills each of its workers at the same row is stopped. Run again by hand after its file was
 //! whole, it has no checkpoint (see `control::retry_many`) and begins anew.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
-use super::attempt::Export;
+use super::attempt::{Export, Keeping};
 use super::checkpoint::{Checkpoint, Ending, Summary};
 use super::disk::on_disk;
+use super::keep::WholeFile;
 use super::part_file;
 use super::payload::ExportData;
 use super::plan::Plan;
 use super::survey;
+use crate::fault::{self, Point};
+use crate::handlers::deliver_export;
 use crate::handlers::ending::{Verdict, record_error};
 use crate::job::{JobError, Progress};
 use crate::record::exports;
 use crate::record::exports::read::{Selection, Windows};
+use crate::storage::Storage;
 use crate::worker::JobContext;
 
 /// Runs an export to its end, or says how the job goes on.
 pub(super) async fn run(
     ctx: &JobContext,
     payload: &ExportData,
-    data_dir: &std::path::Path,
+    to: (&Storage, Option<&str>),
 ) -> Result<Summary, JobError> {
-    let ended = run_attempt(ctx, payload, data_dir).await;
+    let ended = run_attempt(ctx, payload, to).await;
     match Verdict::of(&ended) {
         Verdict::Open => {}
         Verdict::LeaseLost => {
@@ -76,7 +81,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
 async fn run_attempt(
     ctx: &JobContext,
     payload: &ExportData,
-    data_dir: &std::path::Path,
+    (storage, public_url): (&Storage, Option<&str>),
 ) -> Result<Summary, JobError> {
     let plan = Plan::new(payload).map_err(|mistakes| {
         let texts = mistakes
@@ -84,6 +89,8 @@ async fn run_attempt(
             .map(|m| format!("{}: {}", m.pointer, m.message));
         JobError::Permanent(texts.collect::<Vec<_>>().join("; "))
     })?;
+    let wished = (payload.deliver_to, payload.delivery.as_ref());
+    let told = deliver_export::payload::recipients(ctx, wished, public_url).await?;
     let begun = Instant::now();
     let selection = Selection {
         workspace_id: ctx.workspace_id(),
@@ -99,17 +106,20 @@ async fn run_attempt(
     };
     let id = ctx.job_id();
     let format = plan.format.as_str();
-    let whole = super::file_path(data_dir, id, format);
+    let data_dir = storage.data_dir();
     let mut export = Export::new(ctx, &plan, selection, &at)?;
     let file_name = export.start(&at, is_resumed).await?;
     let (dir, attempt, kept) = (data_dir.to_owned(), ctx.attempt(), at.attempt);
     on_disk(move || part_file::clear_earlier(&dir, id, attempt, kept)).await?;
-    let part = |at: &Checkpoint| part_file::part_path(data_dir, id, at.attempt);
-    if at.is_whole {
-        let expected = (at.bytes, at.sha256.clone());
-        if !is_here(expected, part(&at), whole.clone()).await? {
-            at = at.anew();
-        }
+    let file = |at: &Checkpoint| WholeFile {
+        id,
+        format,
+        attempt: at.attempt,
+        bytes: at.bytes,
+        sha256: at.sha256.clone(),
+    };
+    if at.is_whole && !file(&at).is_here(storage).await? {
+        at = at.anew();
     }
     let before = at.rows;
     if !at.is_whole {
@@ -118,9 +128,19 @@ async fn run_attempt(
             false => export.write_text(at, data_dir).await?,
         };
     }
-    let part = part(&at);
-    on_disk(move || part_file::name(&part, &whole)).await?;
-    let expires_at = export.finish(&at).await?;
+    let file = file(&at);
+    let sending = at.sending.clone();
+    let saves = &mut Keeping {
+        export: &export,
+        at: &mut at,
+    };
+    let object_key = file.keep(ctx, storage, sending, saves).await?;
+    fault::point(Point::AfterFileKept);
+    at.sending = None;
+    let expires_at = export.finish(&at, object_key.as_deref(), &told).await?;
+    if object_key.is_some() {
+        file.remove_local(storage).await;
+    }
     let rows = at.rows.saturating_sub(before);
     let ending = Ending {
         export_id: id,
@@ -129,27 +149,8 @@ async fn run_attempt(
         file_name,
         expires_at,
         elapsed: begun.elapsed(),
+        object_key,
         rows,
     };
     Ok(Summary::new(at, ending))
-}
-
-/// Whether the whole file that an earlier attempt wrote is on this machine, under either name.
-pub(in crate::handlers) async fn is_here(
-    expected: (u64, String),
-    part: PathBuf,
-    whole: PathBuf,
-) -> Result<bool, JobError> {
-    let expected = Some(expected);
-    on_disk(move || {
-        if part_file::measure(&part)? == expected {
-            return Ok(true);
-        }
-        // It would go before the whole one.
-        if part.exists() {
-            std::fs::remove_file(&part)?;
-        }
-        Ok(part_file::measure(&whole)? == expected)
-    })
-    .await
 }

@@ -1,17 +1,19 @@
 //! Takes away what exports leave when their days are over: files that expired, and parts that
 //! nobody goes on with.
 //!
-//! Each server does it in its own data directory. Bounded, safe to repeat, and safe beside itself:
+//! Each server does it in its own data directory, and all of them in the bucket. Bounded, safe to repeat, and safe beside itself:
 //! the record says first that a file has expired, then the file goes.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::record::exports::{BATCH, expire, living};
 use crate::record::{Record, RecordError, download_links};
+use crate::storage::{Objects, Storage, StorageError};
 
 /// Files that one sweep looks at.
 const FILES_MAX: usize = 100_000;
@@ -25,6 +27,8 @@ pub enum SweepError {
     Record(#[from] RecordError),
     #[error("the exports of the data directory: {0}")]
     Disk(#[from] io::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 /// What a sweep did.
@@ -37,8 +41,16 @@ pub struct Swept {
 }
 
 /// Says of files that they have expired, and removes those and whatever else nobody wants.
-pub async fn sweep(record: &Record, data_dir: &Path) -> Result<Swept, SweepError> {
+pub async fn sweep(record: &Record, storage: &Storage) -> Result<Swept, SweepError> {
     let is_more = expire(record).await? | download_links::purge(record).await?;
+    let mut removed = sweep_files(record, storage.data_dir()).await?;
+    if let Some(objects) = storage.objects() {
+        removed += sweep_objects(record, objects).await?;
+    }
+    Ok(Swept { removed, is_more })
+}
+
+async fn sweep_files(record: &Record, data_dir: &Path) -> Result<usize, SweepError> {
     let dir = super::dir(data_dir);
     let old = tokio::task::spawn_blocking(move || old_files(&dir));
     let old = old.await.map_err(io::Error::other)??;
@@ -49,10 +61,10 @@ pub async fn sweep(record: &Record, data_dir: &Path) -> Result<Swept, SweepError
         for (id, path) in batch {
             let is_whole = path.extension() != Some("part".as_ref()) && path.is_file();
             // Of a running export everything is left alone, of a whole one its file.
-            if living
-                .get(id)
-                .is_some_and(|wants_whole| is_whole || !wants_whole)
-            {
+            if living.get(id).is_some_and(|living| match living.is_whole {
+                true => is_whole && living.object_key.is_none(),
+                false => true,
+            }) {
                 continue;
             }
             let removing = match path.is_dir() {
@@ -70,7 +82,56 @@ pub async fn sweep(record: &Record, data_dir: &Path) -> Result<Swept, SweepError
             }
         }
     }
-    Ok(Swept { removed, is_more })
+    Ok(removed)
+}
+
+/// The same in the bucket, where each attempt has an object of its own; and what was on its way
+/// there and does not go on.
+async fn sweep_objects(record: &Record, objects: &Objects) -> Result<usize, SweepError> {
+    let now = crate::clock::now();
+    let is_old = |time: DateTime<Utc>| (now - time).to_std().is_ok_and(|age| age > YOUNG);
+    let listed = objects.list(super::DIR, FILES_MAX).await?;
+    let listed = listed.into_iter().filter(|object| is_old(object.modified));
+    let listed: Vec<_> = listed
+        .filter_map(|o| Some((id_of(&o.key)?, o.key)))
+        .collect();
+    let mut removed = 0;
+    for batch in listed.chunks(BATCH) {
+        let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
+        let living = living(record, &ids).await?;
+        for (id, key) in batch {
+            let is_wanted = living.get(id).is_some_and(|living| match living.is_whole {
+                true => living.object_key.as_ref() == Some(key),
+                false => true,
+            });
+            if !is_wanted {
+                objects.remove(key).await?;
+                removed += 1;
+            }
+        }
+    }
+    let unfinished = objects.unfinished(super::DIR).await?.into_iter();
+    let unfinished = unfinished.filter(|sending| is_old(sending.begun));
+    let unfinished: Vec<_> = unfinished
+        .filter_map(|s| Some((id_of(&s.key)?, s)))
+        .collect();
+    for batch in unfinished.chunks(BATCH) {
+        let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
+        let living = living(record, &ids).await?;
+        for (id, sending) in batch {
+            if living.get(id).is_none_or(|living| living.is_whole) {
+                objects.abort_abandoned(sending).await?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Whose object it is; none: it is no export's.
+fn id_of(key: &str) -> Option<Uuid> {
+    let name = key.strip_prefix(super::DIR)?.strip_prefix('/')?;
+    name.split('.').next()?.parse().ok()
 }
 
 /// Files of exports that are not young, and whose they are.

@@ -18,14 +18,13 @@ mod run;
 mod tables;
 mod text;
 
-use std::path::PathBuf;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::job::JobError;
 use crate::job::period::{Slot, Span};
 use crate::job::schedule::Zone;
 use crate::record::pipeline::{CAUSES_MAX, Figures, OTHERS, TYPES_MAX};
+use crate::storage::Storage;
 use crate::worker::{Handler, JobContext};
 pub use payload::{ENTITY, GenerateReport, Plan};
 pub use run::Summary;
@@ -33,8 +32,10 @@ pub use run::Summary;
 /// The handler of `generate_report` jobs.
 #[derive(Debug, Clone)]
 pub struct GenerateReportHandler {
-    /// Files are in `exports/` below it.
-    pub data_dir: PathBuf,
+    /// Files are in `exports/` there.
+    pub storage: Storage,
+    /// Where people outside reach this installation, for links that are sent to them.
+    pub public_url: Option<String>,
 }
 
 impl Handler for GenerateReportHandler {
@@ -43,7 +44,8 @@ impl Handler for GenerateReportHandler {
     type Output = Summary;
 
     async fn run(&self, ctx: JobContext, payload: GenerateReport) -> Result<Summary, JobError> {
-        run::run(&ctx, &payload, &self.data_dir).await
+        let to = (&self.storage, self.public_url.as_deref());
+        run::run(&ctx, &payload, to).await
     }
 }
 

@@ -4,6 +4,8 @@ use chrono::NaiveDate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::deliver_export::payload::check;
+use super::super::deliver_export::{DeliverTo, Delivery};
 use crate::job::Problem;
 use crate::job::period::{Period, PeriodName};
 use crate::job::schedule::Zone;
@@ -43,6 +45,12 @@ pub struct GenerateReport {
     #[schemars(length(min = 1, max = 200))]
     #[cfg_attr(feature = "server", schema(min_length = 1, max_length = 200))]
     pub file_name: Option<String>,
+    /// May be left out: the file waits to be downloaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_to: Option<DeliverTo>,
+    /// With `deliver_to`: whom the mail goes to, or what is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,7 +95,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a payload, or every mistake in it.
     pub fn new(payload: &GenerateReport) -> Result<Self, Vec<Problem>> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = check(payload.deliver_to, payload.delivery.as_ref());
         let mut wrong = |pointer: &str, message: String| {
             let pointer = pointer.to_owned();
             mistakes.push(Problem { pointer, message });

@@ -24,17 +24,21 @@ use uuid::Uuid;
 
 use super::payload::{ENTITY, GenerateReport, Plan, ReportFormat};
 use super::{Report, lines, page};
+use crate::fault::{self, Point};
+use crate::handlers::deliver_export;
 use crate::handlers::ending::{Verdict, record_error};
 use crate::handlers::export::attempt::check_kept;
 use crate::handlers::export::disk::{off_runtime, on_disk};
+use crate::handlers::export::keep::{Saves, WholeFile};
 use crate::handlers::export::part_file::{self, PartFile};
-use crate::handlers::export::run::is_here;
-use crate::handlers::export::{file_path, turns};
+use crate::handlers::export::turns;
 use crate::job::period::Span;
 use crate::job::{JobError, Progress};
 use crate::record::exports::{self, NewExport, Whole};
+use crate::record::file_deliveries::NewDelivery;
 use crate::record::logs::LogLevel;
 use crate::record::pipeline;
+use crate::storage::{Sending, Storage};
 use crate::worker::JobContext;
 
 /// Raised when a checkpoint of an older program could be misread.
@@ -54,6 +58,9 @@ struct Checkpoint {
     bytes: u64,
     sha256: String,
     is_whole: bool,
+    /// The whole file is on its way to the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sending: Option<Sending>,
 }
 
 impl Checkpoint {
@@ -66,6 +73,7 @@ impl Checkpoint {
             bytes: 0,
             sha256: String::new(),
             is_whole: false,
+            sending: None,
         }
     }
 
@@ -100,9 +108,9 @@ pub struct Summary {
 pub(super) async fn run(
     ctx: &JobContext,
     payload: &GenerateReport,
-    data_dir: &Path,
+    to: (&Storage, Option<&str>),
 ) -> Result<Summary, JobError> {
-    let ended = attempt(ctx, payload, data_dir).await;
+    let ended = attempt(ctx, payload, to).await;
     match Verdict::of(&ended) {
         Verdict::Open => {}
         Verdict::LeaseLost => {
@@ -129,7 +137,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
 async fn attempt(
     ctx: &JobContext,
     payload: &GenerateReport,
-    data_dir: &Path,
+    (storage, public_url): (&Storage, Option<&str>),
 ) -> Result<Summary, JobError> {
     let begun = Instant::now();
     let plan = Plan::new(payload).map_err(|mistakes| {
@@ -141,26 +149,38 @@ async fn attempt(
     let workspace_id = ctx.workspace_id().ok_or_else(|| {
         JobError::permanent("the job belongs to no workspace: there is nothing to report")
     })?;
+    let wished = (payload.deliver_to, payload.delivery.as_ref());
+    let told = deliver_export::payload::recipients(ctx, wished, public_url).await?;
     let (mut at, file_name) = begin(ctx, &plan).await?;
     let (id, attempt, kept) = (ctx.job_id(), ctx.attempt(), at.attempt);
-    let whole = file_path(data_dir, id, plan.format.as_str());
+    let data_dir = storage.data_dir();
     let dir = data_dir.to_owned();
     on_disk(move || part_file::clear_earlier(&dir, id, attempt, kept)).await?;
-    if at.is_whole {
-        let expected = (at.bytes, at.sha256.clone());
-        let part = part_file::part_path(data_dir, id, at.attempt);
-        if !is_here(expected, part, whole.clone()).await? {
-            let message = "the file is not here; the report is made anew";
-            ctx.log(LogLevel::Warn, message, None);
-            at = Checkpoint::new(at.span);
-        }
+    let file = |at: &Checkpoint| WholeFile {
+        id,
+        format: plan.format.as_str(),
+        attempt: at.attempt,
+        bytes: at.bytes,
+        sha256: at.sha256.clone(),
+    };
+    if at.is_whole && !file(&at).is_here(storage).await? {
+        let message = "the file is not here; the report is made anew";
+        ctx.log(LogLevel::Warn, message, None);
+        at = Checkpoint::new(at.span);
     }
     if !at.is_whole {
         at = write(ctx, &plan, (at.span, workspace_id), data_dir).await?;
     }
-    let part = part_file::part_path(data_dir, id, at.attempt);
-    on_disk(move || part_file::name(&part, &whole)).await?;
-    let expires_at = finish(ctx, &at).await?;
+    let file = file(&at);
+    let sending = at.sending.clone();
+    let saves = &mut Keeping { ctx, at: &mut at };
+    let object_key = file.keep(ctx, storage, sending, saves).await?;
+    fault::point(Point::AfterFileKept);
+    at.sending = None;
+    let expires_at = finish(ctx, &at, object_key.as_deref(), &told).await?;
+    if object_key.is_some() {
+        file.remove_local(storage).await;
+    }
     Ok(Summary {
         export_id: id,
         message: message(at.figures),
@@ -274,16 +294,38 @@ async fn write(
     Ok(at)
 }
 
+/// How far the whole file has come on its way to the bucket.
+struct Keeping<'a> {
+    ctx: &'a JobContext,
+    at: &'a mut Checkpoint,
+}
+
+impl Saves for Keeping<'_> {
+    async fn save(&mut self, sending: Option<Sending>) -> Result<(), JobError> {
+        self.at.sending = sending;
+        let progress = Progress::new(STEPS, 2, 0, "keeps the file");
+        let begun = self.ctx.begin_checkpoint().await?;
+        begun.commit(json!(self.at), progress).await
+    }
+}
+
 /// The last commit: the file is there. Answers until when.
-async fn finish(ctx: &JobContext, at: &Checkpoint) -> Result<DateTime<Utc>, JobError> {
+async fn finish(
+    ctx: &JobContext,
+    at: &Checkpoint,
+    object_key: Option<&str>,
+    told: &[NewDelivery],
+) -> Result<DateTime<Utc>, JobError> {
     let mut begun = ctx.begin_checkpoint().await?;
     let whole = Whole {
         rows: at.figures.cast_signed(),
         bytes: at.bytes.cast_signed(),
         sha256: &at.sha256,
+        object_key,
     };
     let expires_at = exports::finish(begun.tx(), ctx.job_id(), &whole).await;
     let expires_at = expires_at.map_err(record_error)?;
+    deliver_export::plan(ctx, begun.tx(), told).await?;
     let progress = Progress::new(STEPS, STEPS, 0, message(at.figures));
     begun.commit(json!(at), progress).await?;
     Ok(expires_at)

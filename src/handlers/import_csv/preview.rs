@@ -32,6 +32,8 @@ use super::template;
 use super::unpack::{self, Workbook};
 use super::validate::Validator;
 use crate::handlers::spool::Spool;
+use crate::job::JobError;
+use crate::uploads::Found;
 
 /// Bytes of the file that are looked at, from its beginning. An even number: a character of UTF-16
 /// is not cut.
@@ -129,23 +131,39 @@ pub struct PreviewRow {
 ///
 /// The look goes on when nobody waits for it any more; `turn` is given back at its end.
 pub async fn preview(
-    path: PathBuf,
+    found: Found,
     payload: ImportCsv,
     known: Known,
     data_dir: &Path,
     turn: impl Send + 'static,
 ) -> Result<Preview, PreviewError> {
     let work = data_dir.join("work");
-    let looking = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+    let made = tokio::task::spawn_blocking(move || {
         remove_old(&work);
-        let spool = work.join(format!("{SPOOL}{}", Uuid::now_v7()));
-        let spool = Spool::create(spool).map_err(|error| io::Error::other(error.to_string()))?;
+        Spool::create(work.join(format!("{SPOOL}{}", Uuid::now_v7())))
+    });
+    let spool = made
+        .await
+        .unwrap_or_else(|error| Err(JobError::retry(error)));
+    let spool = spool.map_err(|error| io::Error::other(error.to_string()))?;
+    let path = here(found, &spool.path).await?;
+    let looking = tokio::task::spawn_blocking(move || {
+        let (_turn, spool) = (turn, spool);
         let begun = Instant::now();
         let go_on = || begun.elapsed() < LOOK_MAX;
         look(&path, &payload, &known, &spool.path, &go_on)
     });
     looking.await.unwrap_or(Err(PreviewError::Stopped))
+}
+
+/// Where the file is, or a copy of as much of it as is looked at. Of a packed one its beginning
+/// alone is of no use.
+async fn here(found: Found, dir: &Path) -> Result<PathBuf, PreviewError> {
+    let beginning = found.bring_beginning(dir, LOOKED_AT_BYTES + 1).await?;
+    Ok(match unpack::is_packed(&beginning)? {
+        true => found.bring(dir).await?,
+        false => beginning,
+    })
 }
 
 /// Removes what looks left whose process ended in the middle.

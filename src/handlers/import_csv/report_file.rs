@@ -1,10 +1,9 @@
-//! Writes the error report of a run to disk, from the rows that the record keeps.
+//! Writes the error report of a run to where files are kept, from the rows that the record keeps.
 //!
 //! Safe to repeat: the same rows give the same bytes, and a reader sees the old file or the new
 //! one.
 
 use std::io;
-use std::path::Path;
 
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
@@ -14,21 +13,23 @@ use super::report::{ReportWriter, Verdict};
 use crate::job::JobError;
 use crate::record::Record;
 use crate::record::imports::{self, RejectedRow};
+use crate::storage::Storage;
+use crate::uploads::report_key;
 
-/// Writes `reports/<id>.csv` below the data directory and returns that name; nothing when no row
+/// Writes `reports/<id>.csv` into the storage and returns that name; nothing when no row
 /// was rejected.
 pub(super) async fn write(
     record: &Record,
     id: Uuid,
     prepared: &Prepared,
-    data_dir: &Path,
+    storage: &Storage,
     bom: bool,
 ) -> Result<Option<String>, JobError> {
     let mut page = list(record, id, 0).await?;
     if page.is_empty() {
         return Ok(None);
     }
-    let name = format!("reports/{id}.csv");
+    let (name, data_dir) = (report_key(id), storage.data_dir());
     let temporary = data_dir.join(format!("reports/.{id}.tmp"));
     tokio::fs::create_dir_all(data_dir.join("reports"))
         .await
@@ -55,9 +56,16 @@ pub(super) async fn write(
     file.flush().await.map_err(disk)?;
     file.sync_all().await.map_err(disk)?;
     drop(file);
-    tokio::fs::rename(&temporary, data_dir.join(&name))
-        .await
-        .map_err(disk)?;
+    let Some(objects) = storage.objects() else {
+        tokio::fs::rename(&temporary, data_dir.join(&name))
+            .await
+            .map_err(disk)?;
+        return Ok(Some(name));
+    };
+    let bytes = tokio::fs::metadata(&temporary).await.map_err(disk)?.len();
+    let sent = objects.send_whole(&name, (&temporary, bytes)).await;
+    sent.map_err(|error| disk(error.into()))?;
+    tokio::fs::remove_file(&temporary).await.map_err(disk)?;
     Ok(Some(name))
 }
 

@@ -81,7 +81,13 @@ async fn run_attempt(
 ) -> Result<Summary, JobError> {
     payload.check().map_err(JobError::permanent)?;
     let begun = Instant::now();
-    let spool = Spool::create(options.data_dir.join("work").join(ctx.job_id().to_string()))?;
+    let spool = Spool::create(
+        options
+            .storage
+            .data_dir()
+            .join("work")
+            .join(ctx.job_id().to_string()),
+    )?;
     let file = source::open(
         &payload.file_url,
         options,
@@ -117,14 +123,8 @@ async fn run_attempt(
         warnings.push(format!("the same file was imported before, as {id}"));
     }
     let bom = payload.options.report_bom;
-    let report = report_file::write(
-        ctx.record(),
-        ctx.job_id(),
-        &prepared,
-        &options.data_dir,
-        bom,
-    )
-    .await?;
+    let report =
+        report_file::write(ctx.record(), ctx.job_id(), &prepared, &options.storage, bom).await?;
     import.finish(&end, report.as_deref()).await?;
     Ok(Summary::new(Ending {
         import_id: ctx.job_id(),

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::outbound::{Failure, GuardedResolver, check_literal, explain, retry_after};
+use crate::storage::Storage;
 use crate::uploads::Uploads;
 
 /// Redirects that a download follows.
@@ -35,8 +36,8 @@ const WHAT: &str = "the download";
 /// Where files may come from.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
-    /// Uploads are in `uploads/`, reports in `reports/`, files under work in `work/`.
-    pub data_dir: PathBuf,
+    /// Uploads and reports are there, and files under work in `work/` of its directory.
+    pub storage: Storage,
     /// `file://` addresses are refused unless they are below this directory.
     pub allowed_dir: Option<PathBuf>,
     /// Lets downloads reach the own machine and private networks; for tests and closed networks.
@@ -51,7 +52,7 @@ impl SourceOptions {
     /// 2 GB and ten minutes, no local directory, no private addresses.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
-            data_dir: data_dir.into(),
+            storage: Storage::local(data_dir),
             allowed_dir: None,
             allow_private_addresses: false,
             max_bytes: 2 * 1024 * 1024 * 1024,
@@ -108,7 +109,10 @@ pub async fn open(
 ) -> Result<LocalFile, SourceError> {
     let address = address.trim();
     match address.split_once("://") {
-        Some(("upload", id)) => upload(id, options, workspace_id).await,
+        Some(("upload", id)) => tokio::select! {
+            found = upload(id, options, workspace_id, spool) => found,
+            () = cancelled.cancelled() => Err(SourceError::Cancelled),
+        },
         Some(("file", _)) => local(address, options).await,
         Some(("http" | "https", _)) => download(address, options, spool, cancelled).await,
         Some((scheme, _)) => Err(SourceError::refused(format!(
@@ -124,6 +128,7 @@ async fn upload(
     id: &str,
     options: &SourceOptions,
     workspace_id: Option<Uuid>,
+    spool: &Path,
 ) -> Result<LocalFile, SourceError> {
     let Ok(id) = id.parse::<Uuid>() else {
         return Err(SourceError::refused(format!(
@@ -131,12 +136,17 @@ async fn upload(
         )));
     };
     // Another workspace's upload and one that never was look the same.
-    let uploads = Uploads::new(&options.data_dir);
+    let uploads = Uploads::new(&options.storage);
+    let failed = |error: io::Error| SourceError::unavailable(format!("upload {id}: {error}"));
     let found = uploads.find(id, workspace_id.unwrap_or_default()).await;
-    let found = found.map_err(|error| SourceError::unavailable(format!("upload {id}: {error}")))?;
-    let Some((upload, path)) = found else {
+    let Some(found) = found.map_err(failed)? else {
         return Err(SourceError::refused(format!("there is no upload {id}")));
     };
+    if found.upload.bytes > options.max_bytes {
+        return Err(too_large(options.max_bytes));
+    }
+    let upload = found.upload.clone();
+    let path = found.bring(spool).await.map_err(failed)?;
     check_file(&path, &format!("upload {id}"), options.max_bytes).await?;
     Ok(LocalFile {
         path,
@@ -278,6 +288,7 @@ fn client(options: &SourceOptions) -> Result<reqwest::Client, SourceError> {
         .read_timeout(READ_TIMEOUT)
         .timeout(options.timeout)
         .redirect(redirects)
+        .http1_only()
         // A proxy would resolve the name itself, behind the guard.
         .no_proxy()
         .dns_resolver(GuardedResolver { allow_private })

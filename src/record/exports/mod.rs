@@ -41,6 +41,16 @@ pub struct Whole<'a> {
     pub rows: i64,
     pub bytes: i64,
     pub sha256: &'a str,
+    /// None: it is in the data directory.
+    pub object_key: Option<&'a str>,
+}
+
+/// An export whose file somebody may still want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    pub is_whole: bool,
+    /// Of a whole one; none: it is in the data directory.
+    pub object_key: Option<String>,
 }
 
 /// Writes down that a run begins. A later attempt of the same job goes on with the same row, and
@@ -51,7 +61,8 @@ pub async fn start(tx: &mut Tx, export: &NewExport<'_>) -> Result<String, Record
          VALUES ($1, $2, $3, $4, coalesce($5,
            $3 || to_char(now() AT TIME ZONE 'UTC', '-YYYY-MM-DD.') || $4))
          ON CONFLICT (id) DO UPDATE
-         SET status = 'running', finished_at = NULL, sha256 = NULL, expires_at = NULL
+         SET status = 'running', finished_at = NULL, sha256 = NULL, expires_at = NULL,
+           object_key = NULL
          RETURNING file_name",
     )
     .bind(export.id)
@@ -83,7 +94,7 @@ pub async fn finish(
     Ok(sqlx::query_scalar(
         "UPDATE exports
          SET status = 'completed', rows = $2, bytes = $3, sha256 = $4,
-           finished_at = now(), expires_at = now() + $5 * interval '1 second'
+           finished_at = now(), expires_at = now() + $5 * interval '1 second', object_key = $6
          WHERE id = $1 RETURNING expires_at",
     )
     .bind(id)
@@ -91,6 +102,7 @@ pub async fn finish(
     .bind(whole.bytes)
     .bind(whole.sha256)
     .bind(KEPT.as_secs_f64())
+    .bind(whole.object_key)
     .fetch_one(tx.connection())
     .await?)
 }
@@ -136,13 +148,12 @@ pub async fn expire(record: &Record) -> Result<bool, RecordError> {
     Ok(done.rows_affected() == BATCH as u64)
 }
 
-/// Of these exports, those whose files somebody may still want, and whether they are whole: whole
-/// ones that have not expired, and running ones of jobs that are not over. At most [`BATCH`] are
-/// looked at.
-pub async fn living(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, bool>, RecordError> {
+/// Of these exports, those whose files somebody may still want: whole ones that have not expired,
+/// and running ones of jobs that are not over. At most [`BATCH`] are looked at.
+pub async fn living(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, Living>, RecordError> {
     let ids = &ids[..ids.len().min(BATCH)];
-    let living: Vec<(Uuid, bool)> = sqlx::query_as(
-        "SELECT e.id, e.status = 'completed'
+    let living: Vec<(Uuid, bool, Option<String>)> = sqlx::query_as(
+        "SELECT e.id, e.status = 'completed', e.object_key
          FROM exports e JOIN jobs j ON j.id = e.id AND j.deleted_at IS NULL
          WHERE e.id = ANY($1) AND (
            e.status = 'completed' AND e.expires_at > now()
@@ -151,7 +162,14 @@ pub async fn living(record: &Record, ids: &[Uuid]) -> Result<HashMap<Uuid, bool>
     .bind(ids)
     .fetch_all(&record.pool)
     .await?;
-    Ok(living.into_iter().collect())
+    let entry = |(id, is_whole, object_key)| {
+        let living = Living {
+            is_whole,
+            object_key,
+        };
+        (id, living)
+    };
+    Ok(living.into_iter().map(entry).collect())
 }
 
 /// Bytes of the files that are kept for a workspace, those that are being written too; without
@@ -207,6 +225,10 @@ pub struct ExportRow {
     pub finished_at: Option<DateTime<Utc>>,
     /// Until when the file is kept.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Where the file is in the bucket; none: in the data directory. Nobody is shown it.
+    #[serde(skip)]
+    #[cfg_attr(feature = "server", schema(ignore))]
+    pub object_key: Option<String>,
 }
 
 /// The job is asked how it stands: an export that ran out of attempts is told by its job alone.
@@ -229,7 +251,8 @@ macro_rules! shown {
                  ELSE 'running'
                END AS status,
                coalesce(e.rows, 0) AS rows, coalesce(e.bytes, 0) AS bytes, e.sha256,
-               coalesce(e.created_at, j.created_at) AS created_at, e.finished_at, e.expires_at
+               coalesce(e.created_at, j.created_at) AS created_at, e.finished_at, e.expires_at,
+               e.object_key
              FROM ",
             $exports,
             " AND j.deleted_at IS NULL "

@@ -2,11 +2,11 @@
 
 mod crash;
 mod events;
-mod post;
+pub(crate) mod post;
 mod providers;
 mod routes;
 mod sending;
-mod smtp;
+pub(crate) mod smtp;
 mod trouble;
 mod unsubscribe;
 mod warm_up;

@@ -37,6 +37,7 @@ pub(crate) struct Server {
 fn builtin(config: &Config) -> Handlers {
     let source = SourceOptions {
         allow_private_addresses: config.allows_private_addresses,
+        storage: config.files().unwrap(),
         ..SourceOptions::new(&config.data_dir)
     };
     handlers::builtin(&BuiltinOptions {

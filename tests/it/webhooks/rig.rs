@@ -23,11 +23,15 @@ use crate::support::server::{Answer, Server, send};
 
 /// Where links in mails lead.
 pub(crate) const PUBLIC_URL: &str = "http://127.0.0.1:9/jobs";
+const ALLOW: &str = "BULLWARK_ALLOW_PRIVATE_ADDRESSES";
+pub(crate) const MAILING: [(&str, &str); 2] = [(ALLOW, "1"), ("BULLWARK_PUBLIC_URL", PUBLIC_URL)];
 
 pub(crate) struct Rig {
     pub(crate) server: Server,
     pub(crate) pool: PgPool,
     sandbox: Sandbox,
+    /// Of the server and of its worker processes.
+    settings: Vec<(&'static str, String)>,
 }
 
 /// A worker of its own, which may be ended in the middle.
@@ -49,19 +53,12 @@ impl Working {
 impl Rig {
     /// Webhooks may call loopback addresses.
     pub(crate) async fn new() -> Self {
-        let allow =
-            |name: &str| (name == "BULLWARK_ALLOW_PRIVATE_ADDRESSES").then(|| "1".to_owned());
-        Self::with(allow).await
+        Self::with(&[(ALLOW, "1")]).await
     }
 
     /// The same, and mails have links that lead to this machine.
     pub(crate) async fn mailing() -> Self {
-        let read = |name: &str| match name {
-            "BULLWARK_ALLOW_PRIVATE_ADDRESSES" => Some("1".to_owned()),
-            "BULLWARK_PUBLIC_URL" => Some(PUBLIC_URL.to_owned()),
-            _ => None,
-        };
-        Self::with(read).await
+        Self::with(&MAILING).await
     }
 
     /// As usual, and this server of DNS is asked who takes mail.
@@ -71,7 +68,7 @@ impl Rig {
 
     /// They may not, as usual.
     pub(crate) async fn guarded() -> Self {
-        Self::with(|_| None).await
+        Self::with(&[]).await
     }
 
     /// As usual, with so many jobs an hour.
@@ -80,14 +77,23 @@ impl Rig {
             jobs_per_hour: Some(jobs_per_hour),
             ..HttpOptions::default()
         };
-        Self::with_options(options, |_| None).await
+        Self::with_options(options, &[]).await
     }
 
-    async fn with(read: impl Fn(&str) -> Option<String>) -> Self {
-        Self::with_options(HttpOptions::default(), read).await
+    /// With these settings.
+    pub(crate) async fn with(settings: &[(&'static str, &str)]) -> Self {
+        Self::with_options(HttpOptions::default(), settings).await
     }
 
-    async fn with_options(options: HttpOptions, read: impl Fn(&str) -> Option<String>) -> Self {
+    async fn with_options(options: HttpOptions, settings: &[(&'static str, &str)]) -> Self {
+        let settings = settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        let settings: Vec<_> = settings.collect();
+        let read = |name: &str| {
+            let found = settings.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.clone())
+        };
         let sandbox = Sandbox::new().await;
         let (database, redis) = (&sandbox.database_url, &sandbox.redis_url);
         let server = Server::start_as(database, redis, &sandbox.prefix, options, read).await;
@@ -95,6 +101,7 @@ impl Rig {
             server,
             pool: sandbox.pool().await,
             sandbox,
+            settings,
         }
     }
 
@@ -147,7 +154,12 @@ impl Rig {
     /// A worker process of deliveries that dies at this point, once it gets there. It may call this
     /// machine, too.
     pub(crate) async fn work_until_it_dies(&self, fault: &str) {
-        let mut worker = self.process(&["--queue", webhook::QUEUE, "--lease-ms", "1000"]);
+        self.work_on_until_it_dies(webhook::QUEUE, fault).await;
+    }
+
+    /// The same of another queue.
+    pub(crate) async fn work_on_until_it_dies(&self, queue: &str, fault: &str) {
+        let mut worker = self.process(&["--queue", queue, "--lease-ms", "1000"]);
         worker.env("BULLWARK_FAULT", fault);
         let ended = tokio::time::timeout(PATIENCE, worker.status()).await;
         let signal = ended.unwrap().unwrap().signal();
@@ -164,8 +176,8 @@ impl Rig {
             .env("BULLWARK_REDIS_URL", &self.sandbox.redis_url)
             .env("BULLWARK_PREFIX", &self.sandbox.prefix)
             .env("BULLWARK_DATA_DIR", self.server.data_dir.path())
-            .env("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")
-            .env("BULLWARK_PUBLIC_URL", PUBLIC_URL)
+            .envs(MAILING)
+            .envs(self.settings.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

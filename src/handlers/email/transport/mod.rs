@@ -24,11 +24,11 @@ use crate::quota::{Learned, learn};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that handing one over may take, whatever way it goes: connecting, signing in and a
 /// slow server included.
-pub(super) const HAND_OVER_MAX: Duration = Duration::from_secs(240);
+pub(in crate::handlers) const HAND_OVER_MAX: Duration = Duration::from_secs(240);
 
 /// What came of handing a mail over.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Handed {
+pub(in crate::handlers) enum Handed {
     /// It was taken; what the provider calls it.
     Sent(Option<String>),
     /// It was not, and never will be.
@@ -51,14 +51,17 @@ pub(super) enum Handed {
 }
 
 /// Hands mails over. Keeps connections for the next one.
-pub(super) enum Transport {
+pub(in crate::handlers) enum Transport {
     Smtp(Box<smtp::Smtp>),
     Sendgrid(sendgrid::Sendgrid),
     Ses(ses::Ses),
 }
 
 impl Transport {
-    pub(super) fn new(connection: &Connection, caller: &Caller) -> Result<Self, JobError> {
+    pub(in crate::handlers) fn new(
+        connection: &Connection,
+        caller: &Caller,
+    ) -> Result<Self, JobError> {
         let made = match connection.provider {
             Provider::Smtp => smtp::Smtp::new(connection, caller.allows_private())
                 .map(|smtp| Self::Smtp(Box::new(smtp))),
@@ -77,7 +80,7 @@ impl Transport {
     }
 
     /// Hands one over, and what the provider said of its quota.
-    pub(super) async fn hand_over(&self, mail: &Mail) -> (Handed, Option<Learned>) {
+    pub(in crate::handlers) async fn hand_over(&self, mail: &Mail) -> (Handed, Option<Learned>) {
         match self {
             Self::Smtp(smtp) => (smtp.hand_over(mail).await, None),
             Self::Sendgrid(sendgrid) => sendgrid.hand_over(mail).await,
@@ -95,7 +98,7 @@ impl Transport {
     }
 
     /// Says good-bye.
-    pub(super) async fn close(self) {
+    pub(in crate::handlers) async fn close(self) {
         if let Self::Smtp(smtp) = self {
             smtp.close().await;
         }

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 /// What comes back with each event of the mail.
 pub(in crate::handlers::email) const OUR_ID: &str = "bullwark_send_id";
 
-pub(in crate::handlers::email) struct Sendgrid {
+pub(in crate::handlers) struct Sendgrid {
     caller: Caller,
     url: String,
     key: Secret,

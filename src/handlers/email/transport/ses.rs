@@ -22,7 +22,7 @@ const ANSWER_MAX_BYTES: usize = 16 * 1024;
 const PAUSED_WAIT: std::time::Duration = std::time::Duration::from_secs(900);
 const JSON: &str = "application/json";
 
-pub(in crate::handlers::email) struct Ses {
+pub(in crate::handlers) struct Ses {
     caller: Caller,
     base_url: String,
     region: String,

@@ -52,7 +52,7 @@ enum Security {
     None,
 }
 
-pub(in crate::handlers::email) struct Smtp {
+pub(in crate::handlers) struct Smtp {
     host: String,
     port: u16,
     security: Security,

@@ -5,7 +5,7 @@ async fn open_at(address: &str, options: &SourceOptions) -> Result<LocalFile, So
         address,
         options,
         None,
-        &options.data_dir,
+        options.storage.data_dir(),
         &CancellationToken::new(),
     )
     .await
@@ -13,7 +13,7 @@ async fn open_at(address: &str, options: &SourceOptions) -> Result<LocalFile, So
 
 /// A file that this workspace uploaded.
 async fn upload(root: &Path, workspace_id: Uuid) -> String {
-    let mut incoming = Uploads::new(root)
+    let mut incoming = Uploads::new(&Storage::local(root))
         .begin(workspace_id, "list.csv")
         .await
         .unwrap();
