@@ -56,7 +56,7 @@ struct Event {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TakenIn {
     /// Events that were not told before.
-    taken: usize,
+    pub(super) taken: usize,
 }
 
 /// Take in events of SendGrid

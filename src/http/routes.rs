@@ -14,6 +14,11 @@ use super::{
     quotas, rate_limits, reports, retention, schedule_control, schedules, sequences, sessions,
     stats, suppressions, types, unsubscribe, uploads, webhook_control, webhook_deliveries,
     webhooks, workers,
+    control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue, events,
+    exports, exposition, flow_view, flows, health, import_templates, import_undo, imports, jobs,
+    limits, links, openapi, pipeline_reports, queue_control, queues, quotas, rate_limits, reports,
+    retention, schedule_control, schedules, sequences, ses_events, sessions, stats, suppressions,
+    types, unsubscribe, uploads, webhook_control, webhook_deliveries, webhooks, workers,
 };
 
 /// The routes that answer soon.
@@ -142,6 +147,7 @@ fn mail() -> OpenApiRouter<State> {
         .routes(routes!(email::domains))
         .routes(routes!(email::change_domain))
         .routes(routes!(email_events::take_in))
+        .routes(routes!(ses_events::take_in))
         .routes(routes!(unsubscribe::look, unsubscribe::click))
 }
 

@@ -14,6 +14,7 @@ use super::events::Feed;
 use super::health::WELL;
 use super::problem::Problem;
 use super::redact::Redaction;
+use super::sns::Sns;
 use super::{HttpOptions, Services};
 use crate::control;
 use crate::record::{View, Viewer};
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) options: HttpOptions,
     pub(super) callers: Callers,
     pub(super) uploads: Uploads,
+    /// Looks at messages of SNS.
+    pub(super) sns: Sns,
     /// What goes on beside the requests.
     pub(super) tasks: Tasks,
     pub(super) events: Feed,
@@ -67,6 +70,7 @@ impl State {
         Self(Arc::new(Shared {
             events: Feed::new(stopping),
             uploads: Uploads::new(&services.storage),
+            sns: Sns::new(services.allows_private_addresses),
             tasks: Tasks::new().with_failing(&services.failing),
             services,
             callers: Callers::new(&options.tokens),

@@ -122,7 +122,9 @@ impl Provider {
                 settings: &[
                     "region",
                     "configuration_set",
-                    "from_address"],
+                    "from_address",
+                    "events_topic_arn",
+                ],
                 needs_settings: &["region"],
                 ..plain
             },

@@ -86,6 +86,8 @@ pub struct Teller {
     pub id: Uuid,
     pub workspace_id: Uuid,
     pub provider: String,
+    pub base_url: Option<String>,
+    pub settings: serde_json::Value,
     /// Sealed.
     pub credentials: String,
 }
@@ -93,7 +95,8 @@ pub struct Teller {
 /// The connection of this id, of whatever workspace.
 pub async fn teller(record: &Record, id: Uuid) -> Result<Option<Teller>, RecordError> {
     Ok(sqlx::query_as(
-        "SELECT id, workspace_id, provider, credentials FROM connections WHERE id = $1",
+        "SELECT id, workspace_id, provider, base_url, settings, credentials
+         FROM connections WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(&record.pool)

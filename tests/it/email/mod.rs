@@ -6,6 +6,7 @@ pub(crate) mod post;
 mod providers;
 mod routes;
 mod sending;
+mod ses_events;
 pub(crate) mod smtp;
 mod trouble;
 mod unsubscribe;

@@ -97,6 +97,13 @@ impl Receiver {
             .extend(answers.iter().map(text));
     }
 
+    /// The next answer has this body.
+    pub(crate) fn answer_body(&self, status: &str, body: &str) {
+        let length = body.len();
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.answers.lock().unwrap().push_back(text);
+    }
+
     /// From now on requests are read and not answered.
     pub(crate) fn close_gate(&self) {
         self.gate.forget_permits(usize::MAX);
