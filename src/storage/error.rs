@@ -56,6 +56,11 @@ impl StorageError {
             _ if code.as_deref() == Some("NoSuchUpload") => Self::Lost {
                 key: key.to_owned(),
             },
+            // Lists do not tell such answers apart.
+            Error::Generic { .. } if is_denial(code.as_deref(), &text) => Self::Denied {
+                bucket,
+                code: code.map(|code| format!(" ({code})")).unwrap_or_default(),
+            },
             Error::NotFound { .. } if key.is_empty() => Self::NoBucket { bucket },
             Error::NotFound { .. } => Self::NotFound {
                 key: key.to_owned(),
@@ -97,6 +102,22 @@ fn code(text: &str) -> Option<String> {
     let (code, _) = rest.split_once("</Code>")?;
     let is_code = code.chars().all(|c| c.is_ascii_alphanumeric());
     (is_code && !code.is_empty() && code.len() <= CODE_MAX).then(|| code.to_owned())
+}
+
+/// Whether an answer means that the key is wrong, or may not do that.
+fn is_denial(code: Option<&str>, text: &str) -> bool {
+    let codes = [
+        "AccessDenied",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+    ];
+    code.is_some_and(|code| codes.contains(&code))
+        || ["status code: 401", "status code: 403"]
+            .iter()
+            .any(|status| text.contains(status))
 }
 
 fn shortened(text: &str) -> String {

@@ -157,7 +157,8 @@ impl Objects {
         match self.store.head(&self.path(key)).await {
             Ok(meta) => Ok(self.object(meta)),
             Err(error) => match self.error(error, key) {
-                StorageError::NotFound { .. } => Ok(None),
+                // Asked without a body, a bucket that is not there looks the same.
+                StorageError::NotFound { .. } => self.probe().await.map(|()| None),
                 error => Err(error),
             },
         }
