@@ -11,14 +11,9 @@ use super::{
     control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue,
     enrichments, events, exports, exposition, flow_view, flows, health, import_templates,
     import_undo, imports, jobs, limits, links, openapi, pipeline_reports, queue_control, queues,
-    quotas, rate_limits, reports, retention, schedule_control, schedules, sequences, sessions,
-    stats, suppressions, types, unsubscribe, uploads, webhook_control, webhook_deliveries,
-    webhooks, workers,
-    control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue, events,
-    exports, exposition, flow_view, flows, health, import_templates, import_undo, imports, jobs,
-    limits, links, openapi, pipeline_reports, queue_control, queues, quotas, rate_limits, reports,
-    retention, schedule_control, schedules, sequences, ses_events, sessions, stats, suppressions,
-    types, unsubscribe, uploads, webhook_control, webhook_deliveries, webhooks, workers,
+    quotas, rate_limits, reports, retention, schedule_control, schedules, sequences, ses_events,
+    sessions, stats, suppressions, types, unsubscribe, uploads, webhook_control,
+    webhook_deliveries, webhooks, workers,
 };
 
 /// The routes that answer soon.

@@ -38,16 +38,17 @@ async fn what_is_wrong_with_a_request_is_said() {
     let detail = unknown.problem(422, "unknown_job_type");
     assert_eq!(
         detail,
-        "unknown job type `noob`; known types: cleanup_data, crash, deliver_webhook, \
-         enrich_account, enrich_contact, enrich_page, enrich_records, export_csv, export_data, \
-         fail, generate_report, http_call, import_csv, noop, send_email_batch, sleep, \
-         undo_import, verify_email"
+        "unknown job type `noob`; known types: cleanup_data, crash, deliver_export, \
+         deliver_webhook, enrich_account, enrich_contact, enrich_page, enrich_records, \
+         export_csv, export_data, fail, generate_report, http_call, import_csv, noop, \
+         send_email_batch, sleep, sync_crm, undo_import, verify_email"
     );
     assert_eq!(
         unknown.body["known_types"],
         json!([
             "cleanup_data",
             "crash",
+            "deliver_export",
             "deliver_webhook",
             "enrich_account",
             "enrich_contact",
@@ -62,6 +63,7 @@ async fn what_is_wrong_with_a_request_is_said() {
             "noop",
             "send_email_batch",
             "sleep",
+            "sync_crm",
             "undo_import",
             "verify_email",
         ])

@@ -1,5 +1,5 @@
-//! A call that tells a receiver of a file: signed as Standard Webhooks has it, with the secret of its
-//! connection.
+//! A call that tells a receiver of a file: signed as Standard Webhooks has it, with the secret of
+//! its connection.
 
 use std::time::Duration;
 
