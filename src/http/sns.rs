@@ -112,8 +112,8 @@ impl Sns {
         }
     }
 
-    /// Whether Amazon has signed it. `own`: the address of the connection, if it has one of its own:
-    /// whoever stands in for SES there may stand in for SNS.
+    /// Whether Amazon has signed it. `own`: the address of the connection, if it has one of its
+    /// own: whoever stands in for SES there may stand in for SNS.
     pub(super) async fn verify(&self, envelope: &Envelope, own: Option<&str>) -> Result<(), Doubt> {
         let algorithm: &dyn VerificationAlgorithm = match envelope.signature_version.as_str() {
             "1" => &RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,

@@ -283,7 +283,8 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// The last commit: the file is there, and those who are to hear of it will. Answers until when.
+    /// The last commit: the file is there, and those who are to hear of it will. Answers until
+    /// when.
     pub(super) async fn finish(
         &self,
         at: &Checkpoint,

@@ -1,7 +1,8 @@
 //! Takes away what exports leave when their days are over: files that expired, and parts that
 //! nobody goes on with.
 //!
-//! Each server does it in its own data directory, and all of them in the bucket. Bounded, safe to repeat, and safe beside itself:
+//! Each server does it in its own data directory, and all of them in the bucket. Bounded, safe to
+//! repeat, and safe beside itself:
 //! the record says first that a file has expired, then the file goes.
 
 use std::io;
