@@ -5,6 +5,7 @@
 
 pub mod cleanup_data;
 pub mod connection;
+pub mod crm;
 pub mod deliver_export;
 pub mod deliver_webhook;
 pub mod diagnostics;
