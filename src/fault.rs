@@ -56,6 +56,7 @@ points! {
     AfterHandOver "after_hand_over": "mails were handed over, nobody has noted that";
     AfterPartsSent "after_parts_sent": "parts of a file are in the bucket, nobody has noted that";
     AfterFileKept "after_file_kept": "a file is where it is kept, the record does not say so";
+    AfterCrmSent "after_crm_sent": "records were written in a CRM, nobody has noted that";
     BeforeMirrorCommit "before_mirror_commit": "events were looked into, nothing is written";
     AfterMirrorCopy "after_mirror_copy": "what events told of is written, their place is not";
     AfterReadd "after_readd": "forgotten jobs were added again, the pass has not noted it";

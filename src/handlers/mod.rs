@@ -33,6 +33,7 @@ use crate::sealed::Sealer;
 use crate::worker::Handlers;
 use cleanup_data::CleanupDataHandler;
 use connection::Connections;
+use crm::SyncCrm;
 use deliver_export::DeliverExport;
 use deliver_webhook::DeliverWebhook;
 use email::SendEmailBatchHandler;
@@ -116,6 +117,7 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         connections: connections.clone(),
         public_url: public_url.clone(),
     });
+    handlers.add(SyncCrm::new(caller.clone(), connections.clone()));
     handlers.add(SendEmailBatchHandler {
         caller,
         connections,

@@ -25,6 +25,7 @@ mod connections;
 mod consistency;
 mod control;
 mod cors;
+mod crm;
 mod custom_fields;
 mod data_changes;
 mod dead_letters;

@@ -91,7 +91,7 @@ const ANY: (&str, &str, &str) = (
 );
 
 /// The groups of routes, in their order.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("jobs", "Enqueue, find, cancel, retry and delete jobs."),
     (
         "imports",
@@ -114,6 +114,10 @@ const TAGS: [(&str, &str); 13] = [
     (
         "email",
         "Sequences of mails, what becomes of each mail, and whom none is sent to.",
+    ),
+    (
+        "crm",
+        "What is linked with a CRM, how far syncs are, and conflicts that a person decides.",
     ),
     ("figures", "How much there is to do, and how it goes."),
     ("job types", "What kinds of jobs there are."),

@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 use super::state::State;
 use super::{
     actions, alerts, api_keys, audit, auth, bulk, connection_control, connections, consistency,
-    control, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue,
+    control, crm, custom_fields, data_changes, dead_letters, docs, email, email_events, enqueue,
     enrichments, events, exports, exposition, flow_view, flows, health, import_templates,
     import_undo, imports, jobs, limits, links, openapi, pipeline_reports, queue_control, queues,
     quotas, rate_limits, reports, retention, schedule_control, schedules, sequences, ses_events,
@@ -25,6 +25,7 @@ pub(super) fn fast() -> OpenApiRouter<State> {
         access(),
         outside(),
         mail(),
+        customers(),
         files(),
     ];
     let all = OpenApiRouter::new();
@@ -144,6 +145,16 @@ fn mail() -> OpenApiRouter<State> {
         .routes(routes!(email_events::take_in))
         .routes(routes!(ses_events::take_in))
         .routes(routes!(unsubscribe::look, unsubscribe::click))
+}
+
+/// Syncs with a CRM.
+fn customers() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(crm::conflicts))
+        .routes(routes!(crm::resolve))
+        .routes(routes!(crm::links))
+        .routes(routes!(crm::errors))
+        .routes(routes!(crm::states))
 }
 
 /// Files that come and go, and the data in them.

@@ -96,7 +96,7 @@ impl Provider {
                     &["client_id", "refresh_token"],
                 ],
                 may_have: &["access_token", "instance_url"],
-                settings: &["api_version", "external_id_field"],
+                settings: &["api_version", "external_id_field", "mapping"],
                 ..plain
             },
             Self::Hubspot => Shape {
@@ -106,6 +106,7 @@ impl Provider {
                     &["access_token"],
                     &["client_id", "client_secret", "refresh_token"],
                 ],
+                settings: &["external_id_field", "mapping"],
                 ..plain
             },
             Self::Sendgrid => Shape {

@@ -17,6 +17,7 @@ pub mod connections;
 pub mod contacts;
 pub mod control;
 pub mod creations;
+pub mod crm;
 pub mod custom_fields;
 pub mod data_changes;
 pub mod dead_letters;

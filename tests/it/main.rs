@@ -7,6 +7,7 @@ mod agreement;
 mod change_seals;
 mod cleanup;
 mod control;
+mod crm;
 mod deleted;
 mod delivery;
 mod email;

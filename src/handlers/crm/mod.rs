@@ -1,3 +1,270 @@
 //! `sync_crm`: keeps accounts, contacts and opportunities the same here and in a CRM.
+//!
+//! ```text
+//! per entity, parents first:  errors of before ─► changes there ─► merge ─► written here
+//! then, parents first:        rows here ─► hash differs ─► read there ─► merge ─► written there
+//! ```
+//!
+//! A link says which record here is which one there, and what both last agreed on; against that
+//! [`merge`] tells who has changed which field. Each page is committed with its links and the place
+//! to go on from. What is written there is committed after it was written: who dies in between
+//! writes it again, to the same record, because it is addressed by its id there or by ours.
+//!
+//! Promises: nothing of another workspace; no field that a person has to decide is written on
+//! either side; our own writes that come back change nothing; a record that is refused is kept as
+//! an error and tried by the next run, and stops nobody else; not more is deleted than the brake
+//! allows. A dry run writes to neither side.
 
 pub mod client;
+mod defaults;
+mod deletions;
+mod form;
+mod hubspot;
+mod mapping;
+mod merge;
+mod payload;
+mod plan;
+mod pull;
+mod push;
+mod state;
+mod take;
+mod target;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::connection::Connections;
+use super::ending::record_error;
+use crate::job::JobError;
+use crate::outbound::Caller;
+use crate::record::crm::{Scope, cursors};
+use crate::record::logs::LogLevel;
+use crate::worker::{Handler, JobContext};
+use client::{Crm, CrmError, Entity, Identity, Outside};
+use hubspot::Hubspot;
+use mapping::Fields;
+pub use mapping::{Choice, Flow};
+pub use payload::{CrmProvider, Deletions, Direction, Payload, Side, Strategy};
+pub use state::{Counts, Summary};
+use state::{State, Step};
+use target::Target;
+
+/// After this long an attempt makes room for others and goes on later.
+const SLICE: Duration = Duration::from_secs(10 * 60);
+/// How long one attempt may take: a slice, and its last page with its calls.
+const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// The handler of `sync_crm` jobs.
+#[derive(Debug, Clone)]
+pub struct SyncCrm {
+    outside: Outside,
+}
+
+impl SyncCrm {
+    pub fn new(caller: Caller, connections: Connections) -> Self {
+        Self {
+            outside: Outside {
+                caller,
+                connections,
+            },
+        }
+    }
+}
+
+impl Handler for SyncCrm {
+    const TYPE: &'static str = "sync_crm";
+    type Payload = Payload;
+    type Output = Summary;
+
+    fn timeout(&self) -> Duration {
+        ATTEMPT_MAX
+    }
+
+    async fn run(&self, ctx: JobContext, payload: Payload) -> Result<Summary, JobError> {
+        let workspace_id = ctx.workspace_id().ok_or_else(|| {
+            JobError::permanent("the job has no workspace: records and connections belong to one")
+        })?;
+        let at = ctx.checkpoint().and_then(State::read);
+        // A run ends over the connection that it began with.
+        let id = at
+            .as_ref()
+            .map(|at| at.connection_id)
+            .or(payload.connection_id);
+        let provider = payload.crm_provider.provider();
+        let connection = self.outside.connections.open(&ctx, provider, id).await?;
+        let (outside, context) = (self.outside.clone(), ctx.clone());
+        match payload.crm_provider {
+            CrmProvider::Hubspot => {
+                let crm = Hubspot::new(outside, context, connection);
+                sync(ctx, workspace_id, payload, &crm, at).await
+            }
+            CrmProvider::Salesforce => Err(JobError::permanent(
+                "this version of Bullwark has no client for `salesforce` yet: it syncs with \
+                 `hubspot`",
+            )),
+        }
+    }
+}
+
+/// One attempt.
+async fn sync<C: Crm>(
+    ctx: JobContext,
+    workspace_id: Uuid,
+    payload: Payload,
+    crm: &C,
+    at: Option<State>,
+) -> Result<Summary, JobError> {
+    let run = Run::new(ctx, workspace_id, payload, crm)?;
+    let ended = run.all(at).await;
+    match ended {
+        Ok(at) => {
+            run.ctx.log(LogLevel::Info, &at.message(), None);
+            Ok(at.summary(&run.payload))
+        }
+        Err(error) => Err(error.into_job(&run.ctx, crm.connection()).await),
+    }
+}
+
+/// A sync under way.
+struct Run<'a, C: Crm> {
+    ctx: JobContext,
+    workspace_id: Uuid,
+    payload: Payload,
+    crm: &'a C,
+    targets: Vec<Target>,
+}
+
+impl<'a, C: Crm> Run<'a, C> {
+    fn new(
+        ctx: JobContext,
+        workspace_id: Uuid,
+        payload: Payload,
+        crm: &'a C,
+    ) -> Result<Self, JobError> {
+        let of = |entity| {
+            let (provider, connection) = (payload.crm_provider, crm.connection());
+            Fields::of(provider, entity, connection, &payload.mapping).map(Target::new)
+        };
+        let targets = payload
+            .entities()
+            .into_iter()
+            .map(of)
+            .collect::<Result<_, _>>();
+        Ok(Self {
+            targets: targets.map_err(JobError::Permanent)?,
+            ctx,
+            workspace_id,
+            payload,
+            crm,
+        })
+    }
+
+    async fn all(&self, at: Option<State>) -> Result<State, CrmError> {
+        let begun = Instant::now();
+        let identity = self.crm.identity().await?;
+        let mut at = match at {
+            Some(at) => at,
+            None => self.begin(&identity).await?,
+        };
+        let mut pages = 0_u64;
+        while let Some(step) = at.step() {
+            let is_stopped = self.ctx.cancelled().is_cancelled();
+            if is_stopped || (begun.elapsed() > SLICE && pages > 0) {
+                return Err(later(&at, pages).into());
+            }
+            let target = self.target(step.entity())?;
+            match step {
+                Step::PullAgain(_) => self.pull_again(target, &mut at, &identity).await?,
+                Step::Pull(_) => self.pull(target, &mut at, &identity).await?,
+                Step::PullDeletions(_) => self.pull_deletions(target, &mut at).await?,
+                Step::Push(_) => self.push(target, &mut at).await?,
+                Step::PushDeletions(_) => self.push_deletions(target, &mut at).await?,
+            }
+            pages += 1;
+        }
+        Ok(at)
+    }
+
+    /// Looks whether everything is as it must be, and decides where to begin.
+    async fn begin(&self, identity: &Identity) -> Result<State, CrmError> {
+        let connection = self.crm.connection();
+        let mut at = State::new(&self.payload, connection.id, crate::clock::now());
+        for target in &self.targets {
+            let entity = target.fields.entity;
+            let described = self.crm.describe(entity).await?;
+            target.check(&described).map_err(CrmError::PermanentRun)?;
+            let cursor = cursors::get(self.ctx.record(), self.scope(entity), "pull").await;
+            let cursor = cursor.map_err(record_error)?;
+            let known = cursor.as_ref().and_then(|cursor| cursor.org_id.as_deref());
+            if let (Some(known), Some(now)) = (known, identity.org_id.as_deref())
+                && known != now
+            {
+                return Err(CrmError::PermanentRun(format!(
+                    "connection {} led to the organization {known} and leads to {now} now: its \
+                     links are of the former. Make another connection for this one",
+                    connection.id
+                )));
+            }
+            let last = cursor
+                .and_then(|cursor| cursor.since)
+                .filter(|_| !self.payload.full);
+            let since = last.map(|last| last - self.payload.overlap());
+            let since = since.or(self.payload.last_sync_at).unwrap_or_default();
+            at.since.insert(entity, since);
+        }
+        let begun = self.ctx.begin_checkpoint().await?;
+        begun.commit_without_gain(at.write(), at.progress()).await?;
+        Ok(at)
+    }
+
+    fn target(&self, entity: Entity) -> Result<&Target, CrmError> {
+        let found = self
+            .targets
+            .iter()
+            .find(|target| target.fields.entity == entity);
+        found.ok_or_else(|| {
+            // The payload of a job never changes.
+            CrmError::PermanentRun(format!("{} are not of this run", entity.as_str()))
+        })
+    }
+
+    fn syncs(&self, entity: Entity) -> bool {
+        self.targets
+            .iter()
+            .any(|target| target.fields.entity == entity)
+    }
+
+    fn scope(&self, entity: Entity) -> Scope {
+        Scope {
+            workspace_id: self.workspace_id,
+            connection_id: self.crm.connection().id,
+            entity: entity.as_str(),
+        }
+    }
+}
+
+/// An attempt that got on spends no retry.
+fn later(at: &State, pages: u64) -> JobError {
+    let why = format!("goes on later: {}", at.message());
+    match pages > 0 {
+        true => JobError::Snooze(Duration::from_secs(1), why),
+        false => JobError::Retry(why),
+    }
+}
+
+/// What a link keeps of what is agreed on.
+pub fn hash(agreed: &Value) -> String {
+    let digest = Sha256::digest(agreed.to_string());
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Columns of values by field, and what of them goes into `custom`.
+pub fn columns(values: &Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
+    mapping::row(&values.clone().into_iter().collect())
+}

@@ -9,6 +9,7 @@
 //! `unknown`. What it tells is made up from that, so that it is the same each time.
 
 mod answers;
+pub mod hubspot;
 mod questions;
 mod state;
 mod windows;

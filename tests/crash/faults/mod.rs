@@ -14,7 +14,11 @@ use bullwark::fault::Point;
 use tokio::process::Command;
 
 /// Inside of handlers: `tests/it/email` lets workers die there.
-const HANDLERS: &[Point] = &[Point::AfterEmailClaim, Point::AfterHandOver];
+const HANDLERS: &[Point] = &[
+    Point::AfterEmailClaim,
+    Point::AfterHandOver,
+    Point::AfterCrmSent,
+];
 
 #[test]
 fn every_point_is_besieged_and_told_of() {

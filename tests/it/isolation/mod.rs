@@ -122,6 +122,19 @@ impl Tenant {
              INSERT INTO contact_activities (contact_id, workspace_id, kind, job_id, details)
                SELECT id, workspace_id, '{word}', '{job}', '{{}}'
                FROM contacts WHERE workspace_id = '{workspace}';
+             INSERT INTO opportunities (workspace_id, name) VALUES ('{workspace}', '{word}');
+             INSERT INTO crm_links (connection_id, entity_type, local_id, remote_id, workspace_id,
+                 agreed, hash)
+               VALUES ('{job}', 'accounts', '{job}', '{word}', '{workspace}', '{{}}', '');
+             INSERT INTO crm_cursors (connection_id, entity_type, direction, workspace_id, org_id)
+               VALUES ('{job}', 'accounts', 'pull', '{workspace}', '{word}');
+             INSERT INTO crm_conflicts (workspace_id, connection_id, entity_type, local_id,
+                 remote_id, fields, job_id)
+               VALUES ('{workspace}', '{job}', 'accounts', '{job}', '{word}', '{{}}', '{job}');
+             INSERT INTO crm_errors (connection_id, entity_type, direction, record_id,
+                 workspace_id, class, code, message, job_id)
+               VALUES ('{job}', 'accounts', 'push', '{word}', '{workspace}', 'permanent', 'x',
+                 '{word}', '{job}');
              INSERT INTO sequences (id, workspace_id, name)
                VALUES ('{job}', '{workspace}', '{word}');
              INSERT INTO sequence_steps (workspace_id, sequence_id, position, connection_id,

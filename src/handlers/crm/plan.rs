@@ -1,0 +1,223 @@
+//! What is to be sent of a row: against what is there now, or as a new record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::super::ending::record_error;
+use super::Run;
+use super::client::{Crm, CrmError, Entity, FIND_MAX, Refusal, Remote};
+use super::mapping::{Flow, PARENT};
+use super::merge::{Dispute, Merged, Values, Ways, merge};
+use super::take::{agreed_of, refusal};
+use super::target::Target;
+use crate::record::crm::links;
+use crate::record::crm::locals::Local;
+use crate::record::{RecordError, Tx};
+
+/// What is to be done with a row.
+pub(super) struct Plan {
+    pub(super) local: Uuid,
+    /// There, if it is known.
+    pub(super) remote_id: Option<String>,
+    pub(super) is_match: bool,
+    pub(super) remote_modified_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// What is agreed on before anything is sent.
+    pub(super) agreed: Values,
+    pub(super) sent: Values,
+    pub(super) disputes: BTreeMap<String, Dispute>,
+    pub(super) had_dispute: bool,
+    pub(super) decided: u64,
+}
+
+/// A row that is not sent.
+pub(super) enum Fate {
+    Send(Plan),
+    Refused(Uuid, Refusal),
+    Gone(String),
+}
+
+impl<C: Crm> Run<'_, C> {
+    /// What is to be done with each row.
+    pub(super) async fn plan(
+        &self,
+        target: &Target,
+        rows: Vec<(Local, Values)>,
+    ) -> Result<Vec<Fate>, CrmError> {
+        let entity = target.entity();
+        let names = target.fields.remote_names();
+        let ids: Vec<String> = rows
+            .iter()
+            .filter_map(|(row, _)| row.remote_id.clone())
+            .collect();
+        let mut there: BTreeMap<String, Remote> = BTreeMap::new();
+        for ids in ids.chunks(FIND_MAX) {
+            let found = self.crm.read(entity, ids, &names).await?;
+            there.extend(found.into_iter().map(|remote| (remote.id.clone(), remote)));
+        }
+        let matches = self.matches(target, &rows).await?;
+        let mut begun = self.ctx.record().begin().await.map_err(record_error)?;
+        let mut fates = Vec::new();
+        for (row, ours) in rows {
+            let found = match &row.remote_id {
+                Some(id) => match there.get(id) {
+                    Some(remote) => Some(remote),
+                    None => {
+                        fates.push(Fate::Gone(id.clone()));
+                        continue;
+                    }
+                },
+                None => match matches.get(&row.id) {
+                    Some(Ok(remote)) => Some(remote),
+                    Some(Err(why)) => {
+                        let why = refusal("several_there", why.clone());
+                        fates.push(Fate::Refused(row.id, why));
+                        continue;
+                    }
+                    None => None,
+                },
+            };
+            let fate = self.fate(&mut begun, target, (row, ours), found).await;
+            fates.push(fate.map_err(record_error)?);
+        }
+        begun.rollback().await.map_err(record_error)?;
+        Ok(fates)
+    }
+
+    async fn fate(
+        &self,
+        tx: &mut Tx,
+        target: &Target,
+        (row, ours): (Local, Values),
+        remote: Option<&Remote>,
+    ) -> Result<Fate, RecordError> {
+        let merged = match remote {
+            None => Merged {
+                to_them: ours
+                    .iter()
+                    .filter(|(field, our)| {
+                        target.fields.flow(field) != Flow::Pull && !our.is_null()
+                    })
+                    .map(|(field, our)| (field.clone(), our.clone()))
+                    .collect(),
+                agreed: ours.into_iter().filter(|(_, our)| our.is_null()).collect(),
+                ..Merged::default()
+            },
+            Some(remote) => {
+                let mut theirs = match target.fields.theirs(&remote.fields) {
+                    Ok(theirs) => theirs,
+                    Err((field, why)) => {
+                        let refusal = Refusal {
+                            code: "invalid_value".to_owned(),
+                            message: format!("`{field}` there {why}"),
+                            fields: vec![field],
+                        };
+                        return Ok(Fate::Refused(row.id, refusal));
+                    }
+                };
+                if target.has_parent() {
+                    theirs.insert(PARENT.to_owned(), json!(remote.parent_id));
+                }
+                let before = agreed_of(&row);
+                let about = (row.id, row.updated_at);
+                let winners = self
+                    .winners(tx, about, remote, (&before, &ours, &theirs))
+                    .await?;
+                // What they have changed is for the next pull.
+                let ways = Ways {
+                    pulls: false,
+                    pushes: true,
+                };
+                merge(
+                    ways,
+                    (&before, &ours, &theirs),
+                    |field| target.fields.flow(field),
+                    |field| winners.get(field).copied(),
+                )
+            }
+        };
+        let is_new = remote.is_none();
+        if let Err(refusal) = target.precheck(&merged.to_them, is_new) {
+            return Ok(Fate::Refused(row.id, refusal));
+        }
+        Ok(Fate::Send(Plan {
+            local: row.id,
+            remote_id: remote.map(|remote| remote.id.clone()),
+            is_match: remote.is_some() && row.remote_id.is_none(),
+            remote_modified_at: remote.map(|remote| remote.modified_at),
+            agreed: merged.agreed,
+            sent: merged.to_them,
+            disputes: merged.disputes,
+            had_dispute: row.disputed.is_some(),
+            decided: merged.decided,
+        }))
+    }
+
+    /// Records there that rows without a link are: by row, or why it can not be told.
+    async fn matches(
+        &self,
+        target: &Target,
+        rows: &[(Local, Values)],
+    ) -> Result<BTreeMap<Uuid, Result<Remote, String>>, CrmError> {
+        let entity = target.entity();
+        let key = match entity {
+            Entity::Accounts => "domain",
+            Entity::Contacts => "email",
+            Entity::Opportunities => return Ok(BTreeMap::new()),
+        };
+        let Some(mapped) = target.fields.get(key) else {
+            return Ok(BTreeMap::new());
+        };
+        let wanted: Vec<(Uuid, String)> = rows
+            .iter()
+            .filter(|(row, _)| row.remote_id.is_none())
+            .filter_map(|(row, ours)| Some((row.id, ours.get(key)?.as_str()?.to_lowercase())))
+            .collect();
+        let names = target.fields.remote_names();
+        let mut by_value: BTreeMap<String, Vec<Remote>> = BTreeMap::new();
+        for chunk in wanted.chunks(FIND_MAX) {
+            let values: Vec<String> = chunk.iter().map(|(_, value)| value.clone()).collect();
+            for remote in self
+                .crm
+                .find(entity, &mapped.remote, &values, &names)
+                .await?
+            {
+                let value = target.fields.theirs(&remote.fields).ok();
+                let value =
+                    value.and_then(|theirs| Some(theirs.get(key)?.as_str()?.to_lowercase()));
+                by_value
+                    .entry(value.unwrap_or_default())
+                    .or_default()
+                    .push(remote);
+            }
+        }
+        let all = by_value.values().flatten().map(|remote| remote.id.clone());
+        let all: Vec<String> = all.collect();
+        let mut tx = self.ctx.record().begin().await.map_err(record_error)?;
+        let taken = links::locals_of(&mut tx, self.scope(entity), &all).await;
+        tx.rollback().await.map_err(record_error)?;
+        let taken: BTreeSet<String> = taken
+            .map_err(record_error)?
+            .into_iter()
+            .map(|(remote, _)| remote)
+            .collect();
+        let mut matches = BTreeMap::new();
+        for (id, value) in wanted {
+            let found = by_value.get(&value).map(Vec::as_slice).unwrap_or_default();
+            let mut free = found.iter().filter(|remote| !taken.contains(&remote.id));
+            // One that bears our id is ours, whoever else has the value.
+            let own = found.iter().find(|remote| remote.local_id == Some(id));
+            let found = match (own, free.next(), free.next()) {
+                (Some(own), ..) | (None, Some(own), None) => Ok(own.clone()),
+                (None, None, _) => continue,
+                (None, Some(one), Some(other)) => Err(format!(
+                    "{} and {} there both have `{value}`: merge them there",
+                    one.id, other.id
+                )),
+            };
+            matches.insert(id, found);
+        }
+        Ok(matches)
+    }
+}

@@ -1,0 +1,195 @@
+//! `HubSpot`'s CRM as one small HTTP server, for tests and for trying things out: companies,
+//! contacts and deals in memory, by the shapes that its API reference documents.
+//!
+//! It keeps what it is given, orders by the moments of changes, archives, associates, and refuses:
+//! tokens that it does not know, values that it is told are bad (`207` for some of a batch, or
+//! `400` for all of it), and whatever is scripted for the next calls.
+
+mod routes;
+mod store;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::tasks::Tasks;
+use store::Store;
+pub use store::{Kept, Seen};
+
+/// The largest body, in bytes.
+const BODY_MAX: usize = 16 * 1024 * 1024;
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 64;
+/// The token that it takes.
+pub const TOKEN: &str = "pat-hush";
+
+/// What is answered in place of the next call to a path.
+#[derive(Debug, Clone)]
+pub struct Instead {
+    /// A part of the path.
+    pub path: &'static str,
+    /// So many calls to it are let through before.
+    pub after: usize,
+    pub status: u16,
+    pub body: Value,
+    pub headers: Vec<(&'static str, String)>,
+    /// The call is done all the same: only its answer is lost.
+    pub is_done: bool,
+}
+
+/// A running `HubSpot`. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct HubspotSimulator {
+    pub addr: SocketAddr,
+    store: Arc<Mutex<Store>>,
+}
+
+/// An answer.
+struct Said {
+    status: u16,
+    body: Value,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl HubspotSimulator {
+    /// Listens until the tasks stop.
+    pub async fn start(addr: SocketAddr, tasks: &Tasks) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let simulator = Self {
+            addr: listener.local_addr()?,
+            store: Arc::default(),
+        };
+        let (shared, all) = (simulator.clone(), tasks.clone());
+        let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        tasks.spawn("hubspot simulator", async move {
+            loop {
+                let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
+                    break;
+                };
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = all.stopping().cancelled() => break,
+                };
+                let Ok((stream, _)) = accepted else {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    continue;
+                };
+                let (shared, stopping) = (shared.clone(), all.stopping().clone());
+                all.spawn("hubspot simulator client", async move {
+                    let service = service_fn(move |request| {
+                        let shared = shared.clone();
+                        async move { Ok::<_, Infallible>(shared.respond(request).await) }
+                    });
+                    let connection =
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    tokio::select! {
+                        // Clients leave as they like.
+                        _ = connection => {}
+                        () = stopping.cancelled() => {}
+                    }
+                    drop(seat);
+                });
+            }
+        });
+        Ok(simulator)
+    }
+
+    /// What a connection has as its `baseUrl`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Somebody there makes a record; its id.
+    pub fn make(&self, object: &str, properties: Value) -> String {
+        self.store().make(object, &properties)
+    }
+
+    /// Somebody there changes a record.
+    pub fn change(&self, object: &str, id: &str, properties: Value) {
+        self.store().change(object, id, &properties);
+    }
+
+    /// Somebody there archives a record.
+    pub fn archive(&self, object: &str, id: &str) {
+        self.store().archive(object, id);
+    }
+
+    /// The records that are there, by id.
+    pub fn records(&self, object: &str) -> Vec<Kept> {
+        self.store().records(object)
+    }
+
+    /// A record with this value is refused: in a `207`, or, `whole`, its whole batch with `400`.
+    pub fn refuse_value(&self, value: &str, whole: bool) {
+        self.store().bad.push((value.to_owned(), whole));
+    }
+
+    /// Nothing is bad any more.
+    pub fn take_all(&self) {
+        self.store().bad.clear();
+    }
+
+    /// From now on that is the token.
+    pub fn set_token(&self, token: &str) {
+        token.clone_into(&mut self.store().token);
+    }
+
+    /// Answers that instead, once.
+    pub fn instead(&self, instead: Instead) {
+        self.store().script.push(instead);
+    }
+
+    /// Calls that came, oldest first.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.store().seen.clone()
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, BODY_MAX).collect().await;
+        let bytes = body
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
+        let bearer = head
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let bearer = bearer.and_then(|text| text.strip_prefix("Bearer "));
+        let said = {
+            let mut store = self.store();
+            let path = head.uri.path().to_owned();
+            let query = head.uri.query().unwrap_or_default();
+            store.answer(head.method.as_str(), (&path, query), bearer, &bytes)
+        };
+        let mut response = Response::builder()
+            .status(said.status)
+            .header(CONTENT_TYPE, "application/json");
+        for (name, value) in said.headers {
+            response = response.header(name, value);
+        }
+        let body = match said.status {
+            204 => Bytes::new(),
+            _ => Bytes::from(said.body.to_string()),
+        };
+        response
+            .body(Full::new(body))
+            .unwrap_or_else(|_| Response::new(Full::new(Bytes::new())))
+    }
+}
