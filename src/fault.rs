@@ -57,6 +57,9 @@ points! {
     AfterPartsSent "after_parts_sent": "parts of a file are in the bucket, nobody has noted that";
     AfterFileKept "after_file_kept": "a file is where it is kept, the record does not say so";
     AfterCrmSent "after_crm_sent": "records were written in a CRM, nobody has noted that";
+    AfterBulkMade "after_bulk_made": "a CRM has a job for a table, and nothing of the table";
+    AfterBulkData "after_bulk_data": "a CRM has a table, and does not know that this is all";
+    AfterBulkUpload "after_bulk_upload": "a CRM works a table off, nobody waits for its results";
     BeforeMirrorCommit "before_mirror_commit": "events were looked into, nothing is written";
     AfterMirrorCopy "after_mirror_copy": "what events told of is written, their place is not";
     AfterReadd "after_readd": "forgotten jobs were added again, the pass has not noted it";

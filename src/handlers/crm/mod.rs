@@ -26,6 +26,7 @@ mod payload;
 mod plan;
 mod pull;
 mod push;
+pub mod salesforce;
 mod state;
 mod take;
 mod target;

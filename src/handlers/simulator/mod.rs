@@ -11,6 +11,7 @@
 mod answers;
 pub mod hubspot;
 mod questions;
+mod salesforce;
 mod state;
 mod windows;
 
@@ -38,6 +39,8 @@ use tokio::sync::Semaphore;
 use super::providers::DataSource;
 use crate::tasks::Tasks;
 use answers::Said;
+use salesforce::Asked;
+pub use salesforce::{SalesforceSide, SalesforceTurn};
 use state::State;
 pub use state::{Seen, Style, Turn};
 
@@ -53,6 +56,7 @@ const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Simulator {
     pub addr: SocketAddr,
     state: Arc<State>,
+    salesforce: SalesforceSide,
 }
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -64,7 +68,10 @@ impl Simulator {
         let simulator = Self {
             addr: listener.local_addr()?,
             state: Arc::default(),
+            salesforce: SalesforceSide::default(),
         };
+        let salesforce = simulator.salesforce.clone();
+        let origin: Arc<str> = simulator.url().into();
         let (state, all) = (Arc::clone(&simulator.state), tasks.clone());
         let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         tasks.spawn("simulator", async move {
@@ -82,10 +89,18 @@ impl Simulator {
                     continue;
                 };
                 let (state, stopping) = (Arc::clone(&state), all.stopping().clone());
+                let (salesforce, origin) = (salesforce.clone(), Arc::clone(&origin));
                 all.spawn("simulator client", async move {
                     let service = service_fn(move |request| {
-                        let state = Arc::clone(&state);
-                        async move { Ok::<_, Infallible>(respond(&state, request).await) }
+                        let (state, salesforce) = (Arc::clone(&state), salesforce.clone());
+                        let origin = Arc::clone(&origin);
+                        async move {
+                            let is_salesforce = request.uri().path().starts_with("/services/");
+                            Ok::<_, Infallible>(match is_salesforce {
+                                true => at_salesforce(&salesforce, &origin, request).await,
+                                false => respond(&state, request).await,
+                            })
+                        }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -106,6 +121,11 @@ impl Simulator {
     /// What a connection has as its `baseUrl`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// The side of it that is Salesforce.
+    pub fn salesforce(&self) -> &SalesforceSide {
+        &self.salesforce
     }
 
     /// What happens at the next questions to a provider, one after the other; then all is well.
@@ -165,6 +185,27 @@ impl Simulator {
     }
 }
 
+async fn at_salesforce(
+    salesforce: &SalesforceSide,
+    origin: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, salesforce::QUESTION_MAX).collect().await else {
+        return sent(Said::error(413, "the question is too long"));
+    };
+    let bearer = head.headers.get(AUTHORIZATION);
+    let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    sent(salesforce.answer(&Asked {
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        bearer,
+        body: &body.to_bytes(),
+        origin,
+    }))
+}
+
 async fn respond(state: &State, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, QUESTION_MAX).collect().await else {
@@ -217,9 +258,14 @@ fn sent(said: Said) -> Response<Body> {
             }
         }
     });
-    let mut response = Response::builder()
-        .status(said.status)
-        .header(CONTENT_TYPE, "application/json");
+    let mut response = Response::builder().status(said.status);
+    if !said
+        .headers
+        .iter()
+        .any(|(name, _)| *name == CONTENT_TYPE.as_str())
+    {
+        response = response.header(CONTENT_TYPE, "application/json");
+    }
     for (name, value) in said.headers {
         response = response.header(name, value);
     }

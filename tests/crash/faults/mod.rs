@@ -18,6 +18,9 @@ const HANDLERS: &[Point] = &[
     Point::AfterEmailClaim,
     Point::AfterHandOver,
     Point::AfterCrmSent,
+    Point::AfterBulkMade,
+    Point::AfterBulkData,
+    Point::AfterBulkUpload,
 ];
 
 #[test]
