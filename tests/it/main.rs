@@ -8,6 +8,7 @@ mod change_seals;
 mod cleanup;
 mod control;
 mod crm;
+mod crm_salesforce;
 mod deleted;
 mod delivery;
 mod email;

@@ -49,6 +49,7 @@ use hubspot::Hubspot;
 use mapping::Fields;
 pub use mapping::{Choice, Flow};
 pub use payload::{CrmProvider, Deletions, Direction, Payload, Side, Strategy};
+use salesforce::Salesforce;
 pub use state::{Counts, Summary};
 use state::{State, Step};
 use target::Target;
@@ -102,10 +103,10 @@ impl Handler for SyncCrm {
                 let crm = Hubspot::new(outside, context, connection);
                 sync(ctx, workspace_id, payload, &crm, at).await
             }
-            CrmProvider::Salesforce => Err(JobError::permanent(
-                "this version of Bullwark has no client for `salesforce` yet: it syncs with \
-                 `hubspot`",
-            )),
+            CrmProvider::Salesforce => {
+                let crm = Salesforce::new(outside, context, connection);
+                sync(ctx, workspace_id, payload, &crm, at).await
+            }
         }
     }
 }

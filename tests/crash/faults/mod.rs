@@ -13,7 +13,8 @@ use std::process::Stdio;
 use bullwark::fault::Point;
 use tokio::process::Command;
 
-/// Inside of handlers: `tests/it/email` lets workers die there.
+/// Inside of handlers: `tests/it/email` lets workers die at those of mails; at those of bulk jobs
+/// `tests/it/crm_salesforce` loses the answer instead.
 const HANDLERS: &[Point] = &[
     Point::AfterEmailClaim,
     Point::AfterHandOver,

@@ -3,9 +3,9 @@
 //! A request of which one value can not be read (a day that is none) is refused as a whole, without
 //! a word about which: it is cut in halves until that record stands alone.
 //!
-//! Source: REST API Developer Guide, "sObject Collections": `PATCH …/composite/sobjects/OBJECT/FIELD`
-//! upserts by an external id, `PATCH …/composite/sobjects` updates by id, `DELETE
-//! …/composite/sobjects?ids=` deletes.
+//! Source: REST API Developer Guide, "sObject Collections": `PATCH
+//! …/composite/sobjects/OBJECT/FIELD` upserts by an external id, `PATCH …/composite/sobjects`
+//! updates by id, `DELETE …/composite/sobjects?ids=` deletes.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};

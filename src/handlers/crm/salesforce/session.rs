@@ -191,8 +191,8 @@ fn refused(answer: &Answer) -> CrmError {
              the address of the site"
         }
         "invalid assertion" => {
-            "; the certificate of the connected app and the `private_key` must belong together, and \
-             the clock of the worker must be right"
+            "; the certificate of the connected app and the `private_key` must belong together, \
+             and the clock of the worker must be right"
         }
         text if text.starts_with("expired access/refresh token") => {
             "; the refresh token was revoked or has run out: authorize again"
