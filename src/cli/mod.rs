@@ -204,7 +204,7 @@ async fn run(cli: Cli) -> Done {
     crate::telemetry::start(level);
     match cli.command {
         Command::Dev(dev) => dev::run(&global, dev).await,
-        Command::Serve(serve) => serve::run(&global, serve).await,
+        Command::Serve(serve) => Box::pin(serve::run(&global, serve)).await,
         Command::Worker(worker) => Box::pin(worker::run(&global, worker)).await,
         Command::Migrate => connect::migrate(&global).await,
         Command::Stores => stores::run(&global).await,

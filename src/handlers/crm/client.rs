@@ -56,9 +56,10 @@ impl Entity {
     }
 }
 
-/// Values by the provider's names of fields. Null is "has none", and empties the field when it is
-/// sent. Numbers, booleans and texts only; dates are texts (`2026-01-31`, RFC 3339). The parent is
-/// not among them.
+/// Values by the provider's names of fields.
+///
+/// Null is "has none", and empties the field when it is sent. Numbers, booleans and texts only;
+/// dates are texts (`2026-01-31`, RFC 3339). The parent is not among them.
 pub type Fields = BTreeMap<String, Value>;
 
 /// A field of an object, from the provider's own description.

@@ -331,10 +331,9 @@ async fn a_used_up_budget_spends_no_attempt_and_refused_credentials_pause_the_co
     start.await;
     let why = crate::stage::eventually("the connection is paused", async || {
         let all = stage.rig.server.get("/api/connections").await.body;
-        let why = all["connections"][0]["paused_reason"]
+        all["connections"][0]["paused_reason"]
             .as_str()
-            .map(str::to_owned);
-        why
+            .map(str::to_owned)
     });
     let why = why.await;
     assert!(why.contains("pre-authorize the user"), "{why}");

@@ -63,7 +63,7 @@ impl Rig {
 
     /// As usual, and this server of DNS is asked who takes mail.
     pub(crate) async fn asking(dns: std::net::SocketAddr) -> Self {
-        Self::with(|name| (name == "BULLWARK_DNS_SERVERS").then(|| dns.to_string())).await
+        Self::with(&[("BULLWARK_DNS_SERVERS", dns.to_string().as_str())]).await
     }
 
     /// They may not, as usual.
@@ -94,9 +94,10 @@ impl Rig {
             let found = settings.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.clone())
         };
-        let sandbox = Sandbox::new().await;
+        let sandbox = Box::pin(Sandbox::new()).await;
         let (database, redis) = (&sandbox.database_url, &sandbox.redis_url);
-        let server = Server::start_as(database, redis, &sandbox.prefix, options, read).await;
+        let server = Server::start_as(database, redis, &sandbox.prefix, options, read);
+        let server = Box::pin(server).await;
         Self {
             server,
             pool: sandbox.pool().await,

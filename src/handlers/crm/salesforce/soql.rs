@@ -5,7 +5,7 @@
 //! wide records come in smaller portions than were asked for.
 //!
 //! Source: SOQL and SOSL Reference ("Date Formats", "Quoted String Escape Sequences"); REST API
-//! Developer Guide, "Query", "QueryAll".
+//! Developer Guide, "Query", "`QueryAll`".
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
