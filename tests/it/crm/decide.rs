@@ -67,10 +67,10 @@ async fn decided(decision: Value, expected: [&str; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_keeps_ours_or_theirs_or_says_a_third_thing() {
-    decided(json!({ "keep": "ours" }), ["Ours", "Berlin"]).await;
-    decided(json!({ "keep": "theirs" }), ["Theirs", "Köln"]).await;
+    Box::pin(decided(json!({ "keep": "ours" }), ["Ours", "Berlin"])).await;
+    Box::pin(decided(json!({ "keep": "theirs" }), ["Theirs", "Köln"])).await;
     let third = json!({ "values": { "name": "Third", "city": "Ulm" } });
-    decided(third, ["Third", "Ulm"]).await;
+    Box::pin(decided(third, ["Third", "Ulm"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,12 +48,12 @@ async fn three_of_two_hundred(whole: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_bad_records_of_two_hundred_are_named_and_the_others_are_written() {
-    three_of_two_hundred(false).await;
+    Box::pin(three_of_two_hundred(false)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_refused_as_a_whole_is_split_until_the_bad_ones_are_found() {
-    three_of_two_hundred(true).await;
+    Box::pin(three_of_two_hundred(true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ async fn an_export_is_in_the_bucket_alone_and_is_downloaded_from_there() {
     let id = rig.export().await;
     let job = rig.until(&id, "completed").await;
     let key = format!("{PREFIX}/exports/{id}.1.csv");
-    assert_eq!(s3.keys(), [key.clone()]);
+    assert_eq!(s3.keys(), std::slice::from_ref(&key));
     assert_eq!(job["result"]["file"], format!("exports/{id}.1.csv"));
     assert_eq!(
         rig.here("exports"),

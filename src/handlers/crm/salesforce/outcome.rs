@@ -1,8 +1,8 @@
 //! What Salesforce says of one record, as an outcome.
 //!
 //! Source: SOAP API Developer Guide, "`StatusCode`"; REST API Developer Guide, "Duplicate Rules".
-//! The codes are the same in sObject Collections and in the failed results of the Bulk API, where one
-//! text has all of it: `CODE:message:fields --`.
+//! The codes are the same in `sObject` Collections and in the failed results of the Bulk API, where
+//! one text has all of it: `CODE:message:fields --`.
 
 use serde::Deserialize;
 use serde_json::Value;
