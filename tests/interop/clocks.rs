@@ -60,7 +60,7 @@ async fn wrong_by(off: &str) {
     let right = ["--lock-duration", "1000", "--skip-stalled-check"];
     let right = Forwarder::start(&stage, "clocks", &receiver.url, &right).await;
     let long = queue
-        .add(steps(&[json!({ "sleep": 4000 })]), json!({}))
+        .add(steps(&[json!({ "sleep": 8000 })]), json!({}))
         .await;
     stage.until_recorded("clocks", &long, "processing").await;
 

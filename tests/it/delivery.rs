@@ -45,7 +45,7 @@ impl Rig {
     async fn open(&self, link: &str) -> Value {
         let path = link.strip_prefix(PUBLIC_URL).unwrap();
         let opened = send(self.server.anonymous(Method::GET, path)).await;
-        assert_eq!(opened.status, 200, "{opened:?}");
+        assert_eq!(opened.status, 200, "{path}: {opened:?}");
         opened.body
     }
 }
@@ -58,7 +58,8 @@ fn mailed(to: &[&str]) -> Value {
 }
 
 fn link(got: &Got) -> String {
-    let mut lines = got.text.lines().map(str::trim);
+    let body = got.lines();
+    let mut lines = body.lines().map(str::trim);
     let link = lines.find(|line| line.starts_with(PUBLIC_URL));
     link.unwrap_or_else(|| panic!("no link: {}", got.text))
         .to_owned()

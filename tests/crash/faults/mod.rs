@@ -13,11 +13,12 @@ use std::process::Stdio;
 use bullwark::fault::Point;
 use tokio::process::Command;
 
-/// Inside of handlers: `tests/it/email` lets workers die at those of mails; at those of bulk jobs
-/// `tests/it/crm_salesforce` loses the answer instead.
+/// Inside of handlers: tests of those handlers in `tests/it` let workers die there.
 const HANDLERS: &[Point] = &[
     Point::AfterEmailClaim,
     Point::AfterHandOver,
+    Point::AfterPartsSent,
+    Point::AfterFileKept,
     Point::AfterCrmSent,
     Point::AfterBulkMade,
     Point::AfterBulkData,

@@ -1,6 +1,7 @@
 //! The client of Salesforce against the simulator: what it reads, writes and survives.
 
 mod bulk;
+mod sync;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -34,6 +34,19 @@ impl Got {
         let line = head.lines().find_map(|line| line.strip_prefix(&start));
         line.unwrap_or_default().to_owned()
     }
+
+    /// The body with its long lines whole again, if it is plain text ("soft line breaks", RFC 2045
+    /// section 6.7).
+    pub(crate) fn lines(&self) -> String {
+        let body = self
+            .text
+            .split_once("\r\n\r\n")
+            .map_or("", |(_, body)| body);
+        match self.header("Content-Transfer-Encoding").as_str() {
+            "quoted-printable" => body.replace("=\r\n", ""),
+            _ => body.to_owned(),
+        }
+    }
 }
 
 #[derive(Default)]
