@@ -4,13 +4,17 @@ use reqwest::Url;
 
 use super::{Forbidden, check_literal};
 
-/// The longest address, in bytes.
+/// The longest address that may be stored, in bytes.
 pub const URL_MAX_BYTES: usize = 2048;
+/// The longest address that is called: a client of ours adds what it asks for. More is refused by
+/// servers anyway (Salesforce takes 16,384 bytes of address and headers).
+const TARGET_MAX_BYTES: usize = 16 * 1024;
 /// From here on any port may be called; below it live mail, shells and the like.
 const FREE_PORTS: u16 = 1024;
 
 /// The address, if it may be stored: one that may be called, and that does not name this machine.
 pub fn check_url(text: &str, allow_private: bool) -> Result<Url, Forbidden> {
+    check_length(text, URL_MAX_BYTES)?;
     let url = check_target(text, allow_private)?;
     match !allow_private && is_local_name(&url) {
         true => Err(Forbidden("names this machine or its network".to_owned())),
@@ -25,11 +29,7 @@ pub fn check_url(text: &str, allow_private: bool) -> Result<Url, Forbidden> {
 /// to everybody on the way.
 pub(super) fn check_target(text: &str, allow_private: bool) -> Result<Url, Forbidden> {
     let refused = |why: &str| Err(Forbidden(why.to_owned()));
-    if text.len() > URL_MAX_BYTES {
-        return Err(Forbidden(format!(
-            "must have at most {URL_MAX_BYTES} bytes"
-        )));
-    }
+    check_length(text, TARGET_MAX_BYTES)?;
     if text.contains(char::is_control) || text.trim() != text {
         return refused("must have no blanks around it and no control characters");
     }
@@ -64,6 +64,13 @@ pub(super) fn check_target(text: &str, allow_private: bool) -> Result<Url, Forbi
     }
     check_literal(&url, "it", allow_private)?;
     Ok(url)
+}
+
+fn check_length(text: &str, max: usize) -> Result<(), Forbidden> {
+    match text.len() > max {
+        true => Err(Forbidden(format!("must have at most {max} bytes"))),
+        false => Ok(()),
+    }
 }
 
 /// Names that mean an address inside, everywhere. Others are looked at when they are resolved.

@@ -16,7 +16,7 @@ use super::calls::{Request, body, unreadable};
 use super::session::{encoded, is_id};
 
 /// The longest address that Salesforce takes, in bytes, less its host.
-const PATH_MAX: usize = 16_000;
+const PATH_MAX: usize = 15_000;
 /// Portions of one page.
 const PORTIONS_MAX: usize = PAGE_MAX;
 
