@@ -124,7 +124,7 @@ impl Sns {
         let signature = signature.map_err(|_| Doubt::Unsigned)?;
         let signed = envelope.signed().ok_or(Doubt::Unsigned)?;
         let url = &envelope.signing_cert_url;
-        if !is_of_sns(url, own) || !url.ends_with(".pem") {
+        if !is_certificate(url, own) {
             return Err(Doubt::Unsigned);
         }
         let key = self.key(url).await?;
@@ -209,6 +209,26 @@ fn is_of_sns(url: &str, own: Option<&str>) -> bool {
     url.scheme() == "https" && url.port().is_none() && region.is_some_and(is_region)
 }
 
+/// Whether an address is that of a certificate of SNS: its one path, and no query. Other paths of
+/// the same host are its API, whose answers may repeat what the asker has put into the question, a
+/// certificate of their own for one.
+fn is_certificate(url: &str, own: Option<&str>) -> bool {
+    if !is_of_sns(url, own) {
+        return false;
+    }
+    let Ok(url) = Url::parse(url) else {
+        return false;
+    };
+    let own = own.and_then(|own| Url::parse(own).ok());
+    if own.is_some_and(|own| url.origin() == own.origin()) {
+        return url.path().ends_with(".pem");
+    }
+    let name = url.path().strip_prefix("/SimpleNotificationService-");
+    let id = name.and_then(|name| name.strip_suffix(".pem"));
+    let is_hex = |id: &str| !id.is_empty() && id.chars().all(|c| c.is_ascii_hexdigit());
+    url.query().is_none() && id.is_some_and(is_hex)
+}
+
 /// The key of RSA in a certificate (RFC 5280, 4.1): behind its algorithm stands a bit string with
 /// no unused bits, which is the key in the form of PKCS #1.
 fn rsa_key(certificate: &[u8]) -> Option<Vec<u8>> {
@@ -233,6 +253,35 @@ fn rsa_key(certificate: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_at_its_one_path_and_in_no_answer_of_the_api() {
+        let host = "https://sns.eu-central-1.amazonaws.com";
+        for (path, is_one) in [
+            ("/SimpleNotificationService-0123456789abcdef.pem", true),
+            ("/SimpleNotificationService-.pem", false),
+            ("/SimpleNotificationService-xyz.pem", false),
+            ("/SimpleNotificationService-0123.pem?x=.pem", false),
+            ("/?Action=GetEndpointAttributes&x=.pem", false),
+            ("/?x=/SimpleNotificationService-0123.pem", false),
+            ("/a/../?Message=.pem", false),
+            ("/x.pem", false),
+            ("/SimpleNotificationService-01/../23.pem", false),
+            ("/SimpleNotificationService-0123%2e.pem", false),
+        ] {
+            assert_eq!(
+                is_certificate(&format!("{host}{path}"), None),
+                is_one,
+                "{path}"
+            );
+        }
+        let own = Some("http://127.0.0.1:4566");
+        assert!(is_certificate("http://127.0.0.1:4566/sns.pem", own));
+        assert!(!is_certificate(
+            "https://evil.example/SimpleNotificationService-01.pem",
+            own
+        ));
+    }
 
     #[test]
     fn only_hosts_of_sns_are_asked() {
