@@ -119,7 +119,7 @@ pub struct Deletion {
 }
 
 /// Some of what was deleted, in any order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deletions {
     pub records: Vec<Deletion>,
     /// Give it back to get more; none: that was the last.

@@ -1,81 +1,158 @@
 //! Records whose other half was deleted: they are noted, or deleted as well, as far as the brake
-//! allows.
+//! allows. What the brake holds back stays marked, for a run that may, or one that keeps it.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::super::ending::record_error;
 use super::Run;
-use super::client::{Crm, CrmError, Outcome, UPSERT_MAX};
+use super::client::{
+    Crm, CrmError, Deletions as CrmDeletions, Entity, Identity, Outcome, UPSERT_MAX,
+};
 use super::payload::Deletions;
 use super::push::{PUSH, told};
 use super::state::State;
 use super::target::Target;
-use crate::record::crm::{errors, links, locals};
+use crate::record::crm::cursors::{self, Come};
+use crate::record::crm::links::Loss;
+use crate::record::crm::{self, errors, links, locals};
 
-/// Pages of deletions that one run reads; there are more only where somebody has emptied a CRM.
-const PAGES_MAX: usize = 1000;
+/// The direction of the cursor.
+const DELETIONS: &str = "deletions";
 
 impl<C: Crm> Run<'_, C> {
-    /// All that was deleted there: it is one decision.
+    /// Where the reading of deletions goes on; none: where that of changes does.
+    ///
+    /// A cursor of its own: the brake, or whatever ends a run between the two, must not lose what
+    /// was deleted before the last change that was read.
+    pub(super) async fn deleted_since(
+        &self,
+        entity: Entity,
+    ) -> Result<Option<DateTime<Utc>>, CrmError> {
+        if self.payload.full {
+            return Ok(None);
+        }
+        let cursor = cursors::get(self.ctx.record(), self.scope(entity), DELETIONS).await;
+        let since = cursor
+            .map_err(record_error)?
+            .and_then(|cursor| cursor.since);
+        Ok(since.map(|since| since - self.payload.overlap()))
+    }
+
+    /// What becomes here of what is deleted there.
+    pub(super) fn loss(&self) -> Loss {
+        let mirrors = self.payload.deletions == Deletions::Mirror;
+        match mirrors && self.payload.sync_direction.pulls() {
+            true => Loss::Leaving,
+            false => Loss::Kept,
+        }
+    }
+
+    /// The next page of what was deleted there: it is marked, nothing is deleted yet.
     pub(super) async fn pull_deletions(
+        &self,
+        target: &Target,
+        at: &mut State,
+        identity: &Identity,
+    ) -> Result<(), CrmError> {
+        let (entity, scope) = (target.entity(), self.scope(target.entity()));
+        let since = at.deleted_since.get(&entity).or(at.since.get(&entity));
+        let since = since.copied().unwrap_or_default();
+        let linked = links::count(self.ctx.record(), scope).await;
+        // Nobody asks a CRM for all that was ever deleted in it before there is a link.
+        let page = match linked.map_err(record_error)? {
+            0 => CrmDeletions::default(),
+            _ => {
+                let after = at.deletions_after.as_deref();
+                self.crm.deletions(entity, since, after).await?
+            }
+        };
+        if page.next.is_some() && page.next == at.deletions_after {
+            let what = "the CRM's page of deletions leads to itself";
+            return Err(CrmError::PermanentRun(what.to_owned()));
+        }
+        let last = page.records.iter().map(|deletion| deletion.deleted_at);
+        let last = last.chain(at.deleted_last).max();
+        let gone: Vec<String> = page.records.into_iter().map(|one| one.id).collect();
+        let (mut next, is_last) = (at.clone(), page.next.is_none());
+        (next.deletions_after, next.deleted_last) = (page.next, last);
+        let mut begun = self.ctx.begin_checkpoint().await?;
+        let tx = begun.tx();
+        if self.payload.dry_run {
+            crm::dry_begin(tx).await.map_err(record_error)?;
+        }
+        let mut fresh = links::set_gone(tx, scope, &gone, self.loss()).await;
+        if let (Ok(fresh), Deletions::Keep) = (&mut fresh, self.payload.deletions) {
+            // Those of a run that the brake stopped: this one says that they stay.
+            *fresh += links::keep_leaving(tx, scope).await.map_err(record_error)?;
+        }
+        let fresh = fresh.map_err(record_error)?;
+        if is_last {
+            let come = Come {
+                direction: DELETIONS,
+                since: last.max(Some(since)),
+                org_id: identity.org_id.as_deref(),
+                job_id: self.ctx.job_id(),
+                ended: Some(at.begun),
+            };
+            cursors::put(tx, scope, &come).await.map_err(record_error)?;
+            next.go_on();
+        }
+        if self.payload.dry_run {
+            crm::dry_undo(tx).await.map_err(record_error)?;
+        }
+        match (self.loss(), self.payload.dry_run) {
+            (Loss::Kept, _) => next.count(entity).skipped += fresh,
+            (Loss::Leaving, true) => next.count(entity).deleted_here += fresh,
+            (Loss::Leaving, false) => {}
+        }
+        begun.commit(next.write(), next.progress()).await?;
+        *at = next;
+        Ok(())
+    }
+
+    /// Deletes here the next of those that are marked: whether that is too many is one decision,
+    /// made before the first.
+    pub(super) async fn mirror_deletions(
         &self,
         target: &Target,
         at: &mut State,
     ) -> Result<(), CrmError> {
         let (entity, scope) = (target.entity(), self.scope(target.entity()));
+        let record = self.ctx.record();
         let mut next = at.clone();
-        next.go_on();
-        let linked = links::count(self.ctx.record(), scope)
-            .await
-            .map_err(record_error)?;
-        let mut gone: Vec<String> = Vec::new();
-        if linked > 0 {
-            let since = at.since.get(&entity).copied().unwrap_or_default();
-            let mut after = None;
-            for _ in 0..PAGES_MAX {
-                let page = self.crm.deletions(entity, since, after.as_deref()).await?;
-                gone.extend(page.records.into_iter().map(|deletion| deletion.id));
-                after = page.next;
-                if after.is_none() || self.ctx.cancelled().is_cancelled() {
-                    break;
-                }
+        let is_first = at.after.is_nil();
+        if is_first {
+            let linked = links::count(record, scope).await.map_err(record_error)? as u64;
+            let leaving = links::count_leaving(record, scope).await;
+            let mut leaving = leaving.map_err(record_error)? as u64;
+            let all = linked + leaving;
+            if self.payload.dry_run {
+                // Those that were seen now are not marked.
+                let counts = next.count(entity);
+                counts.deleted_here += leaving;
+                leaving = counts.deleted_here;
             }
+            self.brake("here", leaving, all, target)?;
         }
-        let is_mirror =
-            self.payload.deletions == Deletions::Mirror && self.payload.sync_direction.pulls();
+        let limit = UPSERT_MAX as i64;
+        let page = match self.payload.dry_run {
+            true => Vec::new(),
+            false => links::leaving(record, scope, limit)
+                .await
+                .map_err(record_error)?,
+        };
+        match page.last() {
+            Some(last) if page.len() == UPSERT_MAX => next.after = *last,
+            _ => next.go_on(),
+        }
         let mut begun = self.ctx.begin_checkpoint().await?;
         let tx = begun.tx();
-        let known = links::locals_of(tx, scope, &gone)
-            .await
-            .map_err(record_error)?;
-        let ids: Vec<Uuid> = known.iter().map(|(_, local)| *local).collect();
-        let here = locals::hold(tx, scope, &ids).await.map_err(record_error)?;
-        let fresh: Vec<Uuid> = here
-            .iter()
-            .filter(|local| local.state.as_deref() == Some("linked"))
-            .map(|local| local.id)
-            .collect();
-        if is_mirror {
-            self.brake("here", fresh.len() as u64, linked as u64, target)?;
-        }
-        let counts = next.count(entity);
-        match is_mirror {
-            true => counts.deleted_here += fresh.len() as u64,
-            false => counts.skipped += fresh.len() as u64,
-        }
-        if !self.payload.dry_run {
-            links::set_gone(tx, scope, &gone)
-                .await
-                .map_err(record_error)?;
-            if is_mirror {
-                locals::delete(tx, scope, &fresh)
-                    .await
-                    .map_err(record_error)?;
-                links::delete(tx, scope, &fresh)
-                    .await
-                    .map_err(record_error)?;
-            }
-        }
+        // The records before their links, as everywhere. One that came back meanwhile stays.
+        locals::hold(tx, scope, &page).await.map_err(record_error)?;
+        let leaving = links::delete_leaving(tx, scope, &page).await;
+        let deleted = locals::delete(tx, scope, &leaving.map_err(record_error)?).await;
+        next.count(entity).deleted_here += deleted.map_err(record_error)?;
         begun.commit(next.write(), next.progress()).await?;
         *at = next;
         Ok(())

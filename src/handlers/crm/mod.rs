@@ -41,8 +41,10 @@ use super::connection::Connections;
 use super::ending::record_error;
 use crate::job::JobError;
 use crate::outbound::Caller;
+use crate::record::crm::runs::{self, Hold};
 use crate::record::crm::{Scope, cursors};
 use crate::record::logs::LogLevel;
+use crate::uploads::hex;
 use crate::worker::{Handler, JobContext};
 use client::{Crm, CrmError, Entity, Identity, Outside};
 use hubspot::Hubspot;
@@ -56,6 +58,8 @@ use target::Target;
 
 /// After this long an attempt makes room for others and goes on later.
 const SLICE: Duration = Duration::from_secs(10 * 60);
+/// How long a job waits for another one of its connection, before it looks again.
+const TURN: Duration = Duration::from_secs(5);
 /// How long one attempt may take: a slice, and its last page with its calls.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
 
@@ -120,14 +124,19 @@ async fn sync<C: Crm>(
     at: Option<State>,
 ) -> Result<Summary, JobError> {
     let run = Run::new(ctx, workspace_id, payload, crm)?;
-    let ended = run.all(at).await;
-    match ended {
-        Ok(at) => {
-            run.ctx.log(LogLevel::Info, &at.message(), None);
-            Ok(at.summary(&run.payload))
-        }
+    let ended = match run.all(at).await {
+        Ok(at) => Ok(at),
         Err(error) => Err(error.into_job(&run.ctx, crm.connection()).await),
+    };
+    // One that only makes room goes on soon. Who dies here leaves a hold that runs out.
+    if !matches!(ended, Err(JobError::Snooze(..))) {
+        let (connection_id, job_id) = (crm.connection().id, run.ctx.job_id());
+        let released = runs::release(run.ctx.record(), connection_id, job_id).await;
+        released.map_err(record_error)?;
     }
+    let at = ended?;
+    run.ctx.log(LogLevel::Info, &at.message(), None);
+    Ok(at.summary(&run.payload))
 }
 
 /// A sync under way.
@@ -166,6 +175,7 @@ impl<'a, C: Crm> Run<'a, C> {
 
     async fn all(&self, at: Option<State>) -> Result<State, CrmError> {
         let begun = Instant::now();
+        self.hold().await?;
         let identity = self.crm.identity().await?;
         let mut at = match at {
             Some(at) => at,
@@ -177,17 +187,39 @@ impl<'a, C: Crm> Run<'a, C> {
             if is_stopped || (begun.elapsed() > SLICE && pages > 0) {
                 return Err(later(&at, pages).into());
             }
+            self.hold().await?;
             let target = self.target(step.entity())?;
             match step {
                 Step::PullAgain(_) => self.pull_again(target, &mut at, &identity).await?,
                 Step::Pull(_) => self.pull(target, &mut at, &identity).await?,
-                Step::PullDeletions(_) => self.pull_deletions(target, &mut at).await?,
+                Step::PullDeletions(_) => {
+                    self.pull_deletions(target, &mut at, &identity).await?;
+                }
+                Step::MirrorDeletions(_) => self.mirror_deletions(target, &mut at).await?,
                 Step::Push(_) => self.push(target, &mut at).await?,
                 Step::PushDeletions(_) => self.push_deletions(target, &mut at).await?,
             }
             pages += 1;
         }
         Ok(at)
+    }
+
+    /// Has the connection to itself, or goes on later: before every page, so that one that was
+    /// away for long finds out that another has taken its place.
+    async fn hold(&self) -> Result<(), CrmError> {
+        if self.payload.dry_run {
+            return Ok(());
+        }
+        let about = (self.workspace_id, self.crm.connection().id);
+        let held = runs::hold(self.ctx.record(), about, self.ctx.job_id()).await;
+        match held.map_err(record_error)? {
+            Hold::Ours => Ok(()),
+            Hold::Other(other) => {
+                let other = other.map_or("another job".to_owned(), |id| format!("job {id}"));
+                let why = format!("{other} syncs this connection: goes on when that has ended");
+                Err(JobError::Snooze(TURN, why).into())
+            }
+        }
     }
 
     /// Looks whether everything is as it must be, and decides where to begin.
@@ -216,6 +248,8 @@ impl<'a, C: Crm> Run<'a, C> {
             let since = last.map(|last| last - self.payload.overlap());
             let since = since.or(self.payload.last_sync_at).unwrap_or_default();
             at.since.insert(entity, since);
+            let deleted = self.deleted_since(entity).await?;
+            at.deleted_since.insert(entity, deleted.unwrap_or(since));
         }
         let begun = self.ctx.begin_checkpoint().await?;
         begun.commit_without_gain(at.write(), at.progress()).await?;
@@ -260,10 +294,7 @@ fn later(at: &State, pages: u64) -> JobError {
 /// What a link keeps of what is agreed on.
 pub fn hash(agreed: &Value) -> String {
     let digest = Sha256::digest(agreed.to_string());
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest[..16])
 }
 
 /// Columns of values by field, and what of them goes into `custom`.

@@ -47,7 +47,7 @@ impl<C: Crm> Run<'_, C> {
         let (scanned, mut skipped) = (rows.len() as u64, 0);
         let mut changed = Vec::new();
         for row in rows {
-            if row.state.as_deref() == Some("gone") {
+            if row.state.as_deref().is_some_and(|state| state != "linked") {
                 skipped += 1;
                 continue;
             }
@@ -261,7 +261,7 @@ impl<C: Crm> Run<'_, C> {
             }
         }
         counts.skipped += gone.len() as u64;
-        links::set_gone(tx, scope, &gone).await?;
+        links::set_gone(tx, scope, &gone, self.loss()).await?;
         counts.errors += failed.len() as u64;
         errors::clear(tx, scope, PUSH, &taken).await?;
         for (id, class, refusal) in &failed {

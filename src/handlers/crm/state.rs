@@ -22,6 +22,8 @@ pub(super) enum Step {
     Pull(Entity),
     /// What was deleted there.
     PullDeletions(Entity),
+    /// The same is deleted here.
+    MirrorDeletions(Entity),
     Push(Entity),
     /// What was deleted here.
     PushDeletions(Entity),
@@ -33,6 +35,7 @@ impl Step {
             Self::PullAgain(entity)
             | Self::Pull(entity)
             | Self::PullDeletions(entity)
+            | Self::MirrorDeletions(entity)
             | Self::Push(entity)
             | Self::PushDeletions(entity) => entity,
         }
@@ -47,17 +50,15 @@ impl Step {
             }
         }
         // Also a push must know what is gone, or it would send to it for ever.
-        steps.extend(
-            entities
-                .iter()
-                .rev()
-                .map(|entity| Self::PullDeletions(*entity)),
-        );
+        let children_first = || entities.iter().rev();
+        steps.extend(children_first().map(|entity| Self::PullDeletions(*entity)));
+        if mirrors && direction.pulls() {
+            steps.extend(children_first().map(|entity| Self::MirrorDeletions(*entity)));
+        }
         if direction.pushes() {
             steps.extend(entities.iter().map(|entity| Self::Push(*entity)));
             if mirrors {
-                let children_first = entities.iter().rev();
-                steps.extend(children_first.map(|entity| Self::PushDeletions(*entity)));
+                steps.extend(children_first().map(|entity| Self::PushDeletions(*entity)));
             }
         }
         steps
@@ -105,8 +106,16 @@ pub(super) struct State {
     pub(super) connection_id: Uuid,
     steps: Vec<Step>,
     at: usize,
-    /// Where the pull of an entity began, for its deletions.
+    /// Where the pull of an entity begins.
     pub(super) since: BTreeMap<Entity, DateTime<Utc>>,
+    /// Where the reading of its deletions begins; not known in checkpoints of older programs.
+    #[serde(default)]
+    pub(super) deleted_since: BTreeMap<Entity, DateTime<Utc>>,
+    /// The provider's page of deletions to go on with, and the latest of those before it.
+    #[serde(default)]
+    pub(super) deletions_after: Option<String>,
+    #[serde(default)]
+    pub(super) deleted_last: Option<DateTime<Utc>>,
     /// In the middle of a step.
     pub(super) cursor: Option<Cursor>,
     pub(super) after: Uuid,
@@ -124,6 +133,9 @@ impl State {
             steps: Step::all(payload.sync_direction, &payload.entities(), mirrors),
             at: 0,
             since: BTreeMap::new(),
+            deleted_since: BTreeMap::new(),
+            deletions_after: None,
+            deleted_last: None,
             cursor: None,
             after: Uuid::nil(),
             after_error: String::new(),
@@ -150,6 +162,8 @@ impl State {
         self.cursor = None;
         self.after = Uuid::nil();
         self.after_error.clear();
+        self.deletions_after = None;
+        self.deleted_last = None;
     }
 
     pub(super) fn count(&mut self, entity: Entity) -> &mut Counts {
@@ -228,6 +242,8 @@ mod tests {
             Step::Pull(Contacts),
             Step::PullDeletions(Contacts),
             Step::PullDeletions(Accounts),
+            Step::MirrorDeletions(Contacts),
+            Step::MirrorDeletions(Accounts),
             Step::Push(Accounts),
             Step::Push(Contacts),
             Step::PushDeletions(Contacts),

@@ -141,37 +141,33 @@ pub async fn decide(
     ),
 ) -> Result<Decided, RecordError> {
     let mut tx = record.begin().await?;
-    let held: Option<ConflictRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM crm_conflicts WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
-    )))
-    .bind(workspace_id)
-    .bind(id)
-    .fetch_optional(tx.connection())
-    .await?;
-    let Some(conflict) = held else {
+    let about = (workspace_id, id);
+    let Some(seen) = get(&mut tx, about, "").await? else {
         return Ok(Decided::Unknown);
     };
-    if conflict.state != "open" {
-        return Ok(Decided::Over(Box::new(conflict)));
-    }
     let Some(entity) = ["accounts", "contacts", "opportunities"]
         .into_iter()
-        .find(|entity| *entity == conflict.entity_type)
+        .find(|entity| *entity == seen.entity_type)
     else {
         return Err(RecordError::Corrupt("an entity of no table".to_owned()));
     };
     let scope = Scope {
         workspace_id,
-        connection_id: conflict.connection_id,
+        connection_id: seen.connection_id,
         entity,
     };
+    // The record before the conflict, as a run does it: the two never wait for each other.
+    let local = locals::hold(&mut tx, scope, &[seen.local_id]).await?.pop();
+    let Some(conflict) = get(&mut tx, about, "FOR UPDATE").await? else {
+        return Ok(Decided::Unknown);
+    };
+    if conflict.state != "open" {
+        return Ok(Decided::Over(Box::new(conflict)));
+    }
     let values = match chosen(&conflict, decision) {
         Ok(values) => values,
         Err(fields) => return Ok(Decided::Fields(fields)),
     };
-    let local = locals::hold(&mut tx, scope, &[conflict.local_id])
-        .await?
-        .pop();
     let Some(local) = local else {
         return Ok(Decided::NoRecord);
     };
@@ -221,6 +217,20 @@ pub async fn decide(
     access::note_change(&mut tx, about, change, by).await?;
     tx.commit().await?;
     Ok(Decided::Done(Box::new(done)))
+}
+
+async fn get(
+    tx: &mut Tx,
+    (workspace_id, id): (Uuid, Uuid),
+    lock: &'static str,
+) -> Result<Option<ConflictRow>, RecordError> {
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM crm_conflicts WHERE workspace_id = $1 AND id = $2 {lock}"
+    )))
+    .bind(workspace_id)
+    .bind(id)
+    .fetch_optional(tx.connection())
+    .await?)
 }
 
 fn who(by: &By<'_>) -> String {

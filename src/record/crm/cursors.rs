@@ -14,7 +14,7 @@ pub struct CursorRow {
     pub connection_id: Uuid,
     /// `accounts`, `contacts` or `opportunities`.
     pub entity_type: String,
-    /// `push` or `pull`.
+    /// `push`, `pull` or `deletions` (what was deleted in the CRM).
     pub direction: String,
     /// Changes before this moment of the CRM's clock have been read.
     pub since: Option<DateTime<Utc>>,
@@ -82,7 +82,7 @@ pub async fn put(tx: &mut Tx, scope: Scope, come: &Come<'_>) -> Result<(), Recor
     Ok(())
 }
 
-/// All of a workspace: at most six per connection.
+/// All of a workspace: at most nine per connection.
 pub async fn list(view: &mut View, workspace_id: Uuid) -> Result<Vec<CursorRow>, RecordError> {
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM crm_cursors WHERE workspace_id = $1

@@ -62,23 +62,95 @@ pub async fn locals_of(
     .await?)
 }
 
-/// Notes that records there are deleted.
+/// What becomes of a record here whose other half was deleted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It stays.
+    Kept,
+    /// It is to be deleted, as far as the brake allows.
+    Leaving,
+}
+
+/// Notes that records there are deleted: of how many that was not known.
 pub async fn set_gone(
     tx: &mut Tx,
     scope: Scope,
     remote_ids: &[String],
+    loss: Loss,
 ) -> Result<u64, RecordError> {
     let done = sqlx::query(
-        "UPDATE crm_links SET state = 'gone', synced_at = now()
+        "UPDATE crm_links SET state = $4, synced_at = now()
          WHERE connection_id = $1 AND entity_type = $2 AND remote_id = ANY($3)
-           AND state <> 'gone'",
+           AND state = 'linked'",
     )
     .bind(scope.connection_id)
     .bind(scope.entity)
     .bind(remote_ids)
+    .bind(match loss {
+        Loss::Kept => "gone",
+        Loss::Leaving => "leaving",
+    })
     .execute(tx.connection())
     .await?;
     Ok(done.rows_affected())
+}
+
+/// What an earlier run meant to delete here stays after all: how many.
+pub async fn keep_leaving(tx: &mut Tx, scope: Scope) -> Result<u64, RecordError> {
+    let done = sqlx::query(
+        "UPDATE crm_links SET state = 'gone', synced_at = now()
+         WHERE connection_id = $1 AND entity_type = $2 AND state = 'leaving'",
+    )
+    .bind(scope.connection_id)
+    .bind(scope.entity)
+    .execute(tx.connection())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// How many records here are to be deleted.
+pub async fn count_leaving(record: &Record, scope: Scope) -> Result<i64, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT count(*) FROM crm_links
+         WHERE connection_id = $1 AND entity_type = $2 AND state = 'leaving'",
+    )
+    .bind(scope.connection_id)
+    .bind(scope.entity)
+    .fetch_one(&record.pool)
+    .await?)
+}
+
+/// The first of them.
+pub async fn leaving(record: &Record, scope: Scope, limit: i64) -> Result<Vec<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT local_id FROM crm_links
+         WHERE connection_id = $1 AND entity_type = $2 AND state = 'leaving'
+         ORDER BY local_id LIMIT $3",
+    )
+    .bind(scope.connection_id)
+    .bind(scope.entity)
+    .bind(limit)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
+/// Forgets those that are leaving still, of records that the transaction holds: which.
+pub async fn delete_leaving(
+    tx: &mut Tx,
+    scope: Scope,
+    local_ids: &[Uuid],
+) -> Result<Vec<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "DELETE FROM crm_links
+         WHERE connection_id = $1 AND entity_type = $2 AND local_id = ANY($3)
+           AND state = 'leaving'
+         RETURNING local_id",
+    )
+    .bind(scope.connection_id)
+    .bind(scope.entity)
+    .bind(local_ids)
+    .fetch_all(tx.connection())
+    .await?)
 }
 
 /// How many links hold.
@@ -155,7 +227,7 @@ pub struct LinkRow {
     pub local_id: Uuid,
     /// Its id in the CRM.
     pub remote_id: String,
-    /// `linked`, or `gone`: it was deleted there.
+    /// `linked`; `gone`: it was deleted there; or `leaving`: and is to be deleted here as well.
     pub state: String,
     /// What both sides last agreed on, by field.
     pub agreed: Value,

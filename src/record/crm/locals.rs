@@ -16,7 +16,7 @@ pub struct Local {
     pub updated_at: DateTime<Utc>,
     /// None: it is not linked.
     pub remote_id: Option<String>,
-    /// `linked` or `gone`.
+    /// `linked`, `gone` or `leaving`.
     pub state: Option<String>,
     pub agreed: Option<Value>,
     pub hash: Option<String>,

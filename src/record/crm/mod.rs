@@ -8,6 +8,7 @@ pub mod cursors;
 pub mod errors;
 pub mod links;
 pub mod locals;
+pub mod runs;
 
 use uuid::Uuid;
 

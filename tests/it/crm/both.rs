@@ -1,6 +1,6 @@
 //! Both directions: records that are made, changed, disputed and deleted.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Stage;
 
@@ -204,6 +204,122 @@ async fn deletions_are_kept_or_mirrored_and_the_brake_stops_too_many() {
         .await;
     stage.synced("bidirectional", meant).await;
     assert_eq!(stage.hubspot.records("companies").len(), 10);
+    working.hurry().await;
+    stage.end().await;
+}
+
+/// What a run must delete here that was stopped by the brake is found by the next one, although it
+/// has read changes since: 130 of 150, which is more than one page.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_brake_holds_back_is_deleted_by_the_run_that_may_or_kept_by_the_one_that_keeps() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    for n in 0..150 {
+        stage.account(&format!("A{n}"), &format!("a{n}.com")).await;
+    }
+    let exact = |more: Value| {
+        let mut wish = json!({ "deletions": "mirror", "overlap_seconds": 0 });
+        wish.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        wish
+    };
+    stage.synced("bidirectional", exact(json!({}))).await;
+    let all = stage.hubspot.records("companies");
+    for gone in &all[..130] {
+        stage.hubspot.archive("companies", &gone.id);
+    }
+    let later = json!({ "city": "Bonn" });
+    stage.hubspot.change("companies", &all[149].id, later);
+    let job = stage.enqueue("bidirectional", exact(json!({}))).await;
+    let dead = stage.rig.until(&job, "dead_letter").await;
+    let told = dead["error_message"].to_string();
+    assert!(told.contains("130 of 150"), "{dead}");
+    let city = "SELECT count(*) FROM accounts WHERE city = 'Bonn'";
+    assert_eq!(stage.value(city).await, 1, "the change was read");
+
+    let meant = exact(json!({ "brake_percent": 90 }));
+    let told = meant.as_object().unwrap().clone();
+    let mut tried = json!(told);
+    tried["dry_run"] = json!(true);
+    let would = stage.synced("bidirectional", tried).await;
+    assert_eq!(
+        would["entities"]["accounts"]["deleted_here"], 130,
+        "{would}"
+    );
+    assert_eq!(stage.value("SELECT count(*) FROM accounts").await, 150);
+    let done = stage.synced("bidirectional", meant).await;
+    assert_eq!(done["entities"]["accounts"]["deleted_here"], 130, "{done}");
+    assert_eq!(stage.value("SELECT count(*) FROM accounts").await, 20);
+    assert_eq!(stage.hubspot.records("companies").len(), 20);
+
+    for gone in &all[130..140] {
+        stage.hubspot.archive("companies", &gone.id);
+    }
+    let job = stage.enqueue("bidirectional", exact(json!({}))).await;
+    stage.rig.until(&job, "dead_letter").await;
+    let kept = json!({ "overlap_seconds": 0 });
+    let done = stage.synced("bidirectional", kept).await;
+    assert_eq!(
+        done["entities"]["accounts"]["skipped"], 20,
+        "marked, and not sent: {done}"
+    );
+    stage
+        .synced("bidirectional", exact(json!({ "brake_percent": 90 })))
+        .await;
+    assert_eq!(
+        stage.value("SELECT count(*) FROM accounts").await,
+        20,
+        "kept is kept"
+    );
+    assert_eq!(
+        stage.hubspot.records("companies").len(),
+        10,
+        "not made anew"
+    );
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_synced_by_one_job_at_a_time() {
+    let stage = Stage::new().await;
+    let acme = json!({ "name": "Acme", "domain": "acme.com" });
+    stage.hubspot.make("companies", acme);
+    // One that has begun, and goes on later.
+    let mut parked = super::job("bidirectional", json!({}));
+    parked["delayMs"] = json!(3_600_000);
+    let jobs = [
+        stage.rig.enqueue(parked).await,
+        stage.enqueue("bidirectional", json!({})).await,
+    ];
+    let held = format!(
+        "INSERT INTO bullwark.crm_runs (connection_id, workspace_id, job_id, held_until)
+         SELECT id, workspace_id, '{}', now() + interval '1 hour' FROM connections",
+        jobs[0]
+    );
+    stage.rig.sql(held).await;
+    let working = stage.rig.work();
+    let path = format!("/api/jobs/{}", jobs[1]);
+    crate::stage::eventually("the second waits for the first", async || {
+        let job = stage.rig.server.get(&path).await.body;
+        job.to_string()
+            .contains(&format!("job {} syncs", jobs[0]))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(
+        stage.value("SELECT count(*) FROM accounts").await,
+        0,
+        "it began nothing"
+    );
+    let first = format!("/api/jobs/{}", jobs[0]);
+    let cancelled = json!({ "status": "cancelled" });
+    assert_eq!(stage.rig.patch(&first, cancelled).await.status, 200);
+    let done = stage.rig.until(&jobs[1], "completed").await;
+    assert_eq!(done["attempts"], 0, "waiting spends none: {done}");
+    let holds = "SELECT count(*) FROM bullwark.crm_runs";
+    assert_eq!(stage.value(holds).await, 0, "given back");
     working.hurry().await;
     stage.end().await;
 }

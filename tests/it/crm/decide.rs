@@ -111,3 +111,31 @@ async fn a_decision_that_is_none_is_refused_and_another_workspace_sees_no_confli
     working.hurry().await;
     stage.end().await;
 }
+
+/// A run holds the record, then looks at its conflict. Somebody who decides meanwhile waits for the
+/// record first: neither waits for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_waits_for_a_run_that_has_the_record_and_not_the_other_way_round() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    let (path, _) = disputed(&stage).await;
+    let mut run = stage.rig.pool.begin().await.unwrap();
+    let hold = "SELECT id FROM accounts FOR UPDATE";
+    sqlx::query(hold).execute(&mut *run).await.unwrap();
+    let post = stage.rig.server.post(&path, json!({ "keep": "ours" }));
+    let run = async {
+        crate::stage::eventually("the decision waits", async || {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                AND query LIKE '%FOR UPDATE OF t%'";
+            (stage.value(waits).await == 1).then_some(())
+        })
+        .await;
+        let close = "UPDATE crm_conflicts SET updated_at = now()";
+        sqlx::query(close).execute(&mut *run).await.unwrap();
+        run.commit().await.unwrap();
+    };
+    let (done, ()) = tokio::join!(post, run);
+    assert_eq!(done.status, 200, "{done:?}");
+    working.hurry().await;
+    stage.end().await;
+}
