@@ -13,8 +13,8 @@ CREATE INDEX crm_links_leaving ON crm_links (connection_id, entity_type, local_i
 ALTER TABLE crm_cursors DROP CONSTRAINT crm_cursors_direction,
   ADD CONSTRAINT crm_cursors_direction CHECK (direction IN ('push', 'pull', 'deletions'));
 
--- Which job syncs a connection now: one at a time. It holds until it ends, or for some minutes after
--- its last page.
+-- Which job syncs a connection now: one at a time. It holds until it ends, or for some minutes
+-- after its last page.
 CREATE TABLE bullwark.crm_runs (
   connection_id uuid PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
   workspace_id  uuid NOT NULL REFERENCES workspaces (id) ON DELETE CASCADE,

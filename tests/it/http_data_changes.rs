@@ -91,3 +91,42 @@ async fn a_record_tells_who_changed_what_and_a_job_what_it_changed() {
     server.get(&both).await.problem(400, "invalid_parameter");
     server.end().await;
 }
+
+/// Of a new record the lineage has what says something: no empty column, but all that is inside of
+/// one, as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_record_is_noted_without_its_empty_columns_and_with_all_that_is_inside_of_one() {
+    let (sandbox, server) = server_with(with_secret()).await;
+    let pool = sandbox.pool().await;
+    for (custom, technologies) in [
+        (json!({}), json!(null)),
+        (json!({ "plan": "x" }), json!(["a", null])),
+        (
+            json!({ "plan": null }),
+            json!([{ "name": "a", "since": null }]),
+        ),
+        (json!({ "deep": { "er": [{ "est": null }] } }), json!([])),
+    ] {
+        let account: Uuid = sqlx::query_scalar(
+            "INSERT INTO accounts (workspace_id, name, custom, technologies)
+             VALUES ($1, 'Acme ' || gen_random_uuid(), $2, nullif($3, 'null')) RETURNING id",
+        )
+        .bind(DEFAULT_WORKSPACE)
+        .bind(&custom)
+        .bind(&technologies)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        let path = format!("/api/data-changes?entity_id={account}");
+        let shown = server.get(&path).await.body;
+        let after = shown["changes"][0]["after"].as_object().unwrap().clone();
+        assert_eq!(after["custom"], custom, "{shown}");
+        let noted = after.get("technologies").cloned().unwrap_or_default();
+        assert_eq!(noted, technologies, "{shown}");
+        let mut names: Vec<&str> = after.keys().map(String::as_str).collect();
+        names.retain(|name| *name != "technologies");
+        assert_eq!(names, ["custom", "name", "source"], "{shown}");
+    }
+    pool.close().await;
+    server.end().await;
+}
