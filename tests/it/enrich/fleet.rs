@@ -1,13 +1,14 @@
 //! Many processes with one provider: its limit holds, is used, and nothing is bought twice.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Seen;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use serde_json::json;
 use tokio::process::Child;
+use tokio::time::Instant;
 
 use super::Stage;
 
@@ -183,31 +184,105 @@ async fn processes_share_a_limit_use_it_and_buy_nothing_twice() {
     Box::pin(the_limit_holds_and_is_used(fleet, least)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_is_down_for_a_while_costs_few_attempts_and_loses_nothing() {
-    let fleet = Fleet {
-        processes: 2,
-        enrichments: 200,
-        max: 1000,
-        per: Duration::from_secs(1),
-    };
+struct Outage {
+    /// So many are found before it begins.
+    behind: usize,
+    lasts: Duration,
+    /// Calls that fail: those that were under way when it began, and the probes.
+    failed_max: usize,
+}
+
+/// How many were found each second, in so many seconds from a moment on.
+fn rate(stage: &Stage, from: Instant, seconds: u64) -> f64 {
+    let until = from + Duration::from_secs(seconds);
+    let found = found(stage).into_iter();
+    let found = found.filter(|seen| (from..until).contains(&seen.at));
+    found.count() as f64 / seconds as f64
+}
+
+/// The calls each second before it, and from ten seconds after it on.
+async fn it_costs_few_attempts_and_loses_nothing(fleet: Fleet, outage: Outage) -> (f64, f64) {
     let stage = fleet.set_up().await;
-    stage.simulator.set_down(SOURCE, true);
+    stage.simulator.set_down(SOURCE, outage.behind == 0);
     let workers = fleet.start(&stage);
-    // Several times as long as it is left alone for.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let failed = stage.simulator.seen().len();
+    while found(&stage).len() < outage.behind {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    stage.simulator.set_down(SOURCE, true);
+    let began = Instant::now();
+    tokio::time::sleep(outage.lasts).await;
     stage.simulator.set_down(SOURCE, false);
+    let ended = Instant::now();
     fleet.completed_at_once(&stage).await;
     fleet.nothing_was_bought_twice_or_lost(&stage).await;
-    // What was under way when the first failed, and the probes since.
-    assert!(failed <= 40, "{failed} calls to a provider that is down");
+    assert_eq!(stage.simulator.violations(), 0, "no call above the limit");
+    let seen = stage.simulator.seen();
+    let failed = seen.iter().filter(|seen| seen.status != 200).count();
+    assert!(
+        failed <= outage.failed_max,
+        "{failed} calls to a provider that is down"
+    );
     let spent = "SELECT coalesce(sum(attempts), 0) FROM jobs".to_owned();
     let spent = stage.value(spent).await.as_u64().unwrap();
     assert!(
         spent <= failed as u64 + 5,
         "{spent} attempts, {failed} calls"
     );
+    let before = rate(&stage, began - Duration::from_secs(20), 20);
+    let after = rate(&stage, ended + Duration::from_secs(10), 20);
+    println!(
+        "{failed} calls failed, {spent} attempts spent; {before:.1} calls/s before, {:.1} in the \
+         first 10 s after it, {after:.1} in the 20 s behind them",
+        rate(&stage, ended, 10)
+    );
     drop(workers);
     stage.end().await;
+    (before, after)
+}
+
+/// With `BULLWARK_FULL_SIZE`, two minutes in the middle of 10,000, and how soon the rate is what it
+/// was; that takes about six minutes.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "no setting of the program")]
+async fn a_provider_that_is_down_for_a_while_costs_few_attempts_and_loses_nothing() {
+    let is_full = std::env::var_os("BULLWARK_FULL_SIZE").is_some();
+    let (fleet, outage) = match is_full {
+        false => {
+            let fleet = Fleet {
+                processes: 2,
+                enrichments: 200,
+                max: 1000,
+                per: Duration::from_secs(1),
+            };
+            let outage = Outage {
+                behind: 0,
+                // Several times as long as it is left alone for.
+                lasts: Duration::from_secs(6),
+                failed_max: 40,
+            };
+            (fleet, outage)
+        }
+        true => {
+            let fleet = Fleet {
+                processes: 4,
+                enrichments: 10_000,
+                max: 50,
+                per: Duration::from_secs(1),
+            };
+            let outage = Outage {
+                behind: 3000,
+                lasts: Duration::from_secs(120),
+                failed_max: 150,
+            };
+            (fleet, outage)
+        }
+    };
+    let costs = Box::pin(it_costs_few_attempts_and_loses_nothing(fleet, outage));
+    let (before, after) = costs.await;
+    if is_full {
+        assert!(
+            after >= before * 0.9,
+            "{after:.1} calls/s, {before:.1} before"
+        );
+    }
 }
