@@ -76,13 +76,17 @@ pub async fn plan(
     Ok(is_new)
 }
 
-/// The address of the user who enqueued a job, if it is known.
+/// The address of the user who enqueued a job, if it is known. None of one who is no member of the
+/// job's workspace (any more): what a workspace has goes to its members.
 pub async fn address_of_creator(
     record: &Record,
     job_id: Uuid,
 ) -> Result<Option<String>, RecordError> {
     let found: Option<Option<String>> = sqlx::query_scalar(
-        "SELECT u.email::text FROM jobs j JOIN auth.users u ON u.id = j.created_by
+        "SELECT u.email::text FROM jobs j
+           JOIN workspace_members m ON m.user_id = j.created_by
+             AND m.workspace_id = j.workspace_id
+           JOIN auth.users u ON u.id = m.user_id
          WHERE j.id = $1",
     )
     .bind(job_id)

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use bullwark::record::file_deliveries::address_of_creator;
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::email::post::Post;
 use crate::email::smtp::Got;
@@ -301,5 +304,39 @@ async fn a_mail_without_anybody_to_go_to_is_told_before_the_first_row() {
     let why = ended["error_message"].as_str().unwrap();
     assert!(why.contains("`delivery.to`"), "{why}");
     working.hurry().await;
+    post.rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_has_left_the_workspace_gets_none_of_its_files() {
+    let post = Post::new().await;
+    let (user, member) = (Uuid::now_v7(), Uuid::now_v7());
+    let id = post
+        .rig
+        .enqueue(json!({ "jobType": "noop", "delayMs": 3_600_000 }))
+        .await;
+    let record = &post.rig.server.app.record;
+    let job: Uuid = id.parse().unwrap();
+    let made_by = async |user: Uuid| {
+        let sql = format!("UPDATE jobs SET created_by = '{user}' WHERE id = '{id}'");
+        post.rig.sql(sql).await;
+        address_of_creator(record, job).await.unwrap()
+    };
+    let others = Uuid::now_v7();
+    post.rig
+        .sql(format!(
+            "INSERT INTO auth.users (id, email) VALUES ('{user}', 'gone@x.example'),
+               ('{member}', 'ada@x.example');
+             INSERT INTO workspaces (id, name) VALUES ('{others}', 'others');
+             INSERT INTO workspace_members (workspace_id, user_id, role)
+             VALUES ('{DEFAULT_WORKSPACE}', '{member}', 'member'),
+               ('{others}', '{user}', 'member')"
+        ))
+        .await;
+    assert_eq!(made_by(user).await, None, "a member of another one only");
+    assert_eq!(made_by(member).await.as_deref(), Some("ada@x.example"));
+    let left = format!("DELETE FROM workspace_members WHERE user_id = '{member}'");
+    post.rig.sql(left).await;
+    assert_eq!(made_by(member).await, None);
     post.rig.end().await;
 }
