@@ -20,6 +20,7 @@ pub mod formula;
 pub mod generate_report;
 pub mod http_call;
 pub mod import_csv;
+mod later;
 pub mod providers;
 pub mod simulator;
 mod spool;

@@ -176,6 +176,38 @@ pub async fn revoke(
     Ok(revoked)
 }
 
+/// Makes one link worthless that reached nobody, with a row in the audit, in the transaction that
+/// says so. One that is gone already is left at that.
+pub(super) async fn take_back(
+    tx: &mut Tx,
+    (workspace_id, job_id, kind): (Uuid, Uuid, FileKind),
+    hash: &[u8],
+) -> Result<(), RecordError> {
+    let gone = sqlx::query(
+        "DELETE FROM bullwark.download_links
+         WHERE token_hash = $1 AND workspace_id = $2 AND job_id = $3",
+    )
+    .bind(hash)
+    .bind(workspace_id)
+    .bind(job_id)
+    .execute(tx.connection())
+    .await?;
+    if gone.rows_affected() == 0 {
+        return Ok(());
+    }
+    let audit = Audit {
+        workspace_id: Some(workspace_id),
+        actor: By::OPERATOR.actor,
+        action: "download_link.revoke",
+        target: ("job", job_id.to_string()),
+        reason: Some("it reached nobody"),
+        before: Some(json!({ "file": kind.as_str(), "links": 1 })),
+        after: None,
+        request_id: None,
+    };
+    access::note(tx.connection(), &audit).await
+}
+
 /// What a link opens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Opened {
@@ -249,6 +281,6 @@ pub async fn purge(record: &Record) -> Result<bool, RecordError> {
     Ok(done.rows_affected() == PURGED_MAX as u64)
 }
 
-fn hash(token: &str) -> Vec<u8> {
+pub(super) fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }

@@ -1,9 +1,13 @@
 //! Who is told that a file is ready: planned with the end of the export, claimed before anything
 //! leaves, and settled by what came of it. One function per statement.
+//!
+//! A claim comes with a link. What certainly reached nobody takes its link with it, in the same
+//! transaction; what somebody may have keeps it. So a recipient has one link that works at most.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::download_links::{self, FileKind};
 use super::{Record, RecordError, Tx};
 
 /// Recipients of a file at most.
@@ -33,6 +37,8 @@ pub struct Delivery {
     pub connection_id: Option<Uuid>,
     pub from_address: Option<String>,
     pub from_name: String,
+    /// So often was it put off.
+    pub tries: i32,
     /// Why nothing is sent to that address: it bounced, complained, or somebody said so.
     pub suppressed: Option<String>,
 }
@@ -113,31 +119,40 @@ pub async fn ready(
 }
 
 /// Says of what a dead worker had claimed that nobody knows whether it left; webhooks may be told
-/// twice, and are planned again. How many are in doubt.
+/// twice, and are planned again, without the link of before. How many are in doubt.
 pub async fn give_up(
     tx: &mut Tx,
     (workspace_id, export_id): (Uuid, Uuid),
     (job_id, attempt): (Uuid, i32),
 ) -> Result<u64, RecordError> {
-    let lost: i64 = sqlx::query_scalar(
+    let lost: Vec<(String, Option<Vec<u8>>)> = sqlx::query_as(
         "WITH lost AS (
-           UPDATE bullwark.file_deliveries
-           SET state = CASE channel WHEN 'email' THEN 'unknown' ELSE 'planned' END,
-             message = 'the worker died while it was sent', updated_at = now()
+           SELECT id, channel, link_hash FROM bullwark.file_deliveries
            WHERE export_id = $2 AND workspace_id = $1 AND state = 'claimed'
              AND (job_id = $3 AND attempt < $4
                OR claimed_at < now() - $5 * interval '1 second')
-           RETURNING state)
-         SELECT count(*) FROM lost WHERE state = 'unknown'",
+           ORDER BY id FOR UPDATE)
+         UPDATE bullwark.file_deliveries d
+         SET state = CASE d.channel WHEN 'email' THEN 'unknown' ELSE 'planned' END,
+           link_hash = CASE d.channel WHEN 'email' THEN d.link_hash END,
+           message = 'the worker died while it was sent', updated_at = now()
+         FROM lost WHERE d.id = lost.id RETURNING lost.channel, lost.link_hash",
     )
     .bind(workspace_id)
     .bind(export_id)
     .bind(job_id)
     .bind(attempt)
     .bind(CLAIM_MAX)
-    .fetch_one(tx.connection())
+    .fetch_all(tx.connection())
     .await?;
-    Ok(lost.unsigned_abs())
+    let (mails, calls): (Vec<_>, Vec<_>) = lost
+        .into_iter()
+        .partition(|(channel, _)| channel == "email");
+    for hash in calls.into_iter().filter_map(|(_, hash)| hash) {
+        let of = (workspace_id, export_id, FileKind::Export);
+        download_links::take_back(tx, of, &hash).await?;
+    }
+    Ok(mails.len() as u64)
 }
 
 /// Those that are still to be made.
@@ -147,7 +162,7 @@ pub async fn planned(
 ) -> Result<Vec<Delivery>, RecordError> {
     Ok(sqlx::query_as(
         "SELECT d.id, d.channel, d.recipient, d.connection_id, d.from_address, d.from_name,
-           (SELECT min(s.reason) FROM email_suppressions s
+           d.tries, (SELECT min(s.reason) FROM email_suppressions s
             WHERE d.channel = 'email' AND s.workspace_id = d.workspace_id
               AND s.target IN (lower(d.recipient), split_part(lower(d.recipient), '@', 2))
               AND s.reason <> 'unsubscribed') AS suppressed
@@ -181,26 +196,60 @@ pub async fn claim(
     Ok(done.rows_affected() == 1)
 }
 
-/// Says what became of one that this attempt has claimed.
+/// Notes the link that one was claimed with, in the transaction of the claim.
+pub async fn note_link(tx: &mut Tx, id: Uuid, token: &str) -> Result<(), RecordError> {
+    sqlx::query("UPDATE bullwark.file_deliveries SET link_hash = $2 WHERE id = $1")
+        .bind(id)
+        .bind(download_links::hash(token))
+        .execute(tx.connection())
+        .await?;
+    Ok(())
+}
+
+/// What became of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled<'a> {
+    /// `planned`: it was not told, and is to be told later.
+    pub state: &'a str,
+    pub provider_id: Option<&'a str>,
+    pub message: Option<&'a str>,
+    /// The server of mail has put it off.
+    pub is_put_off: bool,
+}
+
+/// Says what became of one that this attempt has claimed. If nobody has its link, it goes.
 pub async fn settle(
     tx: &mut Tx,
     (id, attempt): (Uuid, i32),
-    state: &str,
-    (provider_id, message): (Option<&str>, Option<&str>),
+    settled: &Settled<'_>,
 ) -> Result<(), RecordError> {
+    let message = settled.message;
     let message = message.map(|text| text.chars().take(500).collect::<String>());
-    sqlx::query(
-        "UPDATE bullwark.file_deliveries
-         SET state = $3, provider_id = $4, message = $5, updated_at = now()
-         WHERE id = $1 AND attempt = $2 AND state = 'claimed'",
+    let link: Option<(Uuid, Uuid, Option<Vec<u8>>)> = sqlx::query_as(
+        "WITH old AS (
+           SELECT id, link_hash FROM bullwark.file_deliveries
+           WHERE id = $1 AND attempt = $2 AND state = 'claimed' FOR UPDATE)
+         UPDATE bullwark.file_deliveries d
+         SET state = $3, provider_id = $4, message = $5, updated_at = now(),
+           tries = d.tries + $6::int,
+           link_hash = CASE WHEN $3 NOT IN ('planned', 'failed') THEN d.link_hash END
+         FROM old WHERE d.id = old.id
+         RETURNING d.workspace_id, d.export_id, old.link_hash",
     )
     .bind(id)
     .bind(attempt)
-    .bind(state)
-    .bind(provider_id)
+    .bind(settled.state)
+    .bind(settled.provider_id)
     .bind(message)
-    .execute(tx.connection())
+    .bind(i32::from(settled.is_put_off))
+    .fetch_optional(tx.connection())
     .await?;
+    if let Some((workspace_id, export_id, Some(hash))) = link
+        && matches!(settled.state, "planned" | "failed")
+    {
+        let of = (workspace_id, export_id, FileKind::Export);
+        download_links::take_back(tx, of, &hash).await?;
+    }
     Ok(())
 }
 

@@ -59,19 +59,19 @@ impl Sending<'_> {
             Ok(answer) => answer,
             Err(CallFailure::Forbidden(why)) => {
                 let why = format!("the address of the connection {why}");
-                return Ok(Some(Fate::later(JobError::Permanent(why))));
+                return Ok(Some(Fate::stop(JobError::Permanent(why))));
             }
-            Err(unavailable) => return Ok(Some(Fate::later(JobError::retry(unavailable)))),
+            Err(unavailable) => return Ok(Some(Fate::stop(JobError::retry(unavailable)))),
         };
         let told = answer.told();
         Ok(Some(match (answer.status, answer.retry_after) {
             (200..300, _) => Fate::of("sent", None),
-            (401, _) => Fate::later(connection.refused(self.ctx, &told).await),
+            (401, _) => Fate::stop(connection.refused(self.ctx, &told).await),
             (408 | 425 | 429 | 500.., Some(after)) => {
                 let after = after.max(Duration::from_secs(1));
-                Fate::later(JobError::RetryAfter(after, told))
+                Fate::stop(JobError::RetryAfter(after, told))
             }
-            (408 | 425 | 429 | 500.., None) => Fate::later(JobError::Retry(told)),
+            (408 | 425 | 429 | 500.., None) => Fate::stop(JobError::Retry(told)),
             _ => {
                 self.ctx.log(LogLevel::Warn, &told, None);
                 Fate::of("failed", told)

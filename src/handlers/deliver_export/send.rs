@@ -1,4 +1,7 @@
 //! One attempt: each recipient that was not told yet, one after the other.
+//!
+//! One that is put off keeps nobody waiting: the others are told, and the job comes back for it.
+//! What is wrong with the service that sends concerns them all, and ends the attempt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use super::super::email::message::{Mail, Sender};
 use super::super::email::template::Texts;
 use super::super::email::transport::{HAND_OVER_MAX, Handed, Transport};
 use super::super::ending::record_error;
+use super::super::later::Later;
 use super::{DeliverExport, Summary};
 use crate::fault::{self, Point};
 use crate::job::{JobError, Progress};
@@ -18,12 +22,15 @@ use crate::quota::{Ask, Learned, Limits, QuotaKey, QuotaWindow};
 use crate::record::access::By;
 use crate::record::download_links::{self, Created, FileKind, NewLink};
 use crate::record::exports::KEPT;
-use crate::record::file_deliveries::{self, Delivery, ReadyFile};
+use crate::record::file_deliveries::{self, Delivery, ReadyFile, Settled};
 use crate::record::logs::LogLevel;
 use crate::worker::JobContext;
 
 /// Mails of a second and connection, unless an admin says otherwise.
 const PER_SECOND: u32 = 50;
+/// A recipient whose server puts it off so often is given up. A job fails once more than this
+/// before it is given up itself, so that the others of it have an end.
+const TRIES_MAX: i32 = 5;
 /// Times that a result is written again while the record is away: it has happened.
 const NOTES_MAX: u32 = 8;
 
@@ -40,8 +47,17 @@ pub(super) struct Fate {
     state: &'static str,
     provider_id: Option<String>,
     message: Option<String>,
-    /// How the job goes on, if not with the next one.
-    stop: Option<JobError>,
+    next: Next,
+}
+
+/// How the job goes on.
+enum Next {
+    /// With the next one.
+    Go,
+    /// With the next one, and later with this one again.
+    Later(JobError),
+    /// Not now.
+    Stop(JobError),
 }
 
 impl Fate {
@@ -50,14 +66,28 @@ impl Fate {
             state,
             provider_id: None,
             message: message.into(),
-            stop: None,
+            next: Next::Go,
         }
     }
 
-    pub(super) fn later(error: JobError) -> Self {
+    /// Nobody can be told now, by what tells this one.
+    pub(super) fn stop(error: JobError) -> Self {
         Self {
-            stop: Some(error),
+            next: Next::Stop(error),
             ..Self::of("planned", None)
+        }
+    }
+
+    /// The server of this one puts it off.
+    fn put_off(one: &Delivery, why: String) -> Self {
+        match one.tries + 1 {
+            tries if tries >= TRIES_MAX => {
+                Self::of("failed", format!("it was put off {tries} times: {why}"))
+            }
+            _ => Self {
+                next: Next::Later(JobError::Retry(why.clone())),
+                ..Self::of("planned", why)
+            },
         }
     }
 }
@@ -84,14 +114,26 @@ impl Sending<'_> {
                     self.of.1
                 ))
             })?;
+            let mut later = Later::default();
             for one in &planned {
-                self.deliver(&file, one).await?;
+                match self.deliver(&file, one).await? {
+                    Next::Go => {}
+                    Next::Later(error) => later.note(error)?,
+                    Next::Stop(error) => {
+                        // It comes back when this one may be told, and those of before.
+                        later.note(error)?;
+                        break;
+                    }
+                }
+            }
+            if let Some(error) = later.end() {
+                return Err(error);
             }
         }
         self.sum_up().await
     }
 
-    async fn deliver(&self, file: &ReadyFile, one: &Delivery) -> Result<(), JobError> {
+    async fn deliver(&self, file: &ReadyFile, one: &Delivery) -> Result<Next, JobError> {
         if self.ctx.cancelled().is_cancelled() {
             self.ctx.begin_checkpoint().await?;
             return Err(JobError::Retry("told to stop".to_owned()));
@@ -102,19 +144,18 @@ impl Sending<'_> {
                 self.ctx.log(LogLevel::Warn, &why, None);
                 self.note(one, &Fate::of("failed", why)).await?;
             }
-            return Ok(());
+            return Ok(Next::Go);
         }
         let fate = match one.channel.as_str() {
             "email" => self.mail(file, one).await?,
             _ => self.call(file, one).await?,
         };
-        let Some(fate) = fate else { return Ok(()) };
+        let Some(fate) = fate else {
+            return Ok(Next::Go);
+        };
         fault::point(Point::AfterHandOver);
         self.note(one, &fate).await?;
-        match fate.stop {
-            Some(stop) => Err(stop),
-            None => Ok(()),
-        }
+        Ok(fate.next)
     }
 
     /// Claims it, with a link to the file; none: somebody else has it.
@@ -142,6 +183,8 @@ impl Sending<'_> {
             }
             Created::Gone => return Err(JobError::permanent("the export was deleted")),
         };
+        let noted = file_deliveries::note_link(begun.tx(), one.id, &token).await;
+        noted.map_err(record_error)?;
         begun
             .commit(json!({ "claimed": one.id }), self.progress())
             .await?;
@@ -221,18 +264,21 @@ impl Sending<'_> {
                 told(LogLevel::Error, "may have been sent", &why);
                 Fate::of("unknown", why)
             }
-            Handed::Deferred(why) => Fate::later(JobError::Retry(why)),
+            Handed::Deferred(why) => {
+                let fate = Fate::put_off(one, why);
+                let why = fate.message.as_deref().unwrap_or_default();
+                told(LogLevel::Warn, "was put off", why);
+                fate
+            }
             Handed::Unavailable(why, after) => {
                 let why = format!("{} is not available: {why}", connection.provider);
-                Fate::later(match after {
+                Fate::stop(match after {
                     Some(after) => JobError::Snooze(after, why),
                     None => JobError::Retry(why),
                 })
             }
-            Handed::CredentialsRefused(why) => {
-                Fate::later(connection.refused(self.ctx, &why).await)
-            }
-            Handed::Misconfigured(why) => Fate::later(JobError::Permanent(format!(
+            Handed::CredentialsRefused(why) => Fate::stop(connection.refused(self.ctx, &why).await),
+            Handed::Misconfigured(why) => Fate::stop(JobError::Permanent(format!(
                 "connection {}: {why}",
                 connection.id
             ))),
@@ -257,9 +303,14 @@ impl Sending<'_> {
 
     async fn note_once(&self, one: &Delivery, fate: &Fate) -> Result<(), JobError> {
         let mut begun = self.ctx.begin_checkpoint().await?;
-        let what = (fate.provider_id.as_deref(), fate.message.as_deref());
+        let settled = Settled {
+            state: fate.state,
+            provider_id: fate.provider_id.as_deref(),
+            message: fate.message.as_deref(),
+            is_put_off: matches!(fate.next, Next::Later(_)),
+        };
         let about = (one.id, self.ctx.attempt());
-        let settled = file_deliveries::settle(begun.tx(), about, fate.state, what).await;
+        let settled = file_deliveries::settle(begun.tx(), about, &settled).await;
         settled.map_err(record_error)?;
         begun
             .commit(json!({ "settled": one.id }), self.progress())

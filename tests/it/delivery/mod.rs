@@ -1,5 +1,7 @@
 //! Files of exports and reports get to people: by mail, once, and by calls.
 
+mod trouble;
+
 use std::time::Duration;
 
 use bullwark::record::file_deliveries::address_of_creator;
