@@ -12,6 +12,9 @@
 //!
 //! A mail that is claimed is in doubt, too: its event may come before its worker has noted that it
 //! was handed over, or after that worker has died.
+//!
+//! Mails that tell of a file (`file_deliveries`) have the same steps, in fewer states: what was
+//! delivered or complained about is `sent`, what bounced is `failed`, and the reason says which.
 
 use std::collections::BTreeMap;
 
@@ -134,7 +137,15 @@ pub async fn take_in(
         "SELECT FROM email_sends WHERE id = ANY ($1) AND workspace_id = $2
          ORDER BY recipient, id FOR UPDATE",
     )
-    .bind(sends)
+    .bind(&sends)
+    .bind(teller.workspace_id)
+    .execute(tx.connection())
+    .await?;
+    sqlx::query(
+        "SELECT FROM bullwark.file_deliveries WHERE id = ANY ($1) AND workspace_id = $2
+         ORDER BY id FOR UPDATE",
+    )
+    .bind(&sends)
     .bind(teller.workspace_id)
     .execute(tx.connection())
     .await?;
@@ -176,6 +187,7 @@ async fn apply(tx: &mut Tx, teller: &Teller, told: &Told) -> Result<Option<Count
     .fetch_optional(tx.connection())
     .await?;
     let Some(send) = send else {
+        apply_to_file(tx, teller, told).await?;
         return Ok(None);
     };
     let mut count = None;
@@ -222,6 +234,59 @@ async fn apply(tx: &mut Tx, teller: &Teller, told: &Told) -> Result<Option<Count
     .execute(tx.connection())
     .await?;
     Ok(count)
+}
+
+/// A mail that tells of a file. Its domain has no days that are counted.
+async fn apply_to_file(tx: &mut Tx, teller: &Teller, told: &Told) -> Result<(), RecordError> {
+    let mail: Option<(String, Option<String>, String)> = sqlx::query_as(
+        "SELECT state, message, recipient FROM bullwark.file_deliveries
+         WHERE id = $1 AND workspace_id = $2 AND channel = 'email' FOR UPDATE",
+    )
+    .bind(told.send_id)
+    .bind(teller.workspace_id)
+    .fetch_optional(tx.connection())
+    .await?;
+    let Some((state, message, recipient)) = mail else {
+        return Ok(());
+    };
+    // As the mail of a sequence would stand.
+    let stands = match (state.as_str(), message.as_deref()) {
+        ("sent", Some("event_delivered")) => "delivered",
+        ("sent", Some("event_complained")) => "complained",
+        ("failed", Some("event_bounced" | "event_blocked")) => "bounced",
+        ("sent", _) => "handed_over",
+        (other, _) => other,
+    };
+    let (from, to) = told.event.step();
+    if let Some((to, code)) = to.filter(|_| from.contains(&stands)) {
+        let to = match to {
+            "bounced" | "failed" => "failed",
+            _ => "sent",
+        };
+        sqlx::query(
+            "UPDATE bullwark.file_deliveries SET state = $2, message = $3, updated_at = now()
+             WHERE id = $1",
+        )
+        .bind(told.send_id)
+        .bind(to)
+        .bind(code)
+        .execute(tx.connection())
+        .await?;
+    }
+    if let Some(reason) = told.event.suppresses() {
+        sqlx::query(
+            "INSERT INTO email_suppressions (workspace_id, target, reason, source, send_id)
+             VALUES ($1, lower($2), $3, $4, $5) ON CONFLICT DO NOTHING",
+        )
+        .bind(teller.workspace_id)
+        .bind(recipient)
+        .bind(reason)
+        .bind(&teller.provider)
+        .bind(told.send_id)
+        .execute(tx.connection())
+        .await?;
+    }
+    Ok(())
 }
 
 /// Forgets that old events were told. How many; bounded, safe to repeat.

@@ -1,5 +1,6 @@
 //! Files of exports and reports get to people: by mail, once, and by calls.
 
+mod events;
 mod trouble;
 
 use std::time::Duration;

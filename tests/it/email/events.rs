@@ -14,13 +14,13 @@ use crate::webhooks::receiver::Receiver;
 const P256: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgA";
 
 /// Signs as SendGrid does.
-struct Teller {
+pub(crate) struct Teller {
     pair: EcdsaKeyPair,
     random: SystemRandom,
 }
 
 impl Teller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
         let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
@@ -29,14 +29,14 @@ impl Teller {
     }
 
     /// As it is shown to who switches signing on.
-    fn public_key(&self) -> String {
+    pub(crate) fn public_key(&self) -> String {
         let mut der = STANDARD.decode(format!("{P256}=")).unwrap();
         der.truncate(26);
         der.extend_from_slice(self.pair.public_key().as_ref());
         STANDARD.encode(der)
     }
 
-    async fn tell(&self, post: &Post, path: &str, events: &Value) -> Answer {
+    pub(crate) async fn tell(&self, post: &Post, path: &str, events: &Value) -> Answer {
         let (at, text) = (bullwark::clock::now().timestamp(), events.to_string());
         self.tell_text(post, path, at, (&text, &text)).await
     }
@@ -89,7 +89,7 @@ async fn sent(post: &Post, teller: &Teller, count: i32) -> (String, Vec<String>)
     (format!("/api/email/events/sendgrid/{connection}"), sends)
 }
 
-fn event(id: &str, kind: &str, send: &str) -> Value {
+pub(crate) fn event(id: &str, kind: &str, send: &str) -> Value {
     json!({ "sg_event_id": id, "event": kind, "bullwark_send_id": send, "email": "x@x.example" })
 }
 

@@ -1,7 +1,7 @@
 //! `send_email_batch`, against small servers that speak SMTP, and as SendGrid and SES do.
 
 mod crash;
-mod events;
+pub(crate) mod events;
 pub(crate) mod post;
 mod providers;
 mod routes;
