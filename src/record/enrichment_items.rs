@@ -22,6 +22,7 @@ pub struct Item {
     /// What each provider said.
     pub said: Value,
     pub written: Vec<&'static str>,
+    /// Why it failed, or whose answer could not be read.
     pub message: Option<String>,
 }
 
@@ -41,7 +42,7 @@ pub struct Sums {
     pub nothing_to_ask: u64,
     /// The person does not want it.
     pub objected: u64,
-    /// Something is wrong with the record.
+    /// Something is wrong with the record, or with what was answered about it.
     pub failed: u64,
     /// Not done: yet, or at all if it is over.
     pub not_done: u64,
@@ -148,17 +149,19 @@ pub async fn sums(
     let failures = counts(
         connection,
         "SELECT message, count(*) FROM bullwark.enrichment_items
-         WHERE run_id = $1 AND message IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20",
+         WHERE run_id = $1 AND outcome = 'failed' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20",
         run_id,
     );
     let failures = failures.await?;
     let said: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT s.one ->> 'provider', count(*),
            count(*) FILTER (WHERE s.one ->> 'said' = 'known'),
-           count(*) FILTER (WHERE s.one ->> 'said' = 'known' AND s.one ->> 'from_cache' = 'false'),
+           count(*) FILTER (WHERE s.one ->> 'said' IN ('known', 'unreadable')
+             AND s.one ->> 'from_cache' = 'false'),
            count(*) FILTER (WHERE s.one ->> 'from_cache' = 'true')
          FROM bullwark.enrichment_items, jsonb_array_elements(said) AS s (one)
-         WHERE run_id = $1 AND s.one ->> 'said' IN ('known', 'unknown') GROUP BY 1",
+         WHERE run_id = $1 AND (s.one ->> 'said' IN ('known', 'unknown')
+           OR s.one ->> 'said' = 'unreadable' AND s.one ->> 'from_cache' = 'false') GROUP BY 1",
     )
     .bind(run_id)
     .fetch_all(&mut *connection)

@@ -4,6 +4,10 @@
 //! meanwhile waits for the answer. The answer is committed here before anybody uses it: a worker
 //! that dies later finds it, and the credit is not spent again. One that dies between the answer
 //! and this commit loses it: when its claim has run out, the question is asked once more.
+//!
+//! An answer that can not be read was paid for, too, and would hardly be another one if it was
+//! bought again at once: that it came is kept for an hour, in which nobody asks. An answer from
+//! before stays as it is.
 
 use std::time::Duration;
 
@@ -19,6 +23,8 @@ const TRIES: u32 = 3;
 const FORGET_MAX: i64 = 1000;
 /// How long an answer stays after it has run out, in days.
 const KEPT_DAYS: i32 = 30;
+/// So long nobody asks again for what could not be read.
+const UNREADABLE_KEPT: Duration = Duration::from_secs(3600);
 /// Activities are kept for as long as the lineage: two years.
 const ACTIVITIES_KEPT_DAYS: u64 = 730;
 
@@ -50,6 +56,8 @@ pub enum Asked {
     Busy(Duration),
     /// The provider is still looking: nobody asks before this time is over.
     Looking(Duration),
+    /// It was answered then, and nobody could read it. Nobody asks again for a while.
+    Unreadable(DateTime<Utc>),
 }
 
 /// The answer, if it is fresh and not older than so many days.
@@ -106,8 +114,11 @@ pub async fn ask(
         if let Some(polls) = polls {
             return Ok(Asked::Yours { polls });
         }
-        let left: Option<(f64, bool)> = sqlx::query_as(
-            "SELECT extract(epoch FROM busy_until - now())::float8, call_id IS NOT NULL
+        // A worker that knows nothing of unreadable answers leaves the moment of one behind: it is
+        // more than their time ago then.
+        let left: Option<(f64, bool, Option<DateTime<Utc>>)> = sqlx::query_as(
+            "SELECT extract(epoch FROM busy_until - now())::float8, call_id IS NOT NULL,
+               CASE WHEN unreadable_at > now() - make_interval(secs => $5) THEN unreadable_at END
              FROM bullwark.enrichment_lookups
              WHERE workspace_id = $1 AND provider = $2 AND kind = $3 AND key = $4
                AND busy_until > now()",
@@ -116,14 +127,16 @@ pub async fn ask(
         .bind(question.provider)
         .bind(question.kind)
         .bind(&question.key)
+        .bind(UNREADABLE_KEPT.as_secs_f64())
         .fetch_optional(&record.pool)
         .await?;
         // None: it was answered or given back since.
-        if let Some((left, is_asked)) = left {
+        if let Some((left, is_asked, unreadable_at)) = left {
             let left = Duration::from_secs_f64(left.max(0.0));
-            return Ok(match is_asked {
-                true => Asked::Busy(left),
-                false => Asked::Looking(left),
+            return Ok(match (is_asked, unreadable_at) {
+                (true, _) => Asked::Busy(left),
+                (false, None) => Asked::Looking(left),
+                (false, Some(at)) => Asked::Unreadable(at),
             });
         }
     }
@@ -143,7 +156,7 @@ pub async fn keep(
          VALUES ($1, $2, $3, $4, $5, now(), now() + make_interval(days => $6))
          ON CONFLICT (workspace_id, provider, kind, key) DO UPDATE
            SET answer = excluded.answer, fetched_at = excluded.fetched_at,
-             expires_at = excluded.expires_at, polls = 0,
+             expires_at = excluded.expires_at, polls = 0, unreadable_at = NULL,
              call_id = CASE WHEN l.call_id = $7 THEN NULL ELSE l.call_id END,
              busy_until = CASE WHEN l.call_id = $7 THEN NULL ELSE l.busy_until END
          RETURNING answer, fetched_at",
@@ -155,6 +168,32 @@ pub async fn keep(
     .bind(answer)
     .bind(days)
     .bind(call_id)
+    .fetch_one(&record.pool)
+    .await?)
+}
+
+/// Keeps that the answer could not be read: when that was. Also one that comes after the claim ran
+/// out, unless somebody else has asked since.
+pub async fn keep_unreadable(
+    record: &Record,
+    question: &Question,
+    call_id: Uuid,
+) -> Result<DateTime<Utc>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "WITH kept AS (
+           UPDATE bullwark.enrichment_lookups
+           SET call_id = NULL, polls = 0, unreadable_at = now(),
+             busy_until = now() + make_interval(secs => $6)
+           WHERE workspace_id = $1 AND provider = $2 AND kind = $3 AND key = $4
+             AND call_id = $5)
+         SELECT now()",
+    )
+    .bind(question.workspace_id)
+    .bind(question.provider)
+    .bind(question.kind)
+    .bind(&question.key)
+    .bind(call_id)
+    .bind(UNREADABLE_KEPT.as_secs_f64())
     .fetch_one(&record.pool)
     .await?)
 }

@@ -12,9 +12,13 @@
 //! reading the answer and its commit, so it is as short as it can be. A job that is cancelled, or a
 //! worker that stops, does not make it: the call is waited for and its answer is kept
 //! ([`JobContext::outlive`]), and while the record is away the commit is tried for a minute.
+//!
+//! An answer that can not be read was paid for as any other. That it came is kept, and it is bought
+//! again an hour later at the earliest.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -24,8 +28,8 @@ use super::calls::{Calls, told, unusable};
 use super::tokens::Tokens;
 use crate::job::JobError;
 use crate::outbound::{Answer, Caller};
-use crate::record::Record;
 use crate::record::lookups::{self, Asked, KeptAnswer, Question};
+use crate::record::{Record, RecordError};
 use crate::worker::JobContext;
 use tokio::time::Instant;
 
@@ -64,11 +68,29 @@ pub(super) struct Mine {
     pub(super) polls: i32,
 }
 
-/// An answer, and whether it was bought for this.
+/// What the provider has said, and whether it was bought for this.
 #[derive(Debug)]
 pub(super) struct Answered {
-    pub(super) kept: KeptAnswer,
+    pub(super) kept: Kept,
     pub(super) is_bought: bool,
+}
+
+/// What is kept of a question.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Answer(KeptAnswer),
+    /// An answer came then, and nobody could read it.
+    Unreadable(DateTime<Utc>),
+}
+
+impl Kept {
+    /// When the provider said it.
+    pub(super) fn at(&self) -> DateTime<Utc> {
+        match self {
+            Self::Answer(kept) => kept.fetched_at,
+            Self::Unreadable(at) => *at,
+        }
+    }
 }
 
 /// The question about a topic, as answers are kept by.
@@ -105,7 +127,14 @@ impl Lookups {
             Asked::Known(known) => {
                 counted(source, "kept");
                 return Ok(Answered {
-                    kept: known,
+                    kept: Kept::Answer(known),
+                    is_bought: false,
+                });
+            }
+            Asked::Unreadable(at) => {
+                counted(source, "kept");
+                return Ok(Answered {
+                    kept: Kept::Unreadable(at),
                     is_bought: false,
                 });
             }
@@ -139,17 +168,23 @@ impl Lookups {
     }
 
     /// Asks, and keeps the answer before anybody uses it; or gives the question back.
-    async fn buy(&self, mine: &Mine) -> Result<KeptAnswer, JobError> {
+    async fn buy(&self, mine: &Mine) -> Result<Kept, JobError> {
         let (source, record) = (mine.source, mine.ctx.record());
         let asked = self.ask(mine).await;
         let looking = match &asked {
             Ok(Reply::Found(body)) => {
                 counted(source, "found");
-                return keep(record, mine, (Some(body), FOUND_DAYS)).await;
+                let kept = keep(record, mine, (Some(body), FOUND_DAYS)).await;
+                return kept.map(Kept::Answer);
             }
             Ok(Reply::Unknown) => {
                 counted(source, "unknown");
-                return keep(record, mine, (None, UNKNOWN_DAYS)).await;
+                let kept = keep(record, mine, (None, UNKNOWN_DAYS)).await;
+                return kept.map(Kept::Answer);
+            }
+            Ok(Reply::Unreadable) => {
+                counted(source, "unreadable");
+                return keep_unreadable(record, mine).await.map(Kept::Unreadable);
             }
             Ok(Reply::StillLooking) if mine.polls < LOOKING_MAX => Some(LOOKING_WAIT),
             Ok(_) | Err(_) => None,
@@ -161,9 +196,6 @@ impl Lookups {
         Err(match (asked, looking) {
             (Err(error), _) => error,
             (Ok(_), Some(wait)) => still_looking(source, wait),
-            (Ok(Reply::Unreadable), _) => JobError::Retry(format!(
-                "{name} answered 200 with what it is not documented to answer"
-            )),
             (Ok(_), None) => JobError::Retry(format!("{name} looks and looks and finds nothing")),
         })
     }
@@ -230,13 +262,33 @@ pub(super) async fn keep(
     loop {
         match lookups::keep(record, &mine.question, mine.call_id, kept).await {
             Ok(kept) => return Ok(kept),
-            Err(error) if error.is_unavailable() && Instant::now() < until => {
-                tracing::warn!(%error, job.id = %mine.ctx.job_id(), "an answer waits to be kept");
-                tokio::time::sleep(KEEP_PAUSE).await;
-            }
-            Err(error) => return Err(JobError::retry(error)),
+            Err(error) => patience(mine, error, until).await?,
         }
     }
+}
+
+/// Commits that an answer can not be read, with the same patience.
+pub(super) async fn keep_unreadable(
+    record: &Record,
+    mine: &Mine,
+) -> Result<DateTime<Utc>, JobError> {
+    let until = Instant::now() + KEEP_PATIENCE;
+    loop {
+        match lookups::keep_unreadable(record, &mine.question, mine.call_id).await {
+            Ok(at) => return Ok(at),
+            Err(error) => patience(mine, error, until).await?,
+        }
+    }
+}
+
+/// Waits for the record, if that helps and it is not too late.
+async fn patience(mine: &Mine, error: RecordError, until: Instant) -> Result<(), JobError> {
+    if !error.is_unavailable() || Instant::now() >= until {
+        return Err(JobError::retry(error));
+    }
+    tracing::warn!(%error, job.id = %mine.ctx.job_id(), "an answer waits to be kept");
+    tokio::time::sleep(KEEP_PAUSE).await;
+    Ok(())
 }
 
 fn still_looking(source: DataSource, wait: Duration) -> JobError {

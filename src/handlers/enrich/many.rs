@@ -3,7 +3,8 @@
 //!
 //! Each question is claimed as for one record. What one answer says of several is kept question by
 //! question, before any of it is used. A refusal of the whole, perhaps because of one bad record,
-//! costs the others nothing: each is then asked for alone.
+//! costs the others nothing: each is then asked for alone. An answer that can not be read was paid
+//! for: that is kept of each question, and none of them is asked again soon.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use super::super::providers::{self, DataSource, MANY_MAX, Reply, Topic, can_ask_many, reply_many};
 use super::lookup::{
-    CLAIM, FOUND_DAYS, Lookups, Mine, UNKNOWN_DAYS, counted, judged, keep, question,
+    CLAIM, FOUND_DAYS, Lookups, Mine, UNKNOWN_DAYS, counted, judged, keep, keep_unreadable,
+    question,
 };
 use super::subject::Subject;
 use super::{Enricher, Wish, is_open};
@@ -126,6 +128,13 @@ impl Lookups {
             let kept = match replies.get(nth).and_then(Option::as_ref) {
                 Some(Reply::Found(body)) => Some((Some(body), FOUND_DAYS, "found")),
                 Some(Reply::Unknown) => Some((None, UNKNOWN_DAYS, "unknown")),
+                Some(Reply::Unreadable) => {
+                    counted(source, "unreadable");
+                    if let Err(error) = keep_unreadable(record, one).await {
+                        failure.get_or_insert(error);
+                    }
+                    continue;
+                }
                 _ => None,
             };
             let Some((body, days, outcome)) = kept else {
@@ -170,7 +179,8 @@ impl Lookups {
         })?;
         match reply_many(source, &topics, &answer) {
             Ok(replies) => Ok(replies),
-            Err(Reply::Rejected | Reply::Unknown | Reply::Unreadable) => Err(None),
+            Err(Reply::Unreadable) => Ok(vec![Some(Reply::Unreadable); topics.len()]),
+            Err(Reply::Rejected | Reply::Unknown) => Err(None),
             Err(reply) => match judged(ctx, source, (&connection, &answer), reply).await {
                 Err(error) => Err(Some(error)),
                 Ok(_) => Err(None),

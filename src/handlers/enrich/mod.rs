@@ -33,12 +33,13 @@ use crate::record::enriched::{self, NewValue, RecordState};
 use crate::record::logs::LogLevel;
 use crate::record::{RecordError, Tx, lookups};
 use crate::worker::JobContext;
-use lookup::{Answered, Lookups, question};
+use lookup::{Answered, Kept, Lookups, question};
 pub(super) use merge::Fate;
 use merge::{fate, is_open, is_ours};
 pub(super) use subject::{Account, Contact, Subject, Topics};
 pub use summary::Summary;
 pub(super) use summary::Told;
+pub(super) use summary::unreadable;
 use summary::{FieldSummary, Said};
 pub(super) use wish::{Asked, Wish};
 
@@ -166,10 +167,16 @@ impl Enricher {
                 continue;
             };
             let from_cache = match wish.since {
-                Some(since) => answered.kept.fetched_at < since,
+                Some(since) => answered.kept.at() < since,
                 None => !answered.is_bought,
             };
-            let answer = answered.kept.answer.as_ref();
+            let Kept::Answer(kept) = answered.kept else {
+                // Paid for, or there is none at all.
+                said(Told::Unreadable, (!from_cache).then_some(false));
+                ctx.log(LogLevel::Warn, &unreadable(provider), None);
+                continue;
+            };
+            let answer = kept.answer.as_ref();
             let Some((values, confidence)) =
                 answer.and_then(|answer| S::known(*source, answer, topic))
             else {
@@ -190,7 +197,7 @@ impl Enricher {
                         value,
                         source: provider,
                         confidence,
-                        fetched_at: answered.kept.fetched_at,
+                        fetched_at: kept.fetched_at,
                     });
                 }
             }
@@ -214,7 +221,7 @@ impl Enricher {
         let question = question(ctx.workspace_id().unwrap_or_default(), source, topic);
         let kept = lookups::find(ctx.record(), &question, wish.max_age_days).await;
         Ok(kept.map_err(JobError::retry)?.map(|kept| Answered {
-            kept,
+            kept: Kept::Answer(kept),
             is_bought: false,
         }))
     }

@@ -32,7 +32,7 @@ pub struct Summary {
 pub(in super::super) struct Said {
     pub(in super::super) provider: &'static str,
     pub(in super::super) said: Told,
-    /// The answer was there before, and cost nothing; none: there is no answer.
+    /// The answer was there before, and cost nothing; none: nobody was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) from_cache: Option<bool>,
 }
@@ -42,10 +42,26 @@ pub(in super::super) struct Said {
 pub(in super::super) enum Told {
     Known,
     Unknown,
+    /// What it answered can not be read. The next one is asked, and it not for an hour.
+    Unreadable,
     /// Would be asked.
     NotAsked,
     /// Can not be asked by what is known of the record.
     CanNotAsk,
+}
+
+impl Summary {
+    /// Whose answer could not be read, the first one.
+    pub(in super::super) fn unreadable(&self) -> Option<&'static str> {
+        let mut said = self.providers.iter();
+        let one = said.find(|one| one.said == Told::Unreadable);
+        one.map(|one| one.provider)
+    }
+}
+
+/// What is told of that.
+pub(in super::super) fn unreadable(provider: &str) -> String {
+    format!("unreadable answer of {provider}")
 }
 
 /// What became of a value.

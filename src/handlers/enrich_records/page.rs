@@ -206,10 +206,13 @@ fn item(id: Uuid, summary: &Summary) -> Item {
     let objections = summary.about.get("objections");
     let has_objections =
         objections.is_some_and(|all| all.as_array().is_some_and(|all| !all.is_empty()));
+    let unreadable = summary.unreadable();
     let outcome = match () {
         () if has_objections => "objected",
         () if !written.is_empty() => "enriched",
         () if summary.matched => "nothing_new",
+        // Whether it is known, nobody can tell.
+        () if unreadable.is_some() => "failed",
         () if summary.providers.iter().any(|one| asked(&one.said)) => "no_match",
         () => "nothing_to_ask",
     };
@@ -218,7 +221,7 @@ fn item(id: Uuid, summary: &Summary) -> Item {
         outcome,
         said: json!(summary.providers),
         written,
-        message: None,
+        message: unreadable.map(enrich::unreadable),
     }
 }
 

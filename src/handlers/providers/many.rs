@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::super::connection::Connection;
 use super::{
-    DataSource, Reply, Topic, apollo, apollo_many, base_url, headers, refusal, said, sent,
+    ANSWER_MAX_BYTES, DataSource, Reply, Topic, apollo, apollo_many, base_url, headers, refusal,
+    said, sent,
 };
 use crate::outbound::{Answer, Call};
 
@@ -41,12 +42,11 @@ pub(in super::super) fn call_many(
         _ => return Err("has no question about several of one kind".to_owned()),
     };
     let headers = headers(source, connection, None, true)?;
-    Ok(sent(
-        Method::POST,
-        format!("{base}{path}"),
-        headers,
-        body.to_string(),
-    ))
+    let url = format!("{base}{path}");
+    Ok(Call {
+        answer_max_bytes: ANSWER_MAX_BYTES * topics.len().clamp(1, MANY_MAX),
+        ..sent(Method::POST, url, headers, body.to_string())
+    })
 }
 
 /// What an answer means for each of them, in their order; none where it does not tell which is

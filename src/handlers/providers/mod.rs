@@ -38,7 +38,7 @@ pub use topic::Topic;
 
 /// How long one call may take.
 pub(super) const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-/// The largest answer, in bytes.
+/// The largest answer about one record, in bytes; about several, so many times as much.
 pub(super) const ANSWER_MAX_BYTES: usize = 512 * 1024;
 /// How long a token may be used.
 pub(super) const TOKEN_KEPT: std::time::Duration = zoominfo::TOKEN_KEPT;

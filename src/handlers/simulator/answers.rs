@@ -30,6 +30,16 @@ impl Said {
     pub(super) fn error(status: u16, message: &str) -> Self {
         Self::json(status, &json!({ "error": { "message": message } }))
     }
+
+    /// The same with a member of so many bytes that nobody asked for.
+    pub(super) fn with_more(self, bytes: usize) -> Self {
+        let mut body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["more"] = Value::String("x".repeat(bytes));
+        Self {
+            body: body.to_string(),
+            ..self
+        }
+    }
 }
 
 /// A company, or that there is none. Each provider knows something that another does not.

@@ -33,6 +33,8 @@ pub enum Turn {
     CutOff,
     /// 200, with a page for people.
     Nonsense,
+    /// The right answer, and so many bytes more.
+    Large(usize),
     /// The right answer.
     Fine,
 }
@@ -261,6 +263,7 @@ impl Inner {
                 is_cut: true,
                 ..self.found(source, asked)
             },
+            Turn::Large(bytes) => self.found(source, asked).with_more(bytes),
             Turn::Fine => self.found(source, asked),
         };
         if !is_silent {

@@ -27,8 +27,6 @@ async fn a_failure_is_tried_again_and_never_taken_for_an_unknown_company() {
     for (nth, (turn, status, words)) in [
         (Turn::Status(500), "failed", "answered 500"),
         (Turn::Status(408), "failed", "answered 408"),
-        (Turn::Nonsense, "failed", "not documented to answer"),
-        (Turn::CutOff, "failed", "not documented to answer"),
         (Turn::Status(422), "dead_letter", "answered 422"),
         (Turn::Status(400), "dead_letter", "answered 400"),
     ]

@@ -10,6 +10,7 @@ mod many;
 mod pages;
 mod people;
 mod steps;
+mod unreadable;
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Simulator;

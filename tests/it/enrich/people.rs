@@ -17,8 +17,6 @@ async fn each_failure_about_a_person_means_what_it_means_about_a_company() {
     let working = stage.rig.work();
     for (nth, (turn, status, words)) in [
         (Turn::Status(500), "failed", "answered 500"),
-        (Turn::Nonsense, "failed", "not documented to answer"),
-        (Turn::CutOff, "failed", "not documented to answer"),
         (Turn::Status(422), "dead_letter", "answered 422"),
     ]
     .into_iter()
@@ -41,6 +39,17 @@ async fn each_failure_about_a_person_means_what_it_means_about_a_company() {
             assert_eq!(result["matched"], true, "{turn:?}: {result}");
         }
     }
+    stage.simulator.script(DataSource::Apollo, [Turn::Nonsense]);
+    let who = json!({ "email": "garbled.one@acme.com" });
+    let garbled = stage.contact(DEFAULT_WORKSPACE, &who).await;
+    for _ in 0..2 {
+        let wish = json!({ "provider": "apollo" });
+        let result = stage.filled(garbled, wish).await;
+        assert_eq!(result["providers"][0]["said"], "unreadable", "{result}");
+    }
+    let asked = stage.asked(DataSource::Apollo);
+    let asked = asked.iter().filter(|one| one.contains("garbled"));
+    assert_eq!(asked.count(), 1, "nobody pays again");
     let nobody = stage
         .contact(
             DEFAULT_WORKSPACE,
@@ -54,7 +63,8 @@ async fn each_failure_about_a_person_means_what_it_means_about_a_company() {
         }
         let asked = format!(
             "SELECT count(*) FROM bullwark.enrichment_lookups
-             WHERE kind = 'person' AND provider = '{provider}' AND answer IS NULL"
+             WHERE kind = 'person' AND provider = '{provider}' AND answer IS NULL
+               AND unreadable_at IS NULL"
         );
         assert_eq!(stage.value(asked).await, 1);
     }
