@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::super::connection::{Connection, Connections};
 use super::super::providers::{self, CALL_TIMEOUT, DataSource, Reply, Topic};
 use super::calls::{Calls, told, unusable};
+use super::resting::Resting;
 use super::tokens::Tokens;
 use crate::job::JobError;
 use crate::outbound::{Answer, Caller};
@@ -66,6 +67,7 @@ pub(super) struct Mine {
     pub(super) call_id: Uuid,
     /// So often has the provider said that it is still looking.
     pub(super) polls: i32,
+    pub(super) resting: Resting,
 }
 
 /// What the provider has said, and whether it was bought for this.
@@ -118,9 +120,18 @@ impl Lookups {
         ctx: &JobContext,
         source: DataSource,
         topic: &Topic,
-        max_age_days: Option<i32>,
+        (max_age_days, resting): (Option<i32>, &Resting),
     ) -> Result<Answered, JobError> {
         let question = question(ctx.workspace_id().unwrap_or_default(), source, topic);
+        if let Some(error) = resting.of(source) {
+            let known = lookups::find(ctx.record(), &question, max_age_days).await;
+            let known = known.map_err(JobError::retry)?.ok_or(error)?;
+            counted(source, "kept");
+            return Ok(Answered {
+                kept: Kept::Answer(known),
+                is_bought: false,
+            });
+        }
         let call_id = Uuid::new_v4();
         let asked = lookups::ask(ctx.record(), &question, max_age_days, (call_id, CLAIM)).await;
         let polls = match asked.map_err(JobError::retry)? {
@@ -157,6 +168,7 @@ impl Lookups {
             question,
             call_id,
             polls,
+            resting: resting.clone(),
         };
         let lookups = self.clone();
         let bought = async move { lookups.buy(&mine).await };
@@ -192,6 +204,9 @@ impl Lookups {
         counted(source, "none");
         // If this fails, the claim runs out by itself.
         let _ = lookups::give_back(record, &mine.question, mine.call_id, looking).await;
+        if let Err(error @ (JobError::Snooze(..) | JobError::RetryAfter(..))) = &asked {
+            mine.resting.rest(source, error.clone());
+        }
         let name = source.as_str();
         Err(match (asked, looking) {
             (Err(error), _) => error,

@@ -15,6 +15,7 @@ use super::lookup::{
     CLAIM, FOUND_DAYS, Lookups, Mine, UNKNOWN_DAYS, counted, judged, keep, keep_unreadable,
     question,
 };
+use super::resting::Resting;
 use super::subject::Subject;
 use super::{Enricher, Wish, is_open};
 use crate::job::JobError;
@@ -34,7 +35,7 @@ impl Enricher {
         let Some(source) = wish.sources.first().copied() else {
             return Ok(());
         };
-        if !can_ask_many(source) || wish.dry_run {
+        if !can_ask_many(source) || wish.dry_run || wish.resting.of(source).is_some() {
             return Ok(());
         }
         // Equal questions once, and those of one kind together.
@@ -46,7 +47,8 @@ impl Enricher {
         }
         let topics: Vec<Topic> = topics.into_values().collect();
         for some in topics.chunks(MANY_MAX) {
-            let asked = self.lookups.ask_many(ctx, source, some, wish.max_age_days);
+            let how = (wish.max_age_days, &wish.resting);
+            let asked = self.lookups.ask_many(ctx, source, some, how);
             Box::pin(asked).await?;
         }
         Ok(())
@@ -85,7 +87,7 @@ impl Lookups {
         ctx: &JobContext,
         source: DataSource,
         topics: &[Topic],
-        max_age_days: Option<i32>,
+        (max_age_days, resting): (Option<i32>, &Resting),
     ) -> Result<(), JobError> {
         let workspace_id = ctx.workspace_id().unwrap_or_default();
         let mut mine = Vec::new();
@@ -102,6 +104,7 @@ impl Lookups {
                     question,
                     call_id,
                     polls,
+                    resting: resting.clone(),
                 });
             }
         }

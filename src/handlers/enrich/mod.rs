@@ -14,6 +14,7 @@ mod calls;
 mod lookup;
 mod many;
 mod merge;
+mod resting;
 mod subject;
 mod summary;
 mod tokens;
@@ -215,7 +216,8 @@ impl Enricher {
     ) -> Result<Option<Answered>, JobError> {
         if !wish.dry_run {
             // It is large: a call, and what is around it.
-            let asked = self.lookups.answer(ctx, source, topic, wish.max_age_days);
+            let how = (wish.max_age_days, &wish.resting);
+            let asked = self.lookups.answer(ctx, source, topic, how);
             return Box::pin(asked).await.map(Some);
         }
         let question = question(ctx.workspace_id().unwrap_or_default(), source, topic);

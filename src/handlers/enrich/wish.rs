@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::super::providers::{DataSource, EnrichField};
+use super::resting::Resting;
 
 /// Below this, a provider does not seem to mean the same company or person.
 const MIN_CONFIDENCE: f32 = 0.5;
@@ -22,6 +23,8 @@ pub(in super::super) struct Wish<F> {
     pub(in super::super) dry_run: bool,
     /// What was fetched later was bought for this; none: what this very job has fetched.
     pub(in super::super) since: Option<DateTime<Utc>>,
+    /// Who is not to be asked in this attempt any more.
+    pub(in super::super) resting: Resting,
 }
 
 /// A payload, as it came.
@@ -60,6 +63,7 @@ impl<F: EnrichField> Asked<'_, F> {
             max_age_days: self.max_age_days.map(|days| days.clamp(1, AGE_MAX_DAYS)),
             dry_run: self.dry_run,
             since: None,
+            resting: Resting::default(),
         })
     }
 }

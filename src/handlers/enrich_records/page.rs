@@ -8,8 +8,9 @@
 //! | an answer and its record | the answer | uses it, and asks nobody |
 //! | the record and its line | neither: they are one commit | does both |
 //!
-//! What is wrong with one record is noted, and the others go on. A provider that fails, or that may
-//! not be asked now, makes the page wait; what is done stays done.
+//! What is wrong with one record is noted, and the others go on. So they do if one has to wait, for
+//! a provider that fails or may not be asked now, or for somebody who asks the same: the page comes
+//! back for those, after the longest of their waits.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use super::super::enrich::{self, Account, Contact, Enricher, Fate, Subject, Summary, Told, Wish};
 use super::super::import_csv::payload::EntityType;
+use super::super::later::Later;
 use super::super::providers::MANY_MAX;
 use super::payload::{EnrichPage, PAGE_RECORDS};
 use crate::job::{JobError, Progress};
@@ -115,25 +117,23 @@ impl EnrichPageHandler {
             done: done.len(),
             failed: 0,
         };
-        let mut failure = None;
+        let mut later = Later::default();
         for some in open.chunks(MANY_MAX) {
             is_stopped = is_stopped || self.whole(&ctx, run_id).await?.1;
             if is_stopped {
                 break;
             }
-            self.enricher.prefetch::<S>(&ctx, some, &wish).await?;
+            if let Err(error) = self.enricher.prefetch::<S>(&ctx, some, &wish).await {
+                note_failed_prefetch(&ctx, &wish, &mut later, error)?;
+            }
             for id in some {
-                match Box::pin(self.record(&mut page, *id)).await {
-                    Ok(()) => {}
-                    // The others may do better, and this one is tried again.
-                    Err(error @ JobError::Retry(_)) if !ctx.cancelled().is_cancelled() => {
-                        failure.get_or_insert(error);
-                    }
-                    Err(error) => return Err(error),
+                if let Err(error) = Box::pin(self.record(&mut page, *id)).await {
+                    note(&ctx, &mut later, error)?;
                 }
             }
+            wish.resting.wake_failed();
         }
-        match failure {
+        match later.end() {
             Some(error) if !is_stopped => Err(error),
             _ => Ok(PageSummary {
                 records: page.done,
@@ -187,6 +187,32 @@ impl EnrichPageHandler {
         (page.done, page.failed) = (done, failed);
         Ok(())
     }
+}
+
+/// Notes that a record has to wait, unless the attempt is over.
+fn note(ctx: &JobContext, later: &mut Later, error: JobError) -> Result<(), JobError> {
+    match ctx.cancelled().is_cancelled() {
+        true => Err(error),
+        false => later.note(error),
+    }
+}
+
+/// Notes that a question about several failed. Their records do not ask the same one by one.
+fn note_failed_prefetch<F>(
+    ctx: &JobContext,
+    wish: &Wish<F>,
+    later: &mut Later,
+    error: JobError,
+) -> Result<(), JobError> {
+    // What is wrong with the connection is told of each record.
+    if matches!(error, JobError::Permanent(_)) {
+        return Ok(());
+    }
+    note(ctx, later, error.clone())?;
+    if let Some(source) = wish.sources.first() {
+        wish.resting.rest(*source, error);
+    }
+    Ok(())
 }
 
 /// The job of the whole; none: there is none.

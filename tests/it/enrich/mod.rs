@@ -11,6 +11,7 @@ mod pages;
 mod people;
 mod steps;
 mod unreadable;
+mod waits;
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Simulator;
