@@ -6,8 +6,17 @@
 //! `email_checked_at`; `send_email_batch` sends nothing to what is `invalid`.
 //!
 //! Promises: an address that nobody could be asked about is `unknown`, and replaces nothing that is
-//! known; a contact that got another address meanwhile is left alone; all of a job is one
-//! transaction.
+//! known; a contact that got another address meanwhile is left alone; each contact is verified and
+//! counted once per job, whatever dies.
+//!
+//! Contacts are gone through in the order of their ids, some at a time. Where the worker may die:
+//!
+//! | between | finds | does |
+//! |---|---|---|
+//! | the start and the first checkpoint | nothing | begins anew |
+//! | the questions and their commit | the last checkpoint | asks again, for these |
+//! | two checkpoints | the last contact that is done, and the counts | goes on behind it |
+//! | the last questions and the end, one commit | the same | asks again, for these |
 
 mod address;
 mod mail_hosts;
@@ -24,6 +33,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::job::{JobError, Progress};
+use crate::record::Tx;
 use crate::record::verified_emails::{self, ToVerify, Verified};
 use crate::worker::{Handler, JobContext};
 use mail_hosts::Dns;
@@ -31,6 +41,8 @@ pub use verdict::{Status, Verdict};
 
 /// Contacts of one job.
 const CONTACTS_MAX: usize = 1000;
+/// Contacts between two checkpoints.
+const CHUNK: usize = 64;
 /// Addresses of a job that are looked at together; how many questions that are at once for the
 /// whole process is told in [`mail_hosts`].
 const AT_ONCE: usize = 8;
@@ -69,12 +81,12 @@ pub struct Payload {
 }
 
 /// What it came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// By status, how many addresses were verified.
-    verified: BTreeMap<&'static str, usize>,
+    verified: BTreeMap<String, usize>,
     /// By reason, how many.
-    reasons: BTreeMap<&'static str, usize>,
+    reasons: BTreeMap<String, usize>,
     /// Were verified not long ago.
     fresh: usize,
     /// Have no address.
@@ -85,6 +97,15 @@ pub struct Summary {
     kept: usize,
     /// Got another address meanwhile, or are gone.
     changed: usize,
+}
+
+/// Where the next attempt goes on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Place {
+    /// Contacts up to this one are done.
+    after: Option<Uuid>,
+    /// What they came to.
+    so_far: Summary,
 }
 
 impl Handler for VerifyEmail {
@@ -109,57 +130,115 @@ impl Handler for VerifyEmail {
             return Err(JobError::Permanent(why.to_owned()));
         };
         let days = payload.max_age_days.unwrap_or(MAX_AGE_DAYS).clamp(0, 365);
-        let all = verified_emails::to_verify(ctx.record(), workspace_id, &ids, days).await;
-        let all = all.map_err(JobError::retry)?;
-        let count = |is_so: fn(&ToVerify) -> bool| all.iter().filter(|one| is_so(one)).count();
-        let mut summary = Summary {
-            verified: BTreeMap::new(),
-            reasons: BTreeMap::new(),
-            fresh: count(|one| one.email.is_some() && one.is_fresh),
-            without_address: count(|one| one.email.is_none()),
-            unknown_contacts: ids.len() - all.len(),
-            kept: 0,
-            changed: 0,
-        };
-        let open: Vec<(Uuid, String)> = all
-            .into_iter()
-            .filter(|one| !one.is_fresh)
-            .filter_map(|one| Some((one.id, one.email?)))
-            .collect();
-        let verified = self.look(&ctx, open).await?;
-        for (_, verdict) in &verified {
-            *summary.verified.entry(verdict.status.as_str()).or_default() += 1;
-            for reason in &verdict.reasons {
-                *summary.reasons.entry(*reason).or_default() += 1;
+        let place = ctx.checkpoint().cloned().unwrap_or_default();
+        // What says nothing is as none: it is begun anew, which does no harm.
+        let place: Place = serde_json::from_value(place).unwrap_or_default();
+        let done = ids.partition_point(|id| Some(*id) <= place.after);
+        let (mut done, mut open) = (done, &ids[done..]);
+        let mut summary = place.so_far;
+        loop {
+            let (some, rest) = open.split_at(open.len().min(CHUNK));
+            let rows = self
+                .chunk(
+                    &ctx,
+                    (workspace_id, some, days),
+                    (done, ids.len()),
+                    &mut summary,
+                )
+                .await?;
+            (done, open) = (done + some.len(), rest);
+            if rest.is_empty() {
+                return ctx
+                    .transaction(async |tx| {
+                        write(tx, workspace_id, &rows, &mut summary).await?;
+                        Ok(summary)
+                    })
+                    .await;
             }
+            let mut checkpoint = ctx.begin_checkpoint().await?;
+            write(checkpoint.tx(), workspace_id, &rows, &mut summary).await?;
+            let place = Place {
+                after: some.last().copied(),
+                so_far: summary.clone(),
+            };
+            checkpoint
+                .commit(json!(place), progress(ids.len(), done))
+                .await?;
         }
-        ctx.transaction(async |tx| {
-            let rows: Vec<Verified> = verified
-                .iter()
-                .map(|(one, verdict)| Verified {
-                    id: one.0,
-                    email: one.1.clone(),
-                    status: verdict.status.as_str(),
-                    reasons: json!(verdict.reasons),
-                })
-                .collect();
-            let written = verified_emails::write(tx, workspace_id, &rows).await;
-            let written = written.map_err(JobError::retry)?;
-            summary.kept = written.kept as usize;
-            summary.changed = rows.len() - written.kept as usize - written.written as usize;
-            Ok(summary)
-        })
-        .await
     }
+}
+
+/// Writes what was found, and counts what could not be written.
+async fn write(
+    tx: &mut Tx,
+    workspace_id: Uuid,
+    rows: &[Verified],
+    summary: &mut Summary,
+) -> Result<(), JobError> {
+    let written = verified_emails::write(tx, workspace_id, rows).await;
+    let written = written.map_err(JobError::retry)?;
+    let (kept, new) = (written.kept as usize, written.written as usize);
+    summary.kept += kept;
+    summary.changed += rows.len() - kept - new;
+    Ok(())
+}
+
+fn progress(total: usize, done: usize) -> Progress {
+    Progress::new(total as u64, done as u64, 0, "looking at addresses")
 }
 
 type Looked = Vec<((Uuid, String), Verdict)>;
 
 impl VerifyEmail {
+    /// Looks at the addresses of some contacts, and counts what they are.
+    async fn chunk(
+        &self,
+        ctx: &JobContext,
+        (workspace_id, ids, days): (Uuid, &[Uuid], i32),
+        (done, total): (usize, usize),
+        summary: &mut Summary,
+    ) -> Result<Vec<Verified>, JobError> {
+        let all = verified_emails::to_verify(ctx.record(), workspace_id, ids, days).await;
+        let all = all.map_err(JobError::retry)?;
+        let count = |is_so: fn(&ToVerify) -> bool| all.iter().filter(|one| is_so(one)).count();
+        let (fresh, without_address) = (
+            count(|one| one.email.is_some() && one.is_fresh),
+            count(|one| one.email.is_none()),
+        );
+        let unknown_contacts = ids.len() - all.len();
+        let open: Vec<(Uuid, String)> = all
+            .into_iter()
+            .filter(|one| !one.is_fresh)
+            .filter_map(|one| Some((one.id, one.email?)))
+            .collect();
+        let looked = self.look(ctx, open, (done, total)).await?;
+        summary.fresh += fresh;
+        summary.without_address += without_address;
+        summary.unknown_contacts += unknown_contacts;
+        let rows = looked.into_iter().map(|((id, email), verdict)| {
+            let status = verdict.status.as_str();
+            *summary.verified.entry(status.to_owned()).or_default() += 1;
+            for reason in &verdict.reasons {
+                *summary.reasons.entry((*reason).to_owned()).or_default() += 1;
+            }
+            Verified {
+                id,
+                email,
+                status,
+                reasons: json!(verdict.reasons),
+            }
+        });
+        Ok(rows.collect())
+    }
+
     /// Looks at all of them, some at a time.
-    async fn look(&self, ctx: &JobContext, open: Vec<(Uuid, String)>) -> Result<Looked, JobError> {
-        let total = open.len();
-        let mut looked = Vec::with_capacity(total);
+    async fn look(
+        &self,
+        ctx: &JobContext,
+        open: Vec<(Uuid, String)>,
+        (done, total): (usize, usize),
+    ) -> Result<Looked, JobError> {
+        let mut looked = Vec::with_capacity(open.len());
         let verdicts = stream::iter(open).map(|one| async {
             let verdict = verdict::verify(&self.dns, &one.1).await;
             (one, verdict)
@@ -176,8 +255,7 @@ impl VerifyEmail {
                 return Ok(looked);
             };
             looked.push(one);
-            let done = looked.len() as u64;
-            ctx.progress(Progress::new(total as u64, done, 0, "looking at addresses"));
+            ctx.progress(progress(total, done + looked.len()));
         }
     }
 }

@@ -59,6 +59,17 @@ impl Stage {
             .unwrap()
     }
 
+    /// Who was verified, and when.
+    async fn checked(&self) -> Vec<(Uuid, chrono::DateTime<chrono::Utc>)> {
+        sqlx::query_as(
+            "SELECT id, email_checked_at FROM contacts
+             WHERE email_checked_at IS NOT NULL ORDER BY id",
+        )
+        .fetch_all(&self.rig.pool)
+        .await
+        .unwrap()
+    }
+
     async fn end(self) {
         self.tasks.stop(std::time::Duration::from_secs(10)).await;
         self.rig.end().await;
@@ -180,6 +191,51 @@ async fn contacts_of_others_and_those_without_an_address_are_counted_and_left_al
     assert_eq!(result["verified"], json!({}));
     assert_eq!(stage.found(theirs).await, json!([null, null, false]));
     assert_eq!(stage.dns.asked("good.com"), 0);
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_loses_and_repeats_no_more_than_the_last_addresses() {
+    let stage = Stage::new().await;
+    let nothing = stage.contact(DEFAULT_WORKSPACE, None).await;
+    let theirs = stage.contact(OTHER_WORKSPACE, Some("ann@good.com")).await;
+    let mut contacts = vec![nothing, theirs];
+    for nth in 0..148 {
+        let email = match nth % 10 {
+            0 => format!("info@good{nth}.com"),
+            1 => format!("ann@gone{nth}.com"),
+            _ => format!("ann{nth}@good.com"),
+        };
+        let own = Zone::Mail("mail.good.com.");
+        stage.dns.knows(&format!("good{nth}.com"), own);
+        contacts.push(stage.contact(DEFAULT_WORKSPACE, Some(&email)).await);
+    }
+    let payload = json!({ "contact_ids": contacts, "max_age_days": 0 });
+    let job = json!({ "jobType": "verify_email", "payload": payload });
+    let id = stage.rig.enqueue(job).await;
+    stage
+        .rig
+        .work_on_until_it_dies("default", "before_transaction_commit:abort")
+        .await;
+    let before = stage.checked().await;
+    assert_eq!(before.len(), 126, "two times 64, but for the first two");
+    let asked = stage.dns.asked("gone1.com");
+    let (rescue, working) = (stage.rig.rescue(), stage.rig.work());
+    let result = stage.rig.until(&id, "completed").await["result"].clone();
+    let verified = json!({ "valid": 118, "risky": 15, "invalid": 15 });
+    assert_eq!(result["verified"], verified, "{result}");
+    let reasons = json!({ "role": 15, "no_such_domain": 15 });
+    assert_eq!(result["reasons"], reasons, "{result}");
+    let left = (&result["without_address"], &result["unknown_contacts"]);
+    assert_eq!(left, (&json!(1), &json!(1)), "{result}");
+    let others = (&result["fresh"], &result["kept"], &result["changed"]);
+    assert_eq!(others, (&json!(0), &json!(0), &json!(0)), "{result}");
+    let after = stage.checked().await;
+    assert_eq!(after.len(), 148);
+    assert_eq!(after[..126], before[..], "they were not verified again");
+    assert_eq!(stage.dns.asked("gone1.com"), asked, "nor asked for");
+    rescue.stop(std::time::Duration::from_secs(10)).await;
     working.hurry().await;
     stage.end().await;
 }
