@@ -2,14 +2,14 @@
 //!
 //! How is told in [`enrich`](super::enrich).
 
-mod payload;
-
 use std::time::Duration;
 
 use super::enrich::{self, Account, Enricher, Summary};
+use super::providers::Field;
 use crate::job::JobError;
 use crate::worker::{Handler, JobContext};
-pub use payload::Payload;
+
+enrich::payload!(account_id, "accountId", Field);
 
 /// Enriches accounts.
 #[derive(Debug, Clone)]

@@ -2,14 +2,14 @@
 //!
 //! How is told in [`enrich`](super::enrich).
 
-mod payload;
-
 use std::time::Duration;
 
 use super::enrich::{self, Contact, Enricher, Summary};
+use super::providers::ContactField;
 use crate::job::JobError;
 use crate::worker::{Handler, JobContext};
-pub use payload::Payload;
+
+enrich::payload!(contact_id, "contactId", ContactField);
 
 /// Enriches contacts.
 #[derive(Debug, Clone)]
