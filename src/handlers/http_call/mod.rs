@@ -193,13 +193,29 @@ fn target(url: &str, base: Option<&str>) -> Result<String, String> {
     let folder = within.path().trim_end_matches('/');
     let rest = parsed.path().strip_prefix(folder);
     let is_below = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    match parsed.origin() == within.origin() && is_below {
-        true => Ok(whole),
-        false => Err(format!(
+    if parsed.origin() != within.origin() || !is_below {
+        return Err(format!(
             "`url` is outside of {base}, the address of the connection: its credentials go there \
              and nowhere else"
+        ));
+    }
+    match hides_a_way_out(&whole).filter(|_| !folder.is_empty()) {
+        None => Ok(whole),
+        Some(found) => Err(format!(
+            "the path of `url` has `{found}`, which the receiver may read as a way out of {base}, \
+             the address of the connection: write the path without it, or make the connection one \
+             to the whole host"
         )),
     }
+}
+
+/// What stands in the path that a server may take for a separator or for dots: many decode a path
+/// before they look for `..`, or take `\` for `/` and `..;` for `..`.
+fn hides_a_way_out(url: &str) -> Option<&'static str> {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let path = url[..end].to_ascii_lowercase();
+    let signs = ["%2f", "%5c", "%2e", "\\", ".."];
+    signs.into_iter().find(|sign| path.contains(sign))
 }
 
 #[cfg(test)]
@@ -231,10 +247,48 @@ mod tests {
                 "//evil.example/v1/x",
                 Some("https://api.example.com/v1//evil.example/v1/x"),
             ),
+            (
+                "/things?next=..%2F..%5C%2e",
+                Some("https://api.example.com/v1/things?next=..%2F..%5C%2e"),
+            ),
+            (
+                "/a.b/c%20d#%2F",
+                Some("https://api.example.com/v1/a.b/c%20d#%2F"),
+            ),
         ] {
             let found = target(url, Some(base));
             assert_eq!(found.as_deref().ok(), expected, "{url}: {found:?}");
         }
+        for way in [
+            "..%2Fv2",
+            "x/..%2fv2",
+            "%2e%2E%2f",
+            "x%5Cv2",
+            "x%5cv2",
+            ".%2E/v2",
+            "x\\v2",
+        ] {
+            for url in [format!("/{way}"), format!("{base}/{way}")] {
+                assert!(target(&url, Some(base)).is_err(), "{url}");
+            }
+        }
+        for way in [
+            "/..;/v2",
+            "/x/..%3b/v2",
+            "/x/..\\..\\v2",
+            "/x/%252e%2e%2fv2",
+        ] {
+            let told = target(way, Some(base)).unwrap_err();
+            assert!(
+                told.contains("the path of `url` has") || told.contains("outside"),
+                "{told}"
+            );
+        }
+        // There is nothing to get out of: an encoded `/` is a part of a name.
+        let whole = "https://git.example.com";
+        let project = "/api/v4/projects/group%2Fname";
+        let found = target(project, Some(whole)).unwrap();
+        assert_eq!(found, format!("{whole}{project}"));
         assert!(target("/x", None).is_err());
         assert!(target("/x", Some("https://api.example.com")).is_ok());
     }
