@@ -12,17 +12,20 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::allowance::Grant;
 use super::auth::Caller;
 use super::jobs::JobId;
 use super::problem::{Code, Problem};
 use super::state::State;
 use super::{body, enqueue};
+use crate::enqueue::EnqueueError;
 use crate::handlers::enrich_records::{EnrichPage, EnrichRecords, PAGE_RECORDS, RECORDS_MAX};
 use crate::handlers::import_csv::payload::EntityType;
 use crate::job::flow::{FlowRequest, OnFailure};
 use crate::job::{self, JobRequest};
 use crate::record::access::Permission;
 use crate::record::connections;
+use crate::record::creations;
 use crate::record::enrichment_items::{self, Sums};
 use crate::record::exports::read::Selection;
 use crate::record::jobs::{self, JobRow};
@@ -106,6 +109,16 @@ pub(super) async fn start(
     }
     let selection = payload.selection(caller.workspace_id);
     let selection = selection.map_err(Problem::of_fields)?;
+    let key = enqueue::key(&headers)?.filter(|_| !payload.dry_run);
+    // Before anything is looked for: what matches, and who can be asked, may be others by now.
+    if let Some(key) = &key
+        && let Some(made) = made_with(&state, caller, key, &payload).await?
+    {
+        let grant = state
+            .allowances
+            .whole(&state.services.record, caller.workspace_id, 0, None);
+        return Ok(answer(StatusCode::OK, made, &grant.await?));
+    }
     check_connections(&state, caller, &payload).await?;
     let ids = matching(&state, &selection).await?;
     if payload.dry_run {
@@ -114,14 +127,13 @@ pub(super) async fn start(
     }
     payload.matched = Some(ids.len() as u64);
     let mut flow = flow(&payload, &ids);
-    flow.job.idempotency_key = enqueue::key(&headers)?;
+    flow.job.idempotency_key.clone_from(&key);
     for job in
         std::iter::once(&mut flow.job).chain(flow.children.iter_mut().map(|one| &mut one.job))
     {
         job.workspace_id = Some(caller.workspace_id);
         job.created_by = caller.user_id();
     }
-    let key = flow.job.idempotency_key.clone();
     let jobs = 1 + flow.children.len() as u64;
     let record = &state.services.record;
     let taken = state
@@ -135,7 +147,15 @@ pub(super) async fn start(
         Ok(_) | Err(_) => 0,
     };
     grant.used(created).await;
-    let root = accepted?.root;
+    let root = match (accepted, &key) {
+        (Ok(flow), _) => flow.root,
+        // The same request was under way, and found other records.
+        (Err(error @ EnqueueError::KeyReused { .. }), Some(key)) => {
+            let made = made_with(&state, caller, key, &payload).await?;
+            return Ok(answer(StatusCode::OK, made.ok_or(error)?, &grant));
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
     let (status, enrichment) = match (root.is_new, state.is_redis_well()) {
         (true, is_well) => {
             let summary = Sums {
@@ -159,9 +179,41 @@ pub(super) async fn start(
             (StatusCode::OK, found.ok_or_else(|| enqueue::gone(&root))?)
         }
     };
-    let location = [(LOCATION, format!("/api/enrichments/{}", root.id))];
+    Ok(answer(status, enrichment, &grant))
+}
+
+fn answer(status: StatusCode, enrichment: Enrichment, grant: &Grant) -> Response {
+    let location = [(LOCATION, format!("/api/enrichments/{}", enrichment.id))];
     let answer = (status, location, Json(OneEnrichment { enrichment }));
-    Ok(enqueue::with_standing(answer, &grant))
+    enqueue::with_standing(answer, grant)
+}
+
+/// The enrichment that this key made, if that was asked for with the same words: how many matched
+/// then is no part of them.
+async fn made_with(
+    state: &State,
+    caller: Caller,
+    key: &str,
+    asked: &EnrichRecords,
+) -> Result<Option<Enrichment>, Problem> {
+    let record = &state.services.record;
+    let Some(id) = creations::made_with_key(record, caller.workspace_id, key).await? else {
+        return Ok(None);
+    };
+    let Some(row) = row(state, caller, id).await? else {
+        return Ok(None);
+    };
+    let made = serde_json::from_value::<EnrichRecords>(row.payload.clone());
+    let words = |wish: EnrichRecords| {
+        json!(EnrichRecords {
+            matched: None,
+            ..wish
+        })
+    };
+    match made.is_ok_and(|made| made.matched.is_some() && words(made) == words(asked.clone())) {
+        true => shown(state, caller, row).await.map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Show an enrichment
@@ -184,12 +236,21 @@ pub(super) async fn show(
 }
 
 async fn find(state: &State, caller: Caller, id: Uuid) -> Result<Option<Enrichment>, Problem> {
+    match row(state, caller, id).await? {
+        Some(row) => shown(state, caller, row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn row(state: &State, caller: Caller, id: Uuid) -> Result<Option<JobRow>, Problem> {
     let mut view = state.view(caller).await?;
     let row = jobs::get(&mut view, id, Some(caller.workspace_id)).await?;
-    let Some(row) = row.filter(|row| row.job_type == JOB_TYPE) else {
-        return Ok(None);
-    };
+    Ok(row.filter(|row| row.job_type == JOB_TYPE))
+}
+
+async fn shown(state: &State, caller: Caller, row: JobRow) -> Result<Enrichment, Problem> {
     let JobRow {
+        id,
         payload,
         result,
         status,
@@ -200,14 +261,15 @@ async fn find(state: &State, caller: Caller, id: Uuid) -> Result<Option<Enrichme
         Some(sums) => sums,
         None => {
             let matched = payload.get("matched").and_then(serde_json::Value::as_u64);
+            let mut view = state.view(caller).await?;
             enrichment_items::seen(&mut view, id, matched.unwrap_or_default()).await?
         }
     };
-    Ok(Some(Enrichment {
+    Ok(Enrichment {
         id,
         status,
         summary,
-    }))
+    })
 }
 
 /// The job of the whole, and those of its pages. A page that fails for good stops nothing.

@@ -172,6 +172,22 @@ pub async fn give_back(
     Ok(())
 }
 
+/// The job that this idempotency key made, if it is still there.
+pub async fn made_with_key(
+    record: &Record,
+    workspace_id: Uuid,
+    key: &str,
+) -> Result<Option<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT k.job_id FROM bullwark.idempotency_keys k JOIN jobs j ON j.id = k.job_id
+         WHERE k.workspace_id = $1 AND k.key = $2 AND j.deleted_at IS NULL",
+    )
+    .bind(workspace_id)
+    .bind(key)
+    .fetch_optional(&record.pool)
+    .await?)
+}
+
 /// Which of these idempotency keys have made a job that is still there. By the primary keys of both
 /// tables.
 pub async fn used_keys(

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{OTHER, Stage};
-use crate::support::server::send;
+use crate::stage::eventually;
+use crate::support::server::{Answer, send};
 
 pub(super) fn wish(more: Value) -> Value {
     let mut wish = json!({
@@ -190,6 +191,77 @@ async fn the_same_key_gives_the_same_enrichment_back() {
     );
     let pages = "SELECT count(*) FROM jobs WHERE job_type = 'enrich_page'".to_owned();
     assert_eq!(stage.value(pages).await, 1);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_gives_the_same_back_whatever_matches_by_then() {
+    let stage = Stage::new().await;
+    stage.accounts(DEFAULT_WORKSPACE, &domains("firm", 3)).await;
+    let post = |more: Value| {
+        let request = stage.rig.server.request(Method::POST, "/api/enrichments");
+        request.header("Idempotency-Key", "once").json(&wish(more))
+    };
+    let how = json!({ "provider": "apollo", "min_confidence": 0.1 });
+    let same = json!({ "how": how });
+    let first = send(post(same.clone())).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    let more = domains("more", 120);
+    stage.accounts(DEFAULT_WORKSPACE, &more).await;
+    let drop = "DELETE FROM connections WHERE provider = 'apollo'".to_owned();
+    stage.rig.sql(drop).await;
+    let second = send(post(same)).await;
+    assert_eq!(second.status, 200, "{second:?}");
+    assert_eq!(second.body["enrichment"], first.body["enrichment"]);
+    assert_eq!(second.header("location"), first.header("location"));
+    // Another request is another one still.
+    let other = json!({ "how": { "provider": "clearbit" } });
+    send(post(other))
+        .await
+        .problem(409, "idempotency_key_reused");
+    let jobs = "SELECT count(*) FROM jobs WHERE job_type LIKE 'enrich_%'".to_owned();
+    assert_eq!(stage.value(jobs).await, 2);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_with_one_key_are_one_though_they_found_others() {
+    let stage = Stage::new().await;
+    stage.accounts(DEFAULT_WORKSPACE, &domains("firm", 3)).await;
+    let mut holder = stage.rig.pool.begin().await.unwrap();
+    let lock = "LOCK TABLE bullwark.idempotency_keys IN SHARE MODE";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let waiting = async |count: u64| {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
+           AND relation = 'bullwark.idempotency_keys'::regclass";
+        eventually("they wait for the key", async || {
+            (stage.value(waiting.to_owned()).await == count).then_some(())
+        })
+        .await;
+    };
+    let post = async || {
+        let request = stage.rig.server.request(Method::POST, "/api/enrichments");
+        let request = request.header("Idempotency-Key", "once");
+        send(request.json(&wish(json!({})))).await
+    };
+    let begin_later = async || {
+        waiting(1).await;
+        let more = domains("more", 120);
+        stage.accounts(DEFAULT_WORKSPACE, &more).await;
+        post().await
+    };
+    let let_go = async || {
+        waiting(2).await;
+        holder.rollback().await.unwrap();
+    };
+    let (first, second, ()) = tokio::join!(post(), begin_later(), let_go());
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 201], "{first:?} {second:?}");
+    let id = |answer: &Answer| answer.body["enrichment"]["id"].clone();
+    assert_eq!(id(&first), id(&second));
+    let wholes = "SELECT count(*) FROM jobs WHERE job_type = 'enrich_records'".to_owned();
+    assert_eq!(stage.value(wholes).await, 1);
     stage.end().await;
 }
 
