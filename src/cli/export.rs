@@ -27,8 +27,10 @@ pub(crate) struct ExportArgs {
     /// Which records
     #[arg(long, value_enum)]
     entity: Entity,
-    #[arg(long, value_enum, default_value_t = FileFormat::Csv)]
-    format: FileFormat,
+    /// What the file is; if not said, what its ending says: .csv, .json, .ndjson, .jsonl or
+    /// .xlsx; CSV without an ending, and on the standard output
+    #[arg(long, value_enum)]
+    format: Option<FileFormat>,
     /// Only rows for which this holds: FIELD=VALUE, FIELD!=VALUE, FIELD~PART, FIELD>VALUE,
     /// FIELD>=VALUE, FIELD<VALUE, FIELD<=VALUE; FIELD= for no value
     #[arg(long = "filter", value_name = "FILTER")]
@@ -62,6 +64,56 @@ enum FileFormat {
     Json,
     Ndjson,
     Xlsx,
+}
+
+/// Endings that promise what no export is.
+const PROMISES: [&str; 9] = [
+    "gz", "zip", "zst", "bz2", "xz", "xls", "xlsm", "ods", "parquet",
+];
+
+impl FileFormat {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Xlsx => "xlsx",
+        }
+    }
+
+    /// What is asked for, if the name of the file does not promise something else: nobody should
+    /// find out by a program that can not open it.
+    fn of(asked: Option<Self>, output: &Path) -> anyhow::Result<Self> {
+        let ending = output.extension().map(|ending| ending.to_string_lossy());
+        let Some(ending) = ending.map(|ending| ending.to_ascii_lowercase()) else {
+            return Ok(asked.unwrap_or(Self::Csv));
+        };
+        let said = match ending.as_str() {
+            "jsonl" => Some(Self::Ndjson),
+            ending => Self::from_str(ending, false).ok(),
+        };
+        let possible = "an export is a .csv, .json, .ndjson (or .jsonl) or .xlsx file";
+        match (asked, said) {
+            (None, Some(format)) => Ok(format),
+            (Some(asked), Some(format)) if asked != format => Err(anyhow!(
+                "the file `{}` ends in .{ending}, and --format says {}: change one of them; \
+                 {possible}",
+                output.display(),
+                asked.as_str(),
+            )),
+            (Some(asked), None) if PROMISES.contains(&ending.as_str()) => Err(anyhow!(
+                "the file `{}` ends in .{ending}, and --format {} is something else: {possible}",
+                output.display(),
+                asked.as_str(),
+            )),
+            (Some(asked), _) => Ok(asked),
+            (None, None) => Err(anyhow!(
+                "the file `{}` ends in .{ending}, which says nothing of its format: {possible}; \
+                 for another ending say --format",
+                output.display(),
+            )),
+        }
+    }
 }
 
 pub(crate) async fn run(global: &Global, args: ExportArgs) -> Done {
@@ -111,12 +163,7 @@ impl ExportArgs {
         }
         let mut request = json!({
             "entity_type": self.entity.as_str(),
-            "format": match self.format {
-                FileFormat::Csv => "csv",
-                FileFormat::Json => "json",
-                FileFormat::Ndjson => "ndjson",
-                FileFormat::Xlsx => "xlsx",
-            },
+            "format": FileFormat::of(self.format, &self.output)?.as_str(),
             "filters": filters?,
             "fields": self.fields,
             "options": options,
@@ -178,6 +225,48 @@ fn describe(summary: &Value, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ending_of_the_file_says_what_it_is() {
+        use FileFormat::{Csv, Json, Ndjson, Xlsx};
+        let of = |asked, output: &str| FileFormat::of(asked, Path::new(output));
+        for (asked, output, expected) in [
+            (None, "a.csv", Csv),
+            (None, "dir.x/a.XLSX", Xlsx),
+            (None, "a.b.json", Json),
+            (None, "a.ndjson", Ndjson),
+            (None, "a.jsonl", Ndjson),
+            (None, "a", Csv),
+            (None, "-", Csv),
+            (None, "/dev/stdout", Csv),
+            (Some(Json), "-", Json),
+            (Some(Xlsx), "a", Xlsx),
+            (Some(Xlsx), "a.xlsx", Xlsx),
+            (Some(Csv), "a.tsv", Csv),
+            (Some(Csv), "accounts.2026-11", Csv),
+        ] {
+            let found = of(asked, output);
+            assert_eq!(found.ok(), Some(expected), "{asked:?} {output}");
+        }
+        for (asked, output) in [
+            (Some(Csv), "a.xlsx"),
+            (Some(Xlsx), "a.csv"),
+            (Some(Json), "a.jsonl"),
+            (Some(Csv), "a.csv.gz"),
+            (Some(Xlsx), "a.xls"),
+            (None, "a.csv.gz"),
+            (None, "a.xls"),
+            (None, "a.txt"),
+            (None, "a."),
+        ] {
+            let told = of(asked, output).unwrap_err().to_string();
+            assert!(told.contains(output), "{told}");
+            assert!(
+                told.contains(".csv, .json, .ndjson (or .jsonl) or .xlsx"),
+                "{told}"
+            );
+        }
+    }
 
     #[test]
     fn filters_are_read_as_people_write_them() {
