@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 pub use self::found::Found;
-use crate::storage::{Objects, Storage};
+use crate::storage::{Objects, Removed, Round, Storage};
 
 /// The longest file name that is kept, in characters.
 const FILE_NAME_MAX: usize = 200;
@@ -34,7 +34,7 @@ const FILE_NAME_MAX: usize = 200;
 const FILE_NAME: &str = "upload";
 /// Unfinished files older than this are removed: longer than any upload may take.
 const UNFINISHED_MAX: Duration = Duration::from_secs(3600);
-/// Files that one sweep looks at.
+/// Files of the data directory that one sweep looks at.
 const SWEEP_MAX: usize = 100_000;
 
 /// What is known about an upload: the content of its `.json` file.
@@ -94,14 +94,17 @@ impl Uploads {
         .await
     }
 
-    /// Removes what uploads left that were cut short by the end of their process.
-    pub async fn sweep(&self) -> io::Result<usize> {
+    /// Removes what uploads left that were cut short by the end of their process. In a bucket this
+    /// is a pass of a round.
+    pub async fn sweep(&self, round: &mut Round) -> io::Result<Removed> {
         let dir = self.dir.clone();
         let here = blocking(move || sweep(&dir)).await?;
-        match &self.objects {
-            Some(objects) => Ok(here + found::sweep(objects).await?),
-            None => Ok(here),
-        }
+        let mut swept = match &self.objects {
+            Some(objects) => found::sweep(objects, round).await?,
+            None => Removed::default(),
+        };
+        swept.removed += here;
+        Ok(swept)
     }
 
     fn known_path(&self, id: Uuid) -> PathBuf {

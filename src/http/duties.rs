@@ -11,6 +11,7 @@ use crate::handlers::export::{self, SweepError};
 use crate::periodic::{Next, every};
 use crate::reconcile::ReconcileError;
 use crate::record::RecordError;
+use crate::storage::{Removed, Round};
 use crate::tasks::Tasks;
 
 /// How often the stores are looked at, for gauges and for what answers say about it.
@@ -70,14 +71,21 @@ pub(super) fn start(state: &State, duties: &Tasks) {
             Ok::<_, RecordError>(Next::Rest)
         }
     });
-    let sweeping = state.clone();
+    sweep(state, duties);
+}
+
+fn sweep(state: &State, duties: &Tasks) {
+    let round = || Arc::new(tokio::sync::Mutex::new(Round::default()));
+    let (sweeping, kept) = (state.clone(), round());
     every(duties, "export sweep", SWEEP_EVERY, move || {
-        let state = sweeping.clone();
+        let (state, round) = (sweeping.clone(), kept.clone());
         async move {
             let services = &state.services;
-            let swept = export::sweep(&services.record, &services.storage).await?;
-            if swept.removed > 0 {
-                tracing::info!(removed = swept.removed, "files of old exports removed");
+            let mut round = round.lock().await;
+            let swept = export::sweep(&services.record, &services.storage, &mut round).await?;
+            let (removed, refused) = (swept.removed, swept.refused);
+            if removed + refused > 0 {
+                tracing::info!(removed, refused, "files of old exports removed");
             }
             let next = if swept.is_more {
                 Next::Again
@@ -87,13 +95,15 @@ pub(super) fn start(state: &State, duties: &Tasks) {
             Ok::<_, SweepError>(next)
         }
     });
-    let uploads = state.uploads.clone();
+    let (uploads, kept) = (state.uploads.clone(), round());
     every(duties, "upload sweep", SWEEP_EVERY, move || {
-        let uploads = uploads.clone();
+        let (uploads, round) = (uploads.clone(), kept.clone());
         async move {
-            let removed = uploads.sweep().await?;
-            if removed > 0 {
-                tracing::info!(removed, "remains of unfinished uploads removed");
+            let Removed {
+                removed, refused, ..
+            } = uploads.sweep(&mut *round.lock().await).await?;
+            if removed + refused > 0 {
+                tracing::info!(removed, refused, "remains of unfinished uploads removed");
             }
             Ok::<_, std::io::Error>(Next::Rest)
         }

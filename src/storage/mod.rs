@@ -19,6 +19,8 @@ mod error;
 #[cfg(any(feature = "handlers", feature = "server"))]
 mod objects;
 #[cfg(any(feature = "handlers", feature = "server"))]
+mod round;
+#[cfg(any(feature = "handlers", feature = "server"))]
 mod send;
 #[cfg(any(feature = "handlers", feature = "server"))]
 mod unfinished;
@@ -30,6 +32,8 @@ pub(crate) use objects::as_io;
 #[cfg(any(feature = "handlers", feature = "server"))]
 pub use objects::{Object, Objects};
 pub use options::{InvalidStorage, StorageOptions};
+#[cfg(any(feature = "handlers", feature = "server"))]
+pub use round::{Removed, Round};
 #[cfg(any(feature = "handlers", feature = "server"))]
 pub use send::{Sending, Sent};
 #[cfg(any(feature = "handlers", feature = "server"))]

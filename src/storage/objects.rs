@@ -21,6 +21,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use super::round::Portion;
 use super::{StorageError, StorageOptions};
 
 /// Bytes of a piece that is read at once.
@@ -252,18 +253,30 @@ impl Objects {
         }
     }
 
-    /// Objects below a directory, at most so many.
-    pub async fn list(&self, dir: &str, max: usize) -> Result<Vec<Object>, StorageError> {
+    /// Objects below a directory, in the order of their keys behind this one, at most so many.
+    pub(crate) async fn list(
+        &self,
+        dir: &str,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Portion<Object, String>, StorageError> {
         let path = self.path(dir);
-        let listed = self.store.list(Some(&path)).take(max);
+        let listed = match after {
+            None => self.store.list(Some(&path)),
+            Some(key) => self.store.list_with_offset(Some(&path), &self.path(key)),
+        };
         let listed: Vec<ObjectMeta> = listed
+            .take(max)
             .try_collect()
             .await
             .map_err(|error| self.error(error, ""))?;
-        Ok(listed
+        let is_cut = listed.len() == max;
+        let found: Vec<Object> = listed
             .into_iter()
             .filter_map(|meta| self.object(meta))
-            .collect())
+            .collect();
+        let next = found.last().filter(|_| is_cut).map(|o| o.key.clone());
+        Ok(Portion { found, next })
     }
 }
 

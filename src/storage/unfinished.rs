@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use reqwest::Method;
 
+use super::round::{Mark, Portion};
 use super::{Objects, Sending, StorageError};
 
 /// Entries of one list: S3's own most.
@@ -32,14 +33,25 @@ pub struct Abandoned {
 }
 
 impl Objects {
-    /// Sendings below a directory that have not come to their end; at most a thousand.
-    pub async fn unfinished(&self, dir: &str) -> Result<Vec<Abandoned>, StorageError> {
+    /// Sendings below a directory that have not come to their end, behind this one; at most so
+    /// many, and not more than a thousand.
+    pub(crate) async fn unfinished(
+        &self,
+        dir: &str,
+        after: Option<&Mark>,
+        max: usize,
+    ) -> Result<Portion<Abandoned, Mark>, StorageError> {
+        let max = max.min(LIST_MAX);
         let prefix = format!("{}/", self.path(dir));
-        let query = [
+        let mut query = vec![
             ("uploads".to_owned(), String::new()),
-            ("max-uploads".to_owned(), LIST_MAX.to_string()),
+            ("max-uploads".to_owned(), max.to_string()),
             ("prefix".to_owned(), prefix),
         ];
+        if let Some(Mark { key, id }) = after {
+            query.push(("key-marker".to_owned(), key.clone()));
+            query.push(("upload-id-marker".to_owned(), id.clone()));
+        }
         let signed = SignedUrlOptions::default().with_query(query);
         let bucket = Path::default();
         let url = self
@@ -60,12 +72,21 @@ impl Objects {
         if status != 200 {
             return Err(StorageError::of_answer(status, &text, &self.bucket));
         }
-        let found = read(&text).into_iter().take(LIST_MAX);
-        let ours = found.filter_map(|found| {
+        let (entries, next) = read(&text);
+        let ours = entries.into_iter().take(LIST_MAX).filter_map(|found| {
             let key = self.key(&found.key)?.to_owned();
             Some(Abandoned { key, ..found })
         });
-        Ok(ours.collect())
+        let found = ours.collect();
+        Ok(Portion { found, next })
+    }
+
+    /// Where a list goes on behind this one.
+    pub(crate) fn mark(&self, abandoned: &Abandoned) -> Mark {
+        Mark {
+            key: self.path(&abandoned.key).to_string(),
+            id: abandoned.id.clone(),
+        }
     }
 
     /// Ends one of them for good.
@@ -80,26 +101,35 @@ impl Objects {
     }
 }
 
-/// The entries of a `ListMultipartUploadsResult`. Names of ours and ids have no letters that XML
-/// would write in another way; what does not look like an entry is passed over.
-fn read(text: &str) -> Vec<Abandoned> {
+/// The entries of a `ListMultipartUploadsResult`, and where it goes on. Names of ours and ids have
+/// no letters that XML would write in another way; what does not look like an entry is passed over.
+fn read(text: &str) -> (Vec<Abandoned>, Option<Mark>) {
     let entries = text.split("<Upload>").skip(1);
     let entry = |text: &str| {
         let text = text.split("</Upload>").next()?;
-        let inner = |name: &str| {
-            let (_, rest) = text.split_once(&format!("<{name}>"))?;
-            let (inner, _) = rest.split_once(&format!("</{name}>"))?;
-            Some(inner.trim().to_owned())
-        };
         Some(Abandoned {
-            key: inner("Key")?,
-            begun: DateTime::parse_from_rfc3339(&inner("Initiated")?)
+            key: inner(text, "Key")?,
+            begun: DateTime::parse_from_rfc3339(&inner(text, "Initiated")?)
                 .ok()?
                 .to_utc(),
-            id: inner("UploadId")?,
+            id: inner(text, "UploadId")?,
         })
     };
-    entries.filter_map(entry).collect()
+    let is_cut = inner(text, "IsTruncated").is_some_and(|is_cut| is_cut == "true");
+    let next = || {
+        Some(Mark {
+            key: inner(text, "NextKeyMarker").filter(|key| !key.is_empty())?,
+            id: inner(text, "NextUploadIdMarker").unwrap_or_default(),
+        })
+    };
+    let next = if is_cut { next() } else { None };
+    (entries.filter_map(entry).collect(), next)
+}
+
+fn inner(text: &str, name: &str) -> Option<String> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    let (inner, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(inner.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -114,7 +144,9 @@ mod tests {
             <Upload><Key>broken</Key></Upload>\
             <Upload><UploadId>two==</UploadId><Key>q</Key>\
             <Initiated>2026-11-27T20:48:34Z</Initiated></Upload></ListMultipartUploadsResult>";
-        let found: Vec<_> = read(text)
+        let (found, next) = read(text);
+        assert_eq!(next, None);
+        let found: Vec<_> = found
             .into_iter()
             .map(|found| (found.key, found.id, found.begun.timestamp()))
             .collect();
@@ -124,6 +156,13 @@ mod tests {
         ];
         let expected = expected.map(|(key, id, at)| (key.to_owned(), id.to_owned(), at));
         assert_eq!(found, expected);
-        assert!(read("<Error><Code>NotImplemented</Code></Error>").is_empty());
+        let nothing = (Vec::new(), None);
+        let error = "<Error><Code>NotImplemented</Code></Error>";
+        assert_eq!(read(error), nothing);
+        let cut = "<x><NextKeyMarker>p/k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>\
+            <IsTruncated>true</IsTruncated></x>";
+        let [key, id] = ["p/k", "i"].map(str::to_owned);
+        assert_eq!(read(cut).1, Some(Mark { key, id }));
+        assert_eq!(read(&cut.replace("true", "false")), nothing);
     }
 }

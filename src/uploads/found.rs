@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::{SWEEP_MAX, Upload, Uploads};
-use crate::storage::Objects;
+use super::{Upload, Uploads};
+use crate::storage::{Objects, Removed, Round};
 
 const DIR: &str = "uploads";
 /// The largest that is read of what is known about an upload.
@@ -98,22 +98,25 @@ pub(super) async fn keep(
     Ok(objects.put(&known_key(upload.id), known).await?)
 }
 
-/// Removes contents that nothing is known about, and ends what was on its way for too long.
-pub(super) async fn sweep(objects: &Objects) -> io::Result<usize> {
+/// Removes contents that nothing is known about, and ends what was on its way for too long: a pass
+/// of a round.
+pub(super) async fn sweep(objects: &Objects, round: &mut Round) -> io::Result<Removed> {
+    let mut removed = sweep_contents(objects, round).await?;
+    removed.add(sweep_sendings(objects, round).await?);
+    Ok(removed)
+}
+
+async fn sweep_contents(objects: &Objects, round: &mut Round) -> io::Result<Removed> {
     let now = crate::clock::now();
-    let mut removed = 0;
-    for unfinished in objects.unfinished(DIR).await? {
-        if now - unfinished.begun > SENDING_MAX {
-            objects.abort_abandoned(&unfinished).await?;
-            removed += 1;
-        }
-    }
-    let listed = objects.list(DIR, SWEEP_MAX).await?;
+    let (after, max) = (round.object.as_deref(), round.look_max());
+    let listed = objects.list(DIR, after, max).await?;
+    let mut removed = Removed::default();
     let known: HashSet<&str> = listed
+        .found
         .iter()
         .filter_map(|object| object.key.strip_suffix(".json"))
         .collect();
-    for object in &listed {
+    for object in &listed.found {
         let is_complete = object.key.ends_with(".json") || known.contains(object.key.as_str());
         if is_complete || now - object.modified <= SENDING_MAX {
             continue;
@@ -124,10 +127,33 @@ pub(super) async fn sweep(objects: &Objects) -> io::Result<usize> {
             .await?
             .is_none()
         {
-            objects.remove(&object.key).await?;
-            removed += 1;
+            removed.note(&object.key, objects.remove(&object.key).await);
+        }
+        if removed.is_enough() {
+            round.object = Some(object.key.clone());
+            return Ok(removed);
         }
     }
+    round.object = listed.next;
+    Ok(removed)
+}
+
+async fn sweep_sendings(objects: &Objects, round: &mut Round) -> io::Result<Removed> {
+    let now = crate::clock::now();
+    let (after, max) = (round.sending.as_ref(), round.look_max());
+    let listed = objects.unfinished(DIR, after, max).await?;
+    let mut removed = Removed::default();
+    for unfinished in &listed.found {
+        if now - unfinished.begun > SENDING_MAX {
+            let done = objects.abort_abandoned(unfinished).await;
+            removed.note(&unfinished.key, done);
+        }
+        if removed.is_enough() {
+            round.sending = Some(objects.mark(unfinished));
+            return Ok(removed);
+        }
+    }
+    round.sending = listed.next;
     Ok(removed)
 }
 

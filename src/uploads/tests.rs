@@ -70,7 +70,10 @@ async fn a_sweep_removes_old_remains_only() {
         let file = File::options().append(true).open(path(name)).unwrap();
         file.set_modified(old).unwrap();
     }
-    assert_eq!(uploads.sweep().await.unwrap(), 3);
+    assert_eq!(
+        uploads.sweep(&mut Round::default()).await.unwrap().removed,
+        3
+    );
     assert!(uploads.find(whole, OURS).await.unwrap().is_some());
     assert_eq!(names(dir.path()).len(), 4);
 }

@@ -7,7 +7,7 @@ use bullwark::handlers::export::{ExportData, Summary, sweep};
 use bullwark::job::JobError;
 use bullwark::record::access::By;
 use bullwark::record::control::retry_many;
-use bullwark::storage::Storage;
+use bullwark::storage::{Round, Storage};
 use bullwark::worker::Handler;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -350,9 +350,10 @@ async fn a_sweep_takes_what_nobody_wants_and_nothing_else() {
     .await
     .unwrap();
     let storage = Storage::local(world.dir.path());
-    let swept = sweep(&world.record, &storage).await.unwrap();
+    let mut round = Round::default();
+    let swept = sweep(&world.record, &storage, &mut round).await.unwrap();
     assert_eq!((swept.removed, swept.is_more), (4, false));
-    let again = sweep(&world.record, &storage).await.unwrap();
+    let again = sweep(&world.record, &storage, &mut round).await.unwrap();
     assert_eq!(again.removed, 0);
     for (job, is_there) in [
         (kept, true),

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use crate::record::exports::{BATCH, expire, living};
 use crate::record::{Record, RecordError, download_links};
-use crate::storage::{Objects, Storage, StorageError};
+use crate::storage::{Objects, Removed, Round, Storage, StorageError};
 
-/// Files that one sweep looks at.
+/// Files of the data directory that one sweep looks at.
 const FILES_MAX: usize = 100_000;
 /// Younger files are left alone: somebody may just be about to say what they are.
 const YOUNG: Duration = Duration::from_secs(3600);
@@ -37,18 +37,31 @@ pub enum SweepError {
 pub struct Swept {
     /// Files that are gone.
     pub removed: usize,
+    /// Files that the object storage did not remove.
+    pub refused: usize,
     /// The record may have more that is over.
     pub is_more: bool,
 }
 
-/// Says of files that they have expired, and removes those and whatever else nobody wants.
-pub async fn sweep(record: &Record, storage: &Storage) -> Result<Swept, SweepError> {
+/// Says of files that they have expired, and removes those and whatever else nobody wants. In a
+/// bucket this is a pass of a round.
+pub async fn sweep(
+    record: &Record,
+    storage: &Storage,
+    round: &mut Round,
+) -> Result<Swept, SweepError> {
     let is_more = expire(record).await? | download_links::purge(record).await?;
-    let mut removed = sweep_files(record, storage.data_dir()).await?;
+    let here = sweep_files(record, storage.data_dir()).await?;
+    let mut there = Removed::default();
     if let Some(objects) = storage.objects() {
-        removed += sweep_objects(record, objects).await?;
+        there.add(sweep_objects(record, objects, round).await?);
+        there.add(sweep_sendings(record, objects, round).await?);
     }
-    Ok(Swept { removed, is_more })
+    Ok(Swept {
+        removed: here + there.removed,
+        refused: there.refused,
+        is_more,
+    })
 }
 
 async fn sweep_files(record: &Record, data_dir: &Path) -> Result<usize, SweepError> {
@@ -86,18 +99,18 @@ async fn sweep_files(record: &Record, data_dir: &Path) -> Result<usize, SweepErr
     Ok(removed)
 }
 
-/// The same in the bucket, where each attempt has an object of its own; and what was on its way
-/// there and does not go on.
-async fn sweep_objects(record: &Record, objects: &Objects) -> Result<usize, SweepError> {
-    let now = crate::clock::now();
-    let is_old = |time: DateTime<Utc>| (now - time).to_std().is_ok_and(|age| age > YOUNG);
-    let listed = objects.list(super::DIR, FILES_MAX).await?;
-    let listed = listed.into_iter().filter(|object| is_old(object.modified));
-    let listed: Vec<_> = listed
-        .filter_map(|o| Some((id_of(&o.key)?, o.key)))
-        .collect();
-    let mut removed = 0;
-    for batch in listed.chunks(BATCH) {
+/// The same in the bucket, where each attempt has an object of its own.
+async fn sweep_objects(
+    record: &Record,
+    objects: &Objects,
+    round: &mut Round,
+) -> Result<Removed, SweepError> {
+    let (after, max) = (round.object.as_deref(), round.look_max());
+    let listed = objects.list(super::DIR, after, max).await?;
+    let old = listed.found.into_iter().filter(|o| is_old(o.modified));
+    let old: Vec<_> = old.filter_map(|o| Some((id_of(&o.key)?, o.key))).collect();
+    let mut removed = Removed::default();
+    for batch in old.chunks(BATCH) {
         let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
         let living = living(record, &ids).await?;
         for (id, key) in batch {
@@ -106,27 +119,50 @@ async fn sweep_objects(record: &Record, objects: &Objects) -> Result<usize, Swee
                 false => true,
             });
             if !is_wanted {
-                objects.remove(key).await?;
-                removed += 1;
+                removed.note(key, objects.remove(key).await);
+            }
+            if removed.is_enough() {
+                round.object = Some(key.clone());
+                return Ok(removed);
             }
         }
     }
-    let unfinished = objects.unfinished(super::DIR).await?.into_iter();
-    let unfinished = unfinished.filter(|sending| is_old(sending.begun));
-    let unfinished: Vec<_> = unfinished
-        .filter_map(|s| Some((id_of(&s.key)?, s)))
-        .collect();
-    for batch in unfinished.chunks(BATCH) {
+    round.object = listed.next;
+    Ok(removed)
+}
+
+/// What was on its way to the bucket and does not go on.
+async fn sweep_sendings(
+    record: &Record,
+    objects: &Objects,
+    round: &mut Round,
+) -> Result<Removed, SweepError> {
+    let (after, max) = (round.sending.as_ref(), round.look_max());
+    let listed = objects.unfinished(super::DIR, after, max).await?;
+    let old = listed.found.into_iter().filter(|s| is_old(s.begun));
+    let old: Vec<_> = old.filter_map(|s| Some((id_of(&s.key)?, s))).collect();
+    let mut removed = Removed::default();
+    for batch in old.chunks(BATCH) {
         let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
         let living = living(record, &ids).await?;
         for (id, sending) in batch {
             if living.get(id).is_none_or(|living| living.is_whole) {
-                objects.abort_abandoned(sending).await?;
-                removed += 1;
+                let done = objects.abort_abandoned(sending).await;
+                removed.note(&sending.key, done);
+            }
+            if removed.is_enough() {
+                round.sending = Some(objects.mark(sending));
+                return Ok(removed);
             }
         }
     }
+    round.sending = listed.next;
     Ok(removed)
+}
+
+fn is_old(time: DateTime<Utc>) -> bool {
+    let age = (crate::clock::now() - time).to_std();
+    age.is_ok_and(|age| age > YOUNG)
 }
 
 /// Whose object it is; none: it is no export's.

@@ -3,10 +3,14 @@
 
 mod files;
 mod large;
+mod lists;
+mod rounds;
 mod s3;
 mod signature;
 mod trouble;
 
+use bullwark::handlers::export;
+use bullwark::storage::Round;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -73,8 +77,14 @@ impl Rig {
 
     /// What the server does now and then.
     async fn sweep(&self) -> usize {
+        self.pass(&mut Round::default()).await.0
+    }
+
+    /// The same as a part of a round: what was removed, and what was refused.
+    async fn pass(&self, round: &mut Round) -> (usize, usize) {
         let services = self.server.app.services();
-        let swept = bullwark::handlers::export::sweep(&services.record, &services.storage).await;
-        swept.unwrap().removed
+        let swept = export::sweep(&services.record, &services.storage, round).await;
+        let swept = swept.unwrap();
+        (swept.removed, swept.refused)
     }
 }

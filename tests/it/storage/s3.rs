@@ -4,7 +4,7 @@
 //!
 //! As in Amazon's "Signature Version 4" and "API Reference" of S3.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
@@ -30,7 +30,7 @@ const BODY_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) content: Vec<u8>,
-    tag: String,
+    pub(super) tag: String,
     pub(crate) modified: DateTime<Utc>,
 }
 
@@ -49,6 +49,8 @@ pub(crate) struct Bucket {
     pub(crate) requests: Vec<String>,
     pub(crate) refused: usize,
     pub(crate) is_gone: bool,
+    /// Neither of these is removed for anybody: objects by their keys, uploads by their ids.
+    pub(crate) locked: BTreeSet<String>,
     /// A request with this in its query stands still.
     pub(crate) held: Option<String>,
     made: u32,
@@ -67,6 +69,8 @@ pub(crate) struct S3 {
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str);
 
 type Answer = Result<Response, Refusal>;
+
+const DENIED: Refusal = Refusal(StatusCode::FORBIDDEN, "AccessDenied");
 
 impl S3 {
     pub(crate) async fn start() -> Self {
@@ -180,7 +184,7 @@ async fn answer(State(s3): State<S3>, request: Request) -> Response {
     })
 }
 
-fn plain(status: StatusCode, content: Vec<u8>, headers: &[(&str, &str)]) -> Response {
+pub(super) fn plain(status: StatusCode, content: Vec<u8>, headers: &[(&str, &str)]) -> Response {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(*name, *value);
@@ -223,6 +227,8 @@ async fn serve(s3: &S3, request: &Request<()>, body: &[u8]) -> Answer {
             bucket.part(&id, number, body)
         }
         ("POST", _, Some(id)) => bucket.complete(&id, body),
+        ("DELETE", _, Some(id)) if bucket.locked.contains(&id) => Err(DENIED),
+        ("DELETE", _, None) if bucket.locked.contains(key) => Err(DENIED),
         ("DELETE", _, Some(id)) => match bucket.uploads.remove(&id) {
             Some(_) => Ok(plain(StatusCode::NO_CONTENT, Vec::new(), &[])),
             None => Err(Refusal(StatusCode::NOT_FOUND, "NoSuchUpload")),
@@ -243,49 +249,7 @@ async fn serve(s3: &S3, request: &Request<()>, body: &[u8]) -> Answer {
 }
 
 impl Bucket {
-    fn list(&self, query: &[(String, String)]) -> Response {
-        let prefix = find(query, "prefix").unwrap_or_default();
-        let listed = self
-            .objects
-            .iter()
-            .filter(|(key, _)| key.starts_with(&prefix));
-        let entry = |(key, object): (&String, &Stored)| {
-            format!(
-                "<Contents><Key>{key}</Key><LastModified>{}</LastModified><ETag>{}</ETag>\
-                 <Size>{}</Size></Contents>",
-                object
-                    .modified
-                    .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-                object.tag.replace('"', "&quot;"),
-                object.content.len()
-            )
-        };
-        let entries: String = listed.map(entry).collect();
-        let text = format!("<ListBucketResult>{entries}</ListBucketResult>");
-        plain(StatusCode::OK, text.into_bytes(), &[])
-    }
-
-    fn list_uploads(&self, query: &[(String, String)]) -> Response {
-        let prefix = find(query, "prefix").unwrap_or_default();
-        let listed = self
-            .uploads
-            .iter()
-            .filter(|(_, u)| u.key.starts_with(&prefix));
-        let entry = |(id, upload): (&String, &Upload)| {
-            format!(
-                "<Upload><Key>{}</Key><UploadId>{id}</UploadId><Initiated>{}</Initiated></Upload>",
-                upload.key,
-                upload
-                    .begun
-                    .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            )
-        };
-        let entries: String = listed.map(entry).collect();
-        let text = format!("<ListMultipartUploadsResult>{entries}</ListMultipartUploadsResult>");
-        plain(StatusCode::OK, text.into_bytes(), &[])
-    }
-
-    fn begin(&mut self, key: &str) -> Response {
+    pub(crate) fn begin(&mut self, key: &str) -> Response {
         self.made += 1;
         let id = format!("upload-{}", self.made);
         let upload = Upload {
