@@ -22,6 +22,7 @@ mod form;
 mod hubspot;
 mod mapping;
 mod merge;
+mod patience;
 mod payload;
 mod plan;
 mod pull;

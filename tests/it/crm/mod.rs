@@ -2,6 +2,7 @@
 
 mod both;
 mod decide;
+mod shapes;
 mod trouble;
 
 use bullwark::handlers::simulator::hubspot::{HubspotSimulator, TOKEN};
@@ -22,6 +23,11 @@ pub(crate) struct Stage {
 impl Stage {
     /// A server whose default workspace has a connection to a `HubSpot`.
     pub(crate) async fn new() -> Self {
+        Self::with(json!({ "access_token": TOKEN })).await
+    }
+
+    /// The same with other credentials.
+    pub(crate) async fn with(credentials: Value) -> Self {
         let (rig, tasks) = (Rig::new().await, Tasks::new());
         let hubspot = HubspotSimulator::start("127.0.0.1:0".parse().unwrap(), &tasks);
         let stage = Self {
@@ -31,7 +37,7 @@ impl Stage {
         };
         let wish = json!({
             "provider": "hubspot", "name": "hubspot", "baseUrl": stage.hubspot.url(),
-            "credentials": { "access_token": TOKEN },
+            "credentials": credentials,
         });
         let made = stage.rig.server.post("/api/connections", wish).await;
         assert_eq!(made.status, 201, "{made:?}");

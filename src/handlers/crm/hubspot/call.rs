@@ -23,6 +23,9 @@ const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Until the budget of a day is asked for again: nobody says in whose zone its midnight is.
 const DAILY_WAIT: Duration = Duration::from_secs(3600);
 
+/// The account is moved to another place, which may take a day ("Error handling").
+const MIGRATING: u16 = 477;
+
 /// Which limit a call is under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -145,7 +148,7 @@ impl Hubspot {
         let key = QuotaKey::new(class.service(), workspace_id).map_err(JobError::permanent)?;
         let (limits, host) = (class.limits(), self.host());
         let ask = Ask::new(&key, &limits).lease(CALL_TIMEOUT * 2).host(&host);
-        let permit = self.ctx.permit(ask).await?;
+        let permit = self.patience.permit(&self.ctx, ask).await?;
         let answer = match self.outside.caller.call(&call).await {
             Ok(answer) => answer,
             Err(CallFailure::Forbidden(why)) => {
@@ -266,6 +269,7 @@ pub(super) fn failed(answer: &Answer) -> CrmError {
     match answer.status {
         // The rights of the app: people change them.
         403 => CrmError::PermanentRun(format!("{why}. The app of the connection needs the scope")),
+        MIGRATING => CrmError::Budget(answer.retry_after.unwrap_or(DAILY_WAIT), why),
         408 | 423 | 425 | 500.. => CrmError::Retryable(answer.retry_after, why),
         _ => CrmError::PermanentRun(why),
     }

@@ -5,7 +5,7 @@
 //! | changes | search, by the moment of the change; never past its 10,000 results: see [`search`] |
 //! | deletions | the list of archived records, which knows no "since" |
 //! | writing | batches of 100: update by id, else upsert by the property of external ids |
-//! | accounts | associations, read as the property of the primary company |
+//! | accounts | associations with the primary company, read as its property |
 //!
 //! A batch that is refused as a whole is bisected. `207` names who was refused. Sources: the API
 //! reference of `HubSpot` (batch, search, associations, usage guidelines).
@@ -27,6 +27,7 @@ use super::client::{
     Crm, CrmError, Cursor, Deletion, Deletions, Description, Entity, FieldInfo, Identity, Outcome,
     Outside, Page, Push, Remote,
 };
+use super::patience::Patience;
 use crate::job::JobError;
 use crate::secret::Secret;
 use crate::worker::JobContext;
@@ -42,6 +43,7 @@ pub(super) struct Hubspot {
     outside: Outside,
     ctx: JobContext,
     connection: Connection,
+    patience: Patience,
     /// Got for a refresh token, in this attempt.
     token: Mutex<Option<Secret>>,
     /// Properties by object, as they are described.
@@ -61,6 +63,7 @@ impl Hubspot {
             outside,
             ctx,
             connection,
+            patience: Patience::default(),
             token: Mutex::new(None),
             described: Default::default(),
         }
@@ -281,6 +284,16 @@ fn parent(entity: Entity) -> Option<&'static str> {
         Entity::Accounts => None,
         Entity::Contacts => Some("associatedcompanyid"),
         Entity::Opportunities => Some("hs_primary_associated_company"),
+    }
+}
+
+/// The type of that association (HubSpot's own: "Contact to primary company", "Deal to primary
+/// company"). One without a label would leave the former company the primary one.
+fn parent_type(entity: Entity) -> Option<u32> {
+    match entity {
+        Entity::Accounts => None,
+        Entity::Contacts => Some(1),
+        Entity::Opportunities => Some(5),
     }
 }
 

@@ -4,14 +4,25 @@
 //! paged: each asks for what lies at or behind a moment. Of a full page the records of its last
 //! millisecond are left to the next question, which begins there. When one millisecond alone fills
 //! a page (an import does that), its records are asked for by id, until there are no more.
+//!
+//! A question has at most 3,000 characters ("Search the CRM", Limits): values go in groups, and
+//! where the names of the mapped properties alone have as many, records are found without them and
+//! then read. Values of `IN` are compared in lower case, and have to be sent so.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::super::client::{CrmError, Cursor, Entity, PAGE_MAX, Page, Remote};
+use super::super::client::{Crm, CrmError, Cursor, Entity, FIND_MAX, PAGE_MAX, Page, Remote};
 use super::call::Class;
 use super::{Hubspot, modified, object, unreadable};
+
+/// The largest question, in bytes: never more than its characters.
+const QUESTION_MAX: usize = 3000;
+/// What is left of it for values, at least.
+const VALUES_ROOM: usize = 1500;
+/// The most records that a search for values gives.
+const FOUND_MAX: usize = 200;
 
 impl Hubspot {
     pub(super) async fn search_changes(
@@ -35,11 +46,21 @@ impl Hubspot {
                 "hs_object_id",
             ),
         };
-        let records = self.search(entity, fields, filters, sort).await?;
-        Ok(match &cursor.after {
+        let whole = self.question(entity, fields, &filters, sort);
+        let is_whole = whole.to_string().len() <= QUESTION_MAX;
+        let (question, names) = match is_whole {
+            true => (whole, fields),
+            false => (self.question(entity, &[], &filters, sort), &[][..]),
+        };
+        let records = self.search(entity, names, question).await?;
+        let mut page = match &cursor.after {
             None => by_moment(records),
             Some(_) => by_id(records, cursor.since),
-        })
+        };
+        if !is_whole {
+            page.records = self.filled(entity, fields, &page.records).await?;
+        }
+        Ok(page)
     }
 
     pub(super) async fn search_values(
@@ -49,35 +70,94 @@ impl Hubspot {
         values: &[String],
         fields: &[String],
     ) -> Result<Vec<Remote>, CrmError> {
-        if values.is_empty() {
-            return Ok(Vec::new());
+        let question = |names: &[String], values: &[String]| {
+            let filter = json!({ "propertyName": field, "operator": "IN", "values": values });
+            self.question(entity, names, &json!([filter]), "hs_object_id")
+        };
+        let mut taken = question(fields, &[]).to_string().len();
+        let is_whole = taken + VALUES_ROOM <= QUESTION_MAX;
+        let names = if is_whole { fields } else { &[] };
+        if !is_whole {
+            taken = question(names, &[]).to_string().len();
         }
-        let filters = json!([{ "propertyName": field, "operator": "IN", "values": values }]);
-        self.search(entity, fields, filters, "hs_object_id").await
+        let mut found = Vec::new();
+        for group in groups(values, QUESTION_MAX.saturating_sub(taken)) {
+            let body = question(names, &group);
+            found.extend(self.search(entity, names, body).await?);
+        }
+        found.truncate(FOUND_MAX);
+        match is_whole {
+            true => Ok(found),
+            false => self.filled(entity, fields, &found).await,
+        }
+    }
+
+    fn question(&self, entity: Entity, fields: &[String], filters: &Value, sort: &str) -> Value {
+        json!({
+            "filterGroups": [{ "filters": filters }],
+            "sorts": [{ "propertyName": sort, "direction": "ASCENDING" }],
+            "properties": self.asked(entity, fields),
+            "limit": PAGE_MAX,
+        })
+    }
+
+    /// The same records with these fields, in their order, as far as they are still there.
+    async fn filled(
+        &self,
+        entity: Entity,
+        fields: &[String],
+        found: &[Remote],
+    ) -> Result<Vec<Remote>, CrmError> {
+        let mut filled = Vec::with_capacity(found.len());
+        for part in found.chunks(FIND_MAX) {
+            let ids: Vec<String> = part.iter().map(|remote| remote.id.clone()).collect();
+            let mut read = self.read(entity, &ids, fields).await?;
+            read.sort_by_key(|remote| ids.iter().position(|id| *id == remote.id));
+            filled.extend(read);
+        }
+        Ok(filled)
     }
 
     async fn search(
         &self,
         entity: Entity,
         fields: &[String],
-        filters: Value,
-        sort: &str,
+        body: Value,
     ) -> Result<Vec<Remote>, CrmError> {
-        let body = json!({
-            "filterGroups": [{ "filters": filters }],
-            "sorts": [{ "propertyName": sort, "direction": "ASCENDING" }],
-            "properties": self.asked(entity, fields),
-            "limit": PAGE_MAX,
-        });
         let path = format!("/crm/v3/objects/{}/search", object(entity));
         let answer = self
             .json(Method::POST, &path, Some(body), Class::Search)
             .await?;
         let results = answer.get("results").and_then(Value::as_array);
         let results = results.ok_or_else(|| unreadable("results"))?;
-        let remote = |value| self.remote(entity, fields, value);
-        Ok(results.iter().filter_map(remote).collect())
+        // One that is left out would make a full page look like the last one.
+        let remote = |value| {
+            let remote = self.remote(entity, fields, value);
+            remote.ok_or_else(|| unreadable("the id or the moment of a record"))
+        };
+        results.iter().map(remote).collect()
     }
+}
+
+/// Values in lower case, in groups of so many bytes. One that is larger by itself is nowhere.
+fn groups(values: &[String], room: usize) -> Vec<Vec<String>> {
+    let mut groups: Vec<Vec<String>> = Vec::new();
+    let mut left = 0;
+    for value in values {
+        let value = value.to_lowercase();
+        // With its quotes and a comma.
+        let cost = json!(value).to_string().len() + 1;
+        match groups.last_mut() {
+            _ if cost > room => continue,
+            Some(group) if cost <= left => group.push(value),
+            _ => {
+                groups.push(vec![value]);
+                left = room;
+            }
+        }
+        left -= cost;
+    }
+    groups
 }
 
 /// A page of records in the order of their moments.
@@ -146,6 +226,22 @@ mod tests {
             parent_id: None,
         };
         moments.enumerate().map(record).collect()
+    }
+
+    #[test]
+    fn values_go_in_groups_that_fit_and_in_lower_case() {
+        let values: Vec<String> = (0..100).map(|n| format!("Ann{n:03}@x.com")).collect();
+        let all = groups(&values, 200);
+        let sent: Vec<String> = all.concat();
+        let lower: Vec<String> = values.iter().map(|value| value.to_lowercase()).collect();
+        assert_eq!(sent, lower);
+        assert!(
+            all.iter()
+                .all(|group| json!(group).to_string().len() <= 202)
+        );
+        let long = ["x".repeat(500), "short".to_owned()];
+        assert_eq!(groups(&long, 200), [["short".to_owned()]]);
+        assert!(groups(&[], 200).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::client::{CrmError, Entity, Outcome, Push, Refusal};
 use super::call::{Class, failed, parsed};
 use super::outcome::{Input, outcomes, refused};
-use super::{Hubspot, object, parent};
+use super::{Hubspot, object, parent_type};
 
 /// Records of one batch.
 const BATCH_MAX: usize = 100;
@@ -167,9 +167,9 @@ impl Hubspot {
         records: &[Push],
         all: &mut [Outcome],
     ) -> Result<(), CrmError> {
-        if parent(entity).is_none() {
+        let Some(kind) = parent_type(entity) else {
             return Ok(());
-        }
+        };
         let (mut to_set, mut to_end) = (Vec::new(), Vec::new());
         for (place, (record, outcome)) in records.iter().zip(&*all).enumerate() {
             let Outcome::Done { id, is_new, .. } = outcome else {
@@ -182,13 +182,16 @@ impl Hubspot {
             }
         }
         let path = format!(
-            "/crm/v4/associations/{}/companies/batch/associate/default",
+            "/crm/v4/associations/{}/companies/batch/create",
             object(entity)
         );
         for batch in to_set.chunks(BATCH_MAX) {
             let pair = |(_, id, account): &(usize, String, String)| {
                 let (from, to) = (json!({ "id": id }), json!({ "id": account }));
-                json!({ "from": from, "to": to })
+                let kind = json!({
+                    "associationCategory": "HUBSPOT_DEFINED", "associationTypeId": kind,
+                });
+                json!({ "from": from, "to": to, "types": [kind] })
             };
             let mut waiting = vec![batch];
             while let Some(part) = waiting.pop() {

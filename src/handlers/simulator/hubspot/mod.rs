@@ -5,6 +5,7 @@
 //! tokens that it does not know, values that it is told are bad (`207` for some of a batch, or
 //! `400` for all of it), and whatever is scripted for the next calls.
 
+mod links;
 mod routes;
 mod store;
 
@@ -142,9 +143,21 @@ impl HubspotSimulator {
         self.store().bad.clear();
     }
 
-    /// From now on that is the token.
-    pub fn set_token(&self, token: &str) {
-        token.clone_into(&mut self.store().token);
+    /// Objects have this property, too.
+    pub fn describe_also(&self, property: &str) {
+        self.store().properties.push(property.to_owned());
+    }
+
+    /// Takes log-ins of this client with this refresh token; each gives a new token, and ends the
+    /// one before.
+    pub fn grant(&self, client_id: &str, client_secret: &str, refresh_token: &str) {
+        let grant = [client_id, client_secret, refresh_token].map(str::to_owned);
+        self.store().grants.insert(grant);
+    }
+
+    /// Log-ins that were taken.
+    pub fn log_ins(&self) -> usize {
+        self.store().log_ins
     }
 
     /// Answers that instead, once.

@@ -7,6 +7,8 @@ use super::store::{Kept, Seen, Store};
 
 /// The largest batch.
 const BATCH_MAX: usize = 100;
+/// The largest question of a search.
+const QUESTION_MAX: usize = 3000;
 /// Properties of every object; `bullwark_id` has unique values.
 const PROPERTIES: &[&str] = &[
     "name",
@@ -31,7 +33,7 @@ const PROPERTIES: &[&str] = &[
     "bullwark_id",
 ];
 
-fn said(status: u16, body: Value) -> Said {
+pub(super) fn said(status: u16, body: Value) -> Said {
     Said {
         status,
         body,
@@ -42,7 +44,7 @@ fn said(status: u16, body: Value) -> Said {
     }
 }
 
-fn error(status: u16, category: &str, message: &str) -> Said {
+pub(super) fn error(status: u16, category: &str, message: &str) -> Said {
     let body = json!({
         "status": "error", "category": category, "message": message, "correlationId": "c-1",
     });
@@ -70,14 +72,14 @@ impl Store {
                 headers: instead.headers,
             },
             Some(instead) => {
-                self.routed(method, (path, query), bearer, &body);
+                self.routed(method, (path, query), bearer, bytes);
                 Said {
                     status: instead.status,
                     body: instead.body,
                     headers: instead.headers,
                 }
             }
-            None => self.routed(method, (path, query), bearer, &body),
+            None => self.routed(method, (path, query), bearer, bytes),
         };
         self.seen.push(Seen {
             path: path.to_owned(),
@@ -101,11 +103,10 @@ impl Store {
         method: &str,
         (path, query): (&str, &str),
         bearer: Option<&str>,
-        body: &Value,
+        bytes: &[u8],
     ) -> Said {
-        if path == "/oauth/v1/token" {
-            let token = self.token.clone();
-            return said(200, json!({ "access_token": token, "expires_in": 1800 }));
+        if (method, path) == ("POST", "/oauth/v1/token") {
+            return self.log_in(bytes);
         }
         if bearer != Some(self.token.as_str()) {
             return error(
@@ -114,16 +115,22 @@ impl Store {
                 "Authentication credentials not found.",
             );
         }
+        let body: &Value = &serde_json::from_slice(bytes).unwrap_or_default();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match (method, parts.as_slice()) {
             ("GET", ["account-info", "v3", "details"]) => said(200, json!({ "portalId": 62_515 })),
-            ("GET", ["crm", "v3", "properties", object]) => properties(object),
+            ("GET", ["crm", "v3", "properties", object]) => properties(object, &self.properties),
             ("GET", ["crm", "v3", "objects", object]) => {
                 let from = query
                     .split('&')
                     .find_map(|pair| pair.strip_prefix("after="));
                 self.list_archived(object, from)
             }
+            ("POST", ["crm", "v3", "objects", _, "search"]) if bytes.len() > QUESTION_MAX => error(
+                400,
+                "VALIDATION_ERROR",
+                "the request has over 3000 characters",
+            ),
             ("POST", ["crm", "v3", "objects", object, "search"]) => self.search(object, body),
             ("POST", ["crm", "v3", "objects", object, "batch", verb]) => {
                 self.batch(object, verb, body)
@@ -139,7 +146,7 @@ impl Store {
                     "batch",
                     rest @ ..,
                 ],
-            ) => self.associations(object, rest == ["associate", "default"], body),
+            ) => self.associations(object, rest, body),
             _ => error(404, "OBJECT_NOT_FOUND", "there is no such route"),
         }
     }
@@ -285,35 +292,16 @@ impl Store {
             bad.any(|(bad, is_whole)| *is_whole == whole && value.as_str() == Some(bad))
         })
     }
-
-    fn associations(&mut self, object: &str, is_set: bool, body: &Value) -> Said {
-        let inputs = body
-            .get("inputs")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        for input in &inputs {
-            let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
-            let from = text("/from/id").unwrap_or_default();
-            let to = text("/to/id").filter(|_| is_set);
-            if (is_set && to.is_none()) || !self.associate(object, from, to) {
-                return error(400, "VALIDATION_ERROR", "One of the objects does not exist");
-            }
-        }
-        match is_set {
-            true => said(200, json!({ "status": "COMPLETE", "results": [] })),
-            false => said(204, Value::Null),
-        }
-    }
 }
 
-fn properties(object: &str) -> Said {
-    let mut all: Vec<Value> = PROPERTIES
-        .iter()
+fn properties(object: &str, more: &[String]) -> Said {
+    let names = PROPERTIES.iter().copied();
+    let mut all: Vec<Value> = names
+        .chain(more.iter().map(String::as_str))
         .map(|name| {
             json!({
                 "name": name, "type": "string", "fieldType": "text",
-                "hasUniqueValue": *name == "bullwark_id", "calculated": false,
+                "hasUniqueValue": name == "bullwark_id", "calculated": false,
                 "modificationMetadata": { "readOnlyValue": false }, "options": [],
             })
         })
@@ -354,7 +342,8 @@ fn fits(kept: &Kept, filter: &Value) -> bool {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             let mut values = values.filter_map(Value::as_str);
-            values.any(|value| value.eq_ignore_ascii_case(own))
+            // What is kept is compared in lower case, what is asked for is not.
+            values.any(|value| value == own.to_lowercase())
         }
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! What the simulated `HubSpot` keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
@@ -13,8 +13,10 @@ use crate::clock;
 pub struct Kept {
     pub id: String,
     pub properties: Map<String, Value>,
-    /// The company that it is associated with.
+    /// The primary one of the companies that it is associated with.
     pub company: Option<String>,
+    /// All of them.
+    pub companies: BTreeSet<String>,
     pub modified_at: DateTime<Utc>,
     pub archived_at: Option<DateTime<Utc>>,
 }
@@ -34,6 +36,11 @@ pub(super) struct Store {
     last_id: u64,
     last_moment: DateTime<Utc>,
     pub(super) token: String,
+    /// Refresh tokens that it takes, with the secret of their client.
+    pub(super) grants: BTreeSet<[String; 3]>,
+    pub(super) log_ins: usize,
+    /// Properties that there are besides the usual ones.
+    pub(super) properties: Vec<String>,
     pub(super) bad: Vec<(String, bool)>,
     pub(super) script: Vec<Instead>,
     pub(super) seen: Vec<Seen>,
@@ -46,6 +53,9 @@ impl Default for Store {
             last_id: 1000,
             last_moment: DateTime::UNIX_EPOCH,
             token: TOKEN.to_owned(),
+            grants: BTreeSet::new(),
+            log_ins: 0,
+            properties: Vec::new(),
             bad: Vec::new(),
             script: Vec::new(),
             seen: Vec::new(),
@@ -69,6 +79,7 @@ impl Store {
             id: id.to_string(),
             properties: Map::new(),
             company: None,
+            companies: BTreeSet::new(),
             modified_at,
             archived_at: None,
         };
@@ -108,17 +119,39 @@ impl Store {
         }
     }
 
-    pub(super) fn associate(&mut self, object: &str, id: &str, company: Option<&str>) -> bool {
-        let is_there = company.is_none_or(|company| self.find("companies", company).is_some());
+    /// The first company is the primary one; another only if it is made so.
+    pub(super) fn associate(
+        &mut self,
+        object: &str,
+        id: &str,
+        company: &str,
+        is_primary: bool,
+    ) -> bool {
+        let is_there = self.find("companies", company).is_some();
         let moment = self.moment();
         match self.find(object, id) {
             Some(kept) if is_there => {
-                kept.company = company.map(str::to_owned);
+                kept.companies.insert(company.to_owned());
+                if is_primary || kept.company.is_none() {
+                    kept.company = Some(company.to_owned());
+                }
                 kept.modified_at = moment;
                 true
             }
             _ => false,
         }
+    }
+
+    pub(super) fn dissociate(&mut self, object: &str, id: &str, company: &str) -> bool {
+        let moment = self.moment();
+        let Some(kept) = self.find(object, id) else {
+            return false;
+        };
+        if kept.companies.remove(company) {
+            kept.company.take_if(|primary| primary == company);
+            kept.modified_at = moment;
+        }
+        true
     }
 
     /// One that is not archived.
