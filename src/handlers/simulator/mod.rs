@@ -40,7 +40,7 @@ use super::providers::DataSource;
 use crate::tasks::Tasks;
 use answers::Said;
 use salesforce::Asked;
-pub use salesforce::{SalesforceSide, SalesforceTurn};
+pub use salesforce::{SalesforceSide, SalesforceTurn, Signer};
 use state::State;
 pub use state::{Seen, Style, Turn};
 

@@ -1,6 +1,7 @@
 //! The client of Salesforce against the simulator: what it reads, writes and survives.
 
 mod bulk;
+mod log_in;
 mod sync;
 
 use std::collections::BTreeMap;
@@ -67,12 +68,16 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(json!({ "client_id": ORG, "refresh_token": "hush-hush" })).await
+    }
+
+    async fn with(credentials: Value) -> Self {
         let (rig, tasks) = (Rig::new().await, Tasks::new());
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap(), &tasks);
         let simulator = simulator.await.unwrap();
         let wish = json!({
             "provider": "salesforce", "name": "crm", "baseUrl": simulator.url(),
-            "credentials": { "client_id": ORG, "refresh_token": "hush-hush" },
+            "credentials": credentials,
         });
         let made = rig.server.post("/api/connections", wish).await;
         assert_eq!(made.status, 201, "{made:?}");
@@ -303,6 +308,49 @@ async fn changes_come_once_each_in_order_and_deleted_ones_apart() {
         &result[0], &result[1], &result[2], &result[4], &result[5], &result[6],
     ];
     assert_eq!(json!(numbers), json!([449, 449, 3, 1, 50, true]));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_in_portions_is_one_answer() {
+    let stage = Stage::new().await;
+    for n in 0..250 {
+        let name = json!({ "Name": format!("Name {n}") });
+        stage.there().make(ORG, "Account", name);
+    }
+    stage.there().answer_by(ORG, 30);
+    let result = stage.result(|crm| async move {
+        let fields = ["Name".to_owned()];
+        let from = Cursor {
+            since: Default::default(),
+            after: None,
+        };
+        let first = crm.changes(Entity::Accounts, &fields, &from).await?;
+        let next = first.next.clone().unwrap();
+        let second = crm.changes(Entity::Accounts, &fields, &next).await?;
+        let both = first.records.iter().chain(&second.records);
+        let ids: std::collections::BTreeSet<&str> = both.map(|one| one.id.as_str()).collect();
+        let counts = [first.records.len(), second.records.len(), ids.len()];
+        Ok(json!([counts, second.next.is_none()]))
+    });
+    assert_eq!(result.await, json!([[200, 50, 250], true]));
+    assert_eq!(stage.there().calls(), 7 + 2, "portions of 30 records");
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_took_too_long_is_asked_again_later() {
+    let stage = Stage::new().await;
+    let slow = SalesforceTurn::Refused(400, "QUERY_TIMEOUT");
+    stage.there().script([slow]);
+    let job = stage.start(|crm| async move {
+        let names = ["A".to_owned()];
+        let found = crm.find(Entity::Accounts, "Name", &names, &[]).await?;
+        Ok(json!(found.len()))
+    });
+    let job = job.await;
+    stage.again(&job).await;
+    assert_eq!(stage.rig.until(&job, "completed").await["result"], 0);
     stage.end().await;
 }
 

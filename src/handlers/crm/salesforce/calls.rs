@@ -167,7 +167,7 @@ impl Salesforce {
         // Each organization has an address of its own, which may be one that a user gave.
         let host = format!("connection.{}", self.connection.id);
         let ask = Ask::new(&key, &limits).lease(call.timeout * 2).host(&host);
-        let permit = self.ctx.permit(ask).await?;
+        let permit = self.patience.permit(&self.ctx, ask).await?;
         let answer = match self.outside.caller.call(call).await {
             Ok(answer) => answer,
             Err(CallFailure::Forbidden(why)) => {
@@ -254,9 +254,18 @@ fn told(answer: &Answer) -> String {
         .to_owned()
 }
 
-/// What people have to mend.
+/// What people have to mend; but a question that took too long, or met a lock, may do better later.
 pub(super) fn refused(answer: &Answer) -> CrmError {
-    CrmError::PermanentRun(told(answer))
+    let passing = [
+        "QUERY_TIMEOUT",
+        "REQUEST_RUNNING_TOO_LONG",
+        "SERVER_UNAVAILABLE",
+        "UNABLE_TO_LOCK_ROW",
+    ];
+    match passing.contains(&api_error(answer).error_code.as_str()) {
+        true => CrmError::Retryable(answer.retry_after, told(answer)),
+        false => CrmError::PermanentRun(told(answer)),
+    }
 }
 
 /// JSON of an answer.

@@ -23,6 +23,7 @@ use super::client::{
     Crm, CrmError, Cursor, Deletion, Deletions, Description, Entity, FIND_MAX, Identity, Outcome,
     Outside, PAGE_MAX, Page, Push, Remote,
 };
+use super::patience::Patience;
 use crate::handlers::connection::Connection;
 use crate::worker::JobContext;
 use soql::{IN_ORDER, behind, groups, object, quoted, room};
@@ -40,6 +41,7 @@ pub struct Salesforce {
     outside: Outside,
     ctx: JobContext,
     connection: Connection,
+    patience: Patience,
     /// Where the data of the organization are: `/services/data/v62.0`.
     data: String,
     external_id: String,
@@ -58,6 +60,7 @@ impl Salesforce {
             outside,
             ctx,
             connection,
+            patience: Patience::default(),
             data: format!("/services/data/v{version}"),
             external_id,
         }

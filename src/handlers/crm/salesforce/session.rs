@@ -271,10 +271,19 @@ fn audience(base: &str) -> &str {
     let host = base.split("://").nth(1).unwrap_or(base);
     match host {
         "test.salesforce.com" => "https://test.salesforce.com",
-        host if host.ends_with(".sandbox.my.salesforce.com") => "https://test.salesforce.com",
+        host if is_for_tests(host) => "https://test.salesforce.com",
         host if host.ends_with(".salesforce.com") => "https://login.salesforce.com",
         _ => base,
     }
+}
+
+/// Sandboxes (`acme--name.sandbox.my.…`, before enhanced domains `acme--name.my.…`) and scratch
+/// organizations log in at another place.
+fn is_for_tests(host: &str) -> bool {
+    let Some(name) = host.strip_suffix(".my.salesforce.com") else {
+        return false;
+    };
+    name.contains("--") || name.ends_with(".sandbox") || name.ends_with(".scratch")
 }
 
 fn form(pairs: &[(&str, &str)]) -> String {
@@ -340,6 +349,18 @@ mod tests {
             (
                 "https://acme--x.sandbox.my.salesforce.com",
                 "https://test.salesforce.com",
+            ),
+            (
+                "https://acme--dev.my.salesforce.com",
+                "https://test.salesforce.com",
+            ),
+            (
+                "https://dream-flow-4711.scratch.my.salesforce.com",
+                "https://test.salesforce.com",
+            ),
+            (
+                "https://acme-dev-ed.develop.my.salesforce.com",
+                "https://login.salesforce.com",
             ),
             (
                 "https://site.example.com/customers/",

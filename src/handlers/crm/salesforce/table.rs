@@ -75,46 +75,56 @@ impl Salesforce {
         outcomes: &mut BTreeMap<Uuid, Outcome>,
         known: &BTreeMap<Uuid, &Push>,
     ) -> Result<(), CrmError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
-        let head = reader
-            .headers()
-            .map_err(|_| unreadable("no table"))?
-            .clone();
-        let place = |name: &str| head.iter().position(|known| known == name);
-        // Without any result the table may be empty.
-        let Some(own) = place(&self.external_id) else {
-            return match head.is_empty() {
-                true => Ok(()),
-                false => Err(unreadable("results without the field of our ids")),
-            };
-        };
-        let (id, created, error) = (place("sf__Id"), place("sf__Created"), place("sf__Error"));
-        for row in reader.records() {
-            let row = row.map_err(|_| unreadable("a broken table"))?;
-            let cell = |place: Option<usize>| place.and_then(|n| row.get(n)).unwrap_or_default();
-            let Some(push) = cell(Some(own))
-                .parse()
-                .ok()
-                .and_then(|id: Uuid| known.get(&id))
-            else {
-                return Err(unreadable("a result of a record that was not sent"));
-            };
-            let outcome = match kind {
-                Results::Successful => Outcome::Done {
-                    id: match cell(id) {
-                        "" => push.id.clone().ok_or_else(|| unreadable("no `sf__Id`"))?,
-                        id => id.to_owned(),
-                    },
-                    is_new: cell(created) == "true",
-                    modified_at: None,
-                },
-                Results::Failed => SaidError::parse(cell(error)).outcome(push.id.as_deref()),
-                Results::Unprocessed => not_processed("the bulk job ended before this record"),
-            };
-            outcomes.insert(push.local_id, outcome);
-        }
-        Ok(())
+        read(&self.external_id, kind, bytes, outcomes, known)
     }
+}
+
+fn read(
+    external_id: &str,
+    kind: Results,
+    bytes: &[u8],
+    outcomes: &mut BTreeMap<Uuid, Outcome>,
+    known: &BTreeMap<Uuid, &Push>,
+) -> Result<(), CrmError> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+    let head = reader
+        .headers()
+        .map_err(|_| unreadable("no table"))?
+        .clone();
+    let place = |name: &str| head.iter().position(|known| known == name);
+    let mut rows = reader.records().peekable();
+    // Without any result the table may be empty, or have no column but Salesforce's own.
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let own = place(external_id);
+    let own = own.ok_or_else(|| unreadable("results without the field of our ids"))?;
+    let (id, created, error) = (place("sf__Id"), place("sf__Created"), place("sf__Error"));
+    for row in rows {
+        let row = row.map_err(|_| unreadable("a broken table"))?;
+        let cell = |place: Option<usize>| place.and_then(|n| row.get(n)).unwrap_or_default();
+        let Some(push) = cell(Some(own))
+            .parse()
+            .ok()
+            .and_then(|id: Uuid| known.get(&id))
+        else {
+            return Err(unreadable("a result of a record that was not sent"));
+        };
+        let outcome = match kind {
+            Results::Successful => Outcome::Done {
+                id: match cell(id) {
+                    "" => push.id.clone().ok_or_else(|| unreadable("no `sf__Id`"))?,
+                    id => id.to_owned(),
+                },
+                is_new: cell(created) == "true",
+                modified_at: None,
+            },
+            Results::Failed => SaidError::parse(cell(error)).outcome(push.id.as_deref()),
+            Results::Unprocessed => not_processed("the bulk job ended before this record"),
+        };
+        outcomes.insert(push.local_id, outcome);
+    }
+    Ok(())
 }
 
 /// Which of the three tables of results.
@@ -162,4 +172,42 @@ fn line(cells: impl Iterator<Item = String>) -> Result<Vec<u8>, CrmError> {
         .write_record(&cells)
         .map_err(|error| failed(&error))?;
     writer.into_inner().map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_joined_by_our_id_and_none_may_be_any_empty_table() {
+        let push = Push {
+            local_id: Uuid::from_u128(7),
+            id: None,
+            fields: BTreeMap::new(),
+            parent_id: None,
+            trace: String::new(),
+        };
+        let known = BTreeMap::from([(push.local_id, &push)]);
+        let of = |kind, text: &str| {
+            let mut outcomes = BTreeMap::new();
+            read("Own__c", kind, text.as_bytes(), &mut outcomes, &known).map(|()| outcomes)
+        };
+        for text in [
+            "",
+            "\"sf__Id\",\"sf__Error\"\n",
+            "sf__Id,sf__Error,Own__c\n",
+        ] {
+            assert!(of(Results::Failed, text).unwrap().is_empty(), "{text:?}");
+        }
+        let good = format!("sf__Id,sf__Created,Own__c\n003x,true,{}\n", push.local_id);
+        let good = of(Results::Successful, &good).unwrap();
+        let done = good.get(&push.local_id);
+        assert!(matches!(done, Some(Outcome::Done { id, is_new: true, .. }) if id == "003x"));
+        assert!(of(Results::Failed, "sf__Id,sf__Error\n,CODE:why:--\n").is_err());
+        let other = format!("sf__Id,sf__Error,Own__c\n,CODE:why:--,{}\n", Uuid::nil());
+        assert!(
+            of(Results::Failed, &other).is_err(),
+            "of a record that was not sent"
+        );
+    }
 }

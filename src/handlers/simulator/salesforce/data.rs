@@ -16,6 +16,7 @@ pub(super) const PERSON: &str = "005000000000001AAA";
 pub(super) const INTEGRATION: &str = "005000000000009AAA";
 const EXTERNAL_ID: &str = "Bullwark_Id__c";
 const BUDGET: usize = 100_000;
+const PORTION: usize = 2000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Record {
@@ -30,6 +31,9 @@ pub(super) struct Org {
     /// Writes that find a record locked, by its external id.
     pub(super) locked: BTreeMap<String, usize>,
     pub(super) bulk: BTreeMap<String, BulkJob>,
+    /// Records of one answer, and, by where they are, those that did not fit: of so many.
+    pub(super) portion: usize,
+    pub(super) left: BTreeMap<String, (usize, Vec<Value>)>,
     pub(super) budget: usize,
     pub(super) used: usize,
     /// Limits that the call under way broke.
@@ -45,6 +49,8 @@ impl Default for Org {
             objects: BTreeMap::new(),
             locked: BTreeMap::new(),
             bulk: BTreeMap::new(),
+            portion: PORTION,
+            left: BTreeMap::new(),
             budget: BUDGET,
             used: 0,
             broken: 0,
@@ -137,6 +143,7 @@ pub(super) fn prefix(object: &str) -> &'static str {
         "Account" => "001",
         "Contact" => "003",
         "Opportunity" => "006",
+        "QueryLocator" => "01g",
         _ => "750",
     }
 }

@@ -8,26 +8,24 @@
 
 mod bulk;
 mod data;
+mod log_in;
 mod soql;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
-use serde_json::{Map, Value, json};
-use uuid::Uuid;
+use serde_json::{Value, json};
 
 use super::answers::Said;
 use bulk::BulkJob;
 use data::{FIELDS, Fields, Org, prefix};
+pub use log_in::Signer;
 
 /// The largest request, in bytes: a table of the Bulk API.
 pub(super) const QUESTION_MAX: usize = 100 * 1024 * 1024;
 const RECORDS_MAX: usize = 200;
 const ADDRESS_MAX: usize = 16_384;
-const TOKENS_MAX: usize = 1000;
 
 /// Something that happens at one call for data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +49,8 @@ struct Inner {
     orgs: BTreeMap<String, Org>,
     tokens: BTreeMap<String, String>,
     refused: BTreeSet<String>,
+    /// By client, who must sign its assertions; of others the signature is not looked at.
+    signers: BTreeMap<String, Signer>,
     script: VecDeque<SalesforceTurn>,
     log_ins: usize,
     calls: usize,
@@ -82,6 +82,16 @@ impl SalesforceSide {
     /// Log-ins of this client are refused from now on.
     pub fn refuse(&self, client_id: &str) {
         self.inner().refused.insert(client_id.to_owned());
+    }
+
+    /// Takes assertions of this client from this signer only.
+    pub fn trust(&self, client_id: &str, signer: Signer) {
+        self.inner().signers.insert(client_id.to_owned(), signer);
+    }
+
+    /// Answers questions of an organization in portions of so many records.
+    pub fn answer_by(&self, org: &str, records: usize) {
+        self.inner().org(org).portion = records;
     }
 
     /// Makes a record as a person there would; its id.
@@ -165,38 +175,6 @@ impl Inner {
         self.orgs.entry(name.to_owned()).or_default()
     }
 
-    fn log_in(&mut self, asked: &Asked<'_>) -> Said {
-        self.log_ins += 1;
-        let text = String::from_utf8_lossy(asked.body).into_owned();
-        let form = pairs(&text);
-        let of = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
-        let client_id = match of("grant_type") {
-            "refresh_token" if !of("refresh_token").is_empty() => of("client_id").to_owned(),
-            "urn:ietf:params:oauth:grant-type:jwt-bearer" => issuer(of("assertion")),
-            _ => String::new(),
-        };
-        if client_id.is_empty() || self.refused.contains(&client_id) {
-            let words = json!({
-                "error": "invalid_grant", "error_description": "user hasn't approved this consumer",
-            });
-            return Said::json(400, &words);
-        }
-        if self.tokens.len() >= TOKENS_MAX {
-            self.tokens.clear();
-        }
-        let token = Uuid::new_v4().to_string();
-        self.tokens.insert(token.clone(), client_id.clone());
-        let org = self.org(&client_id).id.clone();
-        let id = format!("{}/id/{org}/{}", asked.origin, data::INTEGRATION);
-        Said::json(
-            200,
-            &json!({
-                "access_token": token, "instance_url": asked.origin, "id": id,
-                "token_type": "Bearer", "scope": "api",
-            }),
-        )
-    }
-
     fn data(&mut self, asked: &Asked<'_>) -> Said {
         self.calls += 1;
         let turn = self.script.pop_front().unwrap_or(SalesforceTurn::Fine);
@@ -250,15 +228,14 @@ impl Org {
             (&Method::GET, [way @ ("query" | "queryAll")]) => {
                 let soql = query.get("q").map(String::as_str).unwrap_or_default();
                 match soql::run(self, soql, *way == "queryAll") {
-                    Ok(records) => Said::json(
-                        200,
-                        &json!({
-                            "totalSize": records.len(), "done": true, "records": records,
-                        }),
-                    ),
+                    Ok(records) => self.portion(records.len(), records),
                     Err((code, why)) => error(400, code, &why),
                 }
             }
+            (&Method::GET, ["query", locator]) => match self.left.remove(*locator) {
+                Some((all, records)) => self.portion(all, records),
+                None => error(400, "INVALID_QUERY_LOCATOR", "invalid query locator"),
+            },
             (&Method::GET, ["sobjects", object, "describe"]) => match FIELDS.get(*object) {
                 Some(fields) => Said::json(200, &json!({ "name": object, "fields": fields })),
                 None => error(404, "NOT_FOUND", "The requested resource does not exist"),
@@ -275,6 +252,18 @@ impl Org {
             (_, ["jobs", "ingest", rest @ ..]) => self.bulk(asked, rest, is_held),
             _ => error(404, "NOT_FOUND", "The requested resource does not exist"),
         }
+    }
+
+    /// The first of these records, and where the others are.
+    fn portion(&mut self, all: usize, mut records: Vec<Value>) -> Said {
+        let rest = records.split_off(records.len().min(self.portion));
+        let mut said = json!({ "totalSize": all, "done": rest.is_empty(), "records": records });
+        if !rest.is_empty() {
+            let locator = format!("{}-{}", self.next_id("QueryLocator"), all - rest.len());
+            said["nextRecordsUrl"] = json!(format!("/services/data/v62.0/query/{locator}"));
+            self.left.insert(locator, (all, rest));
+        }
+        Said::json(200, &said)
     }
 
     /// `upsert`: the object, and the field of external ids.
@@ -331,31 +320,6 @@ impl Org {
 
 fn is_day(text: &str) -> bool {
     text.parse::<chrono::NaiveDate>().is_ok()
-}
-
-/// Who signed an assertion; the signature itself is not looked at.
-fn issuer(assertion: &str) -> String {
-    let parts: Vec<&str> = assertion.split('.').collect();
-    let [_, claims, _] = parts.as_slice() else {
-        return String::new();
-    };
-    let claims = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
-    let claims: Map<String, Value> = serde_json::from_slice(&claims).unwrap_or_default();
-    let is_valid = claims
-        .get("exp")
-        .and_then(Value::as_i64)
-        .is_some_and(|exp| {
-            let left = exp - crate::clock::now().timestamp();
-            (1..=300).contains(&left)
-        });
-    let issuer = claims
-        .get("iss")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    match is_valid && claims.contains_key("sub") && claims.contains_key("aud") {
-        true => issuer.to_owned(),
-        false => String::new(),
-    }
 }
 
 fn pairs(text: &str) -> BTreeMap<String, String> {
