@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::job::smtp_probe::SmtpProbe;
 use crate::sealed::{Keys, Sealer};
 use crate::secret::Secret;
 use crate::storage::StorageOptions;
@@ -36,6 +37,9 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_ENCRYPTION_KEY",
     "BULLWARK_PUBLIC_URL",
     "BULLWARK_DNS_SERVERS",
+    "BULLWARK_SMTP_PROBE_FROM",
+    "BULLWARK_SMTP_PROBE_PORT",
+    "BULLWARK_SMTP_PROBE_SECONDS",
     "BULLWARK_STORAGE_URL",
     "BULLWARK_STORAGE_ENDPOINT",
     "BULLWARK_STORAGE_REGION",
@@ -96,6 +100,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Servers of DNS that verifications of addresses ask; none: those that this machine asks.
     pub dns_servers: Vec<SocketAddr>,
+    /// How verifications ask mail servers; none: they ask none.
+    pub smtp_probe: Option<SmtpProbe>,
     /// Where whole files go; none: they stay in the data directory.
     pub storage: Option<StorageOptions>,
     /// Seal what is stored of secrets; none: the key of the data directory does.
@@ -301,6 +307,7 @@ impl Config {
             }),
             public_url,
             dns_servers,
+            smtp_probe: smtp_probe::settle(read)?,
             storage: storage::settle(read)?,
             encryption_keys,
         })
@@ -373,6 +380,7 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+mod smtp_probe;
 mod storage;
 #[cfg(test)]
 mod tests;

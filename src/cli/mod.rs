@@ -203,7 +203,7 @@ async fn run(cli: Cli) -> Done {
     };
     crate::telemetry::start(level);
     match cli.command {
-        Command::Dev(dev) => dev::run(&global, dev).await,
+        Command::Dev(dev) => Box::pin(dev::run(&global, dev)).await,
         Command::Serve(serve) => Box::pin(serve::run(&global, serve)).await,
         Command::Worker(worker) => Box::pin(worker::run(&global, worker)).await,
         Command::Migrate => connect::migrate(&global).await,
@@ -221,7 +221,7 @@ async fn run(cli: Cli) -> Done {
         Command::Verify => reconcile::verify(&global).await,
         Command::Audit(args) => Box::pin(audit::run(&global, args)).await,
         Command::Reconcile(args) => Box::pin(reconcile::run(&global, args)).await,
-        Command::Bench(bench) => bench::run(&global, bench).await,
+        Command::Bench(bench) => Box::pin(bench::run(&global, bench)).await,
         Command::Soak(soak) => soak::run(&global, soak).await,
         Command::SoakWorker(worker) => soak::work(&global, worker).await,
         Command::SoakLedger(ledger) => soak::serve_ledger(ledger).await,

@@ -29,6 +29,7 @@ pub mod verify_email;
 
 use std::net::SocketAddr;
 
+use crate::job::smtp_probe::SmtpProbe;
 use crate::outbound::Caller;
 use crate::sealed::Sealer;
 use crate::worker::Handlers;
@@ -60,6 +61,8 @@ pub struct BuiltinOptions {
     pub public_url: Option<String>,
     /// Servers of DNS that are asked who takes mail; none: those that this machine asks.
     pub dns_servers: Vec<SocketAddr>,
+    /// How mail servers are asked whether a mailbox is there; none: they are not.
+    pub smtp_probe: Option<SmtpProbe>,
     /// Also offer the diagnostic types.
     pub has_diagnostics: bool,
 }
@@ -72,6 +75,7 @@ impl BuiltinOptions {
             source,
             public_url: None,
             dns_servers: Vec::new(),
+            smtp_probe: None,
             has_diagnostics: false,
         }
     }
@@ -124,7 +128,11 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
         connections,
         public_url,
     });
-    handlers.add(VerifyEmail::new(&options.dns_servers));
+    let verify = VerifyEmail::new(&options.dns_servers);
+    handlers.add(match &options.smtp_probe {
+        Some(probe) => verify.probing(probe, options.source.allow_private_addresses),
+        None => verify,
+    });
     if options.has_diagnostics {
         diagnostics::add(&mut handlers);
     }

@@ -19,6 +19,7 @@ pub mod quota;
 pub mod request;
 pub mod retention;
 pub mod schedule;
+pub mod smtp_probe;
 mod status;
 mod types;
 pub mod webhook;

@@ -35,6 +35,11 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 #[error("{0}")]
 pub struct Forbidden(pub String);
 
+/// Whether an address that somebody has looked up by himself may be reached.
+pub fn may_reach(ip: IpAddr, allow_private: bool) -> bool {
+    allow_private || !is_forbidden(ip)
+}
+
 /// Hosts that are addresses never reach the resolver: they are looked at here. `what` leads there.
 pub fn check_literal(url: &Url, what: &str, allow_private: bool) -> Result<(), Forbidden> {
     if !matches!(url.scheme(), "http" | "https") {

@@ -52,7 +52,7 @@ pub async fn to_verify(
 }
 
 /// Writes what was found, where the contact has that address still. What is unknown now replaces
-/// nothing that is known.
+/// nothing that is known, and a mail server that says nothing now nothing that one once said.
 pub async fn write(
     tx: &mut Tx,
     workspace_id: Uuid,
@@ -64,7 +64,9 @@ pub async fn write(
              AS f (id, email, status, reasons)
          ), held AS (
            SELECT c.id, f.status, f.reasons, f.status = 'unknown'
-               AND coalesce(c.email_status, 'unknown') <> 'unknown' AS is_kept
+               AND coalesce(c.email_status, 'unknown') <> 'unknown'
+             OR f.reasons ?| '{probe_unclear,not_probed}' AND coalesce(c.email_reasons ?|
+               '{catch_all,mailbox_confirmed,mailbox_full,no_such_mailbox}', false) AS is_kept
            FROM contacts c JOIN found f ON f.id = c.id
            WHERE c.workspace_id = $1 AND c.email = f.email
            ORDER BY c.id FOR UPDATE OF c

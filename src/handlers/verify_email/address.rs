@@ -44,7 +44,7 @@ const ROLES: [&str; 34] = [
 ];
 
 /// An address of mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) local: String,
     /// In small ASCII letters.

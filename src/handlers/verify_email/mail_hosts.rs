@@ -12,7 +12,7 @@
 //! Answers are kept for as long as DNS says (an hour at most), so many addresses of one domain are
 //! one question. Promises: what could not be asked is never taken for a "no".
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -113,18 +113,10 @@ impl Dns {
         let Ok(name) = Name::from_ascii(format!("{domain}.")) else {
             return MailHosts::NoDomain;
         };
-        let records = match found(resolver.mx_lookup(name.clone()).await) {
-            Found::Records(records) => records,
-            Found::NoDomain => return MailHosts::NoDomain,
-            Found::Unknown => return MailHosts::Unknown,
+        let mut hosts = match exchanges(resolver, &name).await {
+            Ok(hosts) => hosts,
+            Err(said) => return said,
         };
-        let mut hosts: Vec<(u16, Name)> = records
-            .into_iter()
-            .filter_map(|record| match record {
-                RData::MX(mx) => Some((mx.preference, mx.exchange)),
-                _ => None,
-            })
-            .collect();
         if hosts.is_empty() {
             return match has_address(resolver, &name).await {
                 Some(true) => MailHosts::Implicit,
@@ -132,13 +124,12 @@ impl Dns {
                 None => MailHosts::Unknown,
             };
         }
-        hosts.retain(|(_, host)| !host.is_root());
+        hosts.retain(|host| !host.is_root());
         if hosts.is_empty() {
             return MailHosts::Null;
         }
-        hosts.sort_by_key(|(preference, _)| *preference);
         let mut is_sure = hosts.len() <= HOSTS_MAX;
-        for (_, host) in hosts.iter().take(HOSTS_MAX) {
+        for host in hosts.iter().take(HOSTS_MAX) {
             match has_address(resolver, host).await {
                 Some(true) => return MailHosts::Some,
                 Some(false) => {}
@@ -150,6 +141,71 @@ impl Dns {
             false => MailHosts::Unknown,
         }
     }
+
+    /// The addresses of the hosts that take mail for a domain, in the order in which mail goes
+    /// there. None: there are no such hosts, or nobody could be asked.
+    pub(super) async fn addresses(&self, domain: &str) -> Vec<Vec<IpAddr>> {
+        let (Some(resolver), Ok(_seat)) = (self.resolver(), self.seats.acquire().await) else {
+            return Vec::new();
+        };
+        let Ok(name) = Name::from_ascii(format!("{domain}.")) else {
+            return Vec::new();
+        };
+        let Ok(mut hosts) = exchanges(resolver, &name).await else {
+            return Vec::new();
+        };
+        if hosts.is_empty() {
+            hosts.push(name);
+        }
+        hosts.retain(|host| !host.is_root());
+        let mut all = Vec::new();
+        for host in hosts.iter().take(HOSTS_MAX) {
+            let addresses = addresses_of(resolver, host).await;
+            if !addresses.is_empty() {
+                all.push(addresses);
+            }
+        }
+        all
+    }
+}
+
+/// The hosts that `MX` records of a domain name, preferred ones first; perhaps the root, which
+/// takes no mail.
+async fn exchanges(resolver: &TokioResolver, name: &Name) -> Result<Vec<Name>, MailHosts> {
+    let records = match found(resolver.mx_lookup(name.clone()).await) {
+        Found::Records(records) => records,
+        Found::NoDomain => return Err(MailHosts::NoDomain),
+        Found::Unknown => return Err(MailHosts::Unknown),
+    };
+    let mut hosts: Vec<(u16, Name)> = records
+        .into_iter()
+        .filter_map(|record| match record {
+            RData::MX(mx) => Some((mx.preference, mx.exchange)),
+            _ => None,
+        })
+        .collect();
+    // What is preferred alike stays in the order of the answer, which servers of DNS change.
+    hosts.sort_by_key(|(preference, _)| *preference);
+    Ok(hosts.into_iter().map(|(_, host)| host).collect())
+}
+
+/// The addresses of a host, those of version 4 first: mail from the other is trusted less.
+async fn addresses_of(resolver: &TokioResolver, host: &Name) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for answer in [
+        found(resolver.ipv4_lookup(host.clone()).await),
+        found(resolver.ipv6_lookup(host.clone()).await),
+    ] {
+        let Found::Records(records) = answer else {
+            continue;
+        };
+        addresses.extend(records.iter().filter_map(|record| match record {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        }));
+    }
+    addresses
 }
 
 /// Whether a host has an address; none: nobody knows.

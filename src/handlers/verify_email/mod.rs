@@ -1,13 +1,14 @@
 //! `verify_email`: whether the addresses of contacts can get mail at all.
 //!
 //! An address is looked at (its form, a list of services for addresses that are thrown away, names
-//! of functions), then DNS is asked who takes mail for its domain ([`mail_hosts`]). No mail server
-//! is called. What is found, and why, is written to the contact: `email_status`, `email_reasons`,
-//! `email_checked_at`; `send_email_batch` sends nothing to what is `invalid`.
+//! of functions), then DNS is asked who takes mail for its domain ([`mail_hosts`]). Mail servers
+//! are asked only where whoever runs the server and the job want it ([`probe`]). What is found, and
+//! why, is written to the contact: `email_status`, `email_reasons`, `email_checked_at`;
+//! `send_email_batch` sends nothing to what is `invalid`.
 //!
 //! Promises: an address that nobody could be asked about is `unknown`, and replaces nothing that is
-//! known; a contact that got another address meanwhile is left alone; each contact is verified and
-//! counted once per job, whatever dies.
+//! known, nor does a mail server that says nothing; a contact that got another address meanwhile is
+//! left alone; each contact is verified and counted once per job, whatever dies.
 //!
 //! Contacts are gone through in the order of their ids, some at a time. Where the worker may die:
 //!
@@ -20,9 +21,10 @@
 
 mod address;
 mod mail_hosts;
+mod probe;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -32,11 +34,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::job::smtp_probe::SmtpProbe;
 use crate::job::{JobError, Progress};
 use crate::record::Tx;
+use crate::record::logs::LogLevel;
 use crate::record::verified_emails::{self, ToVerify, Verified};
 use crate::worker::{Handler, JobContext};
+use address::Address;
 use mail_hosts::Dns;
+use probe::{Known, Probe, Probing};
 pub use verdict::{Status, Verdict};
 
 /// Contacts of one job.
@@ -48,6 +54,13 @@ const CHUNK: usize = 64;
 const AT_ONCE: usize = 8;
 /// How long a verification is good, in days, when nothing else is said.
 const MAX_AGE_DAYS: i32 = 30;
+/// What a job is told that wants mail servers asked.
+const NO_PROBE: &str = "this server asks no mail servers: whoever runs it sets \
+    BULLWARK_SMTP_PROBE_FROM to the sender that they are told, such as probe@mail.example.com, or \
+    the job is given without `probe`";
+/// What its log is told when none can be connected to.
+const SHUT_IN: &str = "no mail server could be connected to, of any domain that was tried; no more \
+    are tried. Many networks let nobody out to port 25";
 /// Each address takes some questions, of some seconds at most.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -55,6 +68,8 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub struct VerifyEmail {
     dns: Dns,
+    /// None: no mail server is asked.
+    probe: Option<Probe>,
 }
 
 impl VerifyEmail {
@@ -62,7 +77,15 @@ impl VerifyEmail {
     pub fn new(dns_servers: &[SocketAddr]) -> Self {
         Self {
             dns: Dns::new(dns_servers),
+            probe: None,
         }
+    }
+
+    /// The same, and jobs may have mail servers asked; with `allow_private` those inside of this
+    /// network, too.
+    pub fn probing(mut self, probe: &SmtpProbe, allow_private: bool) -> Self {
+        self.probe = Probe::new(probe, allow_private);
+        self
     }
 }
 
@@ -78,6 +101,9 @@ pub struct Payload {
     #[serde(default, alias = "maxAgeDays")]
     #[schemars(range(min = 0, max = 365))]
     max_age_days: Option<i32>,
+    /// Also ask mail servers whether the mailboxes are there, if this server does such a thing.
+    #[serde(default)]
+    probe: bool,
 }
 
 /// What it came to.
@@ -106,6 +132,9 @@ struct Place {
     after: Option<Uuid>,
     /// What they came to.
     so_far: Summary,
+    /// Of the domains whose mail servers were asked.
+    #[serde(default)]
+    known: Known,
 }
 
 impl Handler for VerifyEmail {
@@ -129,6 +158,11 @@ impl Handler for VerifyEmail {
             let why = "the job has no workspace: contacts belong to one";
             return Err(JobError::Permanent(why.to_owned()));
         };
+        let probe = match (payload.probe, &self.probe) {
+            (false, _) => None,
+            (true, Some(probe)) => Some(probe),
+            (true, None) => return Err(JobError::Permanent(NO_PROBE.to_owned())),
+        };
         let days = payload.max_age_days.unwrap_or(MAX_AGE_DAYS).clamp(0, 365);
         let place = ctx.checkpoint().cloned().unwrap_or_default();
         // What says nothing is as none: it is begun anew, which does no harm.
@@ -136,6 +170,7 @@ impl Handler for VerifyEmail {
         let done = ids.partition_point(|id| Some(*id) <= place.after);
         let (mut done, mut open) = (done, &ids[done..]);
         let mut summary = place.so_far;
+        let mut probing = probe.map(|probe| probe.begin(place.known));
         loop {
             let (some, rest) = open.split_at(open.len().min(CHUNK));
             let rows = self
@@ -143,7 +178,7 @@ impl Handler for VerifyEmail {
                     &ctx,
                     (workspace_id, some, days),
                     (done, ids.len()),
-                    &mut summary,
+                    (&mut probing, &mut summary),
                 )
                 .await?;
             (done, open) = (done + some.len(), rest);
@@ -160,6 +195,10 @@ impl Handler for VerifyEmail {
             let place = Place {
                 after: some.last().copied(),
                 so_far: summary.clone(),
+                known: probing
+                    .as_ref()
+                    .map(|probing| probing.known().clone())
+                    .unwrap_or_default(),
             };
             checkpoint
                 .commit(json!(place), progress(ids.len(), done))
@@ -196,7 +235,7 @@ impl VerifyEmail {
         ctx: &JobContext,
         (workspace_id, ids, days): (Uuid, &[Uuid], i32),
         (done, total): (usize, usize),
-        summary: &mut Summary,
+        (probing, summary): (&mut Option<Probing>, &mut Summary),
     ) -> Result<Vec<Verified>, JobError> {
         let all = verified_emails::to_verify(ctx.record(), workspace_id, ids, days).await;
         let all = all.map_err(JobError::retry)?;
@@ -211,7 +250,10 @@ impl VerifyEmail {
             .filter(|one| !one.is_fresh)
             .filter_map(|one| Some((one.id, one.email?)))
             .collect();
-        let looked = self.look(ctx, open, (done, total)).await?;
+        let mut looked = self.look(ctx, open, (done, total)).await?;
+        if let Some(probing) = probing {
+            self.ask(ctx, probing, &mut looked).await?;
+        }
         summary.fresh += fresh;
         summary.without_address += without_address;
         summary.unknown_contacts += unknown_contacts;
@@ -257,5 +299,36 @@ impl VerifyEmail {
             looked.push(one);
             ctx.progress(progress(total, done + looked.len()));
         }
+    }
+    /// Has mail servers asked for the addresses that may get mail.
+    async fn ask(
+        &self,
+        ctx: &JobContext,
+        probing: &mut Probing,
+        looked: &mut Looked,
+    ) -> Result<(), JobError> {
+        let is_worth_it = |(_, verdict): &&(_, Verdict)| verdict.may_be_probed();
+        let wanted = looked.iter().filter(is_worth_it);
+        let wanted: BTreeSet<Address> = wanted
+            .filter_map(|((_, email), _)| Address::parse(email))
+            .collect();
+        let was_shut_in = probing.is_shut_in();
+        let found = tokio::select! {
+            found = probing.ask(&self.dns, wanted) => found,
+            () = ctx.cancelled().cancelled() => {
+                return Err(JobError::Retry("told to stop".to_owned()));
+            }
+        };
+        if probing.is_shut_in() && !was_shut_in {
+            ctx.log(LogLevel::Warn, SHUT_IN, None);
+        }
+        for ((_, email), verdict) in looked {
+            let finding = Address::parse(email).and_then(|address| found.get(&address));
+            // Two contacts may have one address, and the same is true of both.
+            if let Some(finding) = finding.filter(|_| verdict.may_be_probed()) {
+                verdict.add(*finding);
+            }
+        }
+        Ok(())
     }
 }

@@ -4,13 +4,16 @@ use serde::Serialize;
 
 use super::address::Address;
 use super::mail_hosts::{Dns, MailHosts};
+use super::probe::Finding;
+
+const DISPOSABLE: &str = "disposable";
 
 /// How good an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Its domain takes mail, and nothing speaks against it. Whether there is such a mailbox only a
-    /// mail tells.
+    /// mail tells, or its server, if that is asked.
     Valid,
     /// Mail may arrive, but perhaps at nobody in particular, or not for long.
     Risky,
@@ -47,6 +50,31 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Mail may arrive, so that its server can be asked. What is thrown away soon is not worth it.
+    pub(super) fn may_be_probed(&self) -> bool {
+        matches!(self.status, Status::Valid | Status::Risky) && !self.reasons.contains(&DISPOSABLE)
+    }
+
+    /// Adds what a mail server said.
+    pub(super) fn add(&mut self, finding: Finding) {
+        let (status, reason) = match finding {
+            Finding::Confirmed => (self.status, "mailbox_confirmed"),
+            Finding::TakesAll => (Status::Risky, "catch_all"),
+            Finding::Full => (Status::Risky, "mailbox_full"),
+            Finding::Unclear => (self.status, "probe_unclear"),
+            Finding::NotProbed => (self.status, "not_probed"),
+            // Nothing else matters of it.
+            Finding::NoMailbox => {
+                *self = Self::of(Status::Invalid, &["no_such_mailbox"]);
+                return;
+            }
+        };
+        self.status = status;
+        self.reasons.push(reason);
+    }
+}
+
 /// Verifies one address.
 pub(super) async fn verify(dns: &Dns, text: &str) -> Verdict {
     let Some(address) = Address::parse(text) else {
@@ -68,7 +96,7 @@ fn judge(address: &Address, hosts: MailHosts) -> Verdict {
     }
     let mut reasons = Vec::new();
     for (is_so, reason) in [
-        (address.is_disposable(), "disposable"),
+        (address.is_disposable(), DISPOSABLE),
         (address.is_role(), "role"),
         (address.needs_smtputf8(), "needs_smtputf8"),
         (hosts == MailHosts::Implicit, "implicit_mail_server"),
@@ -91,6 +119,68 @@ fn judge(address: &Address, hosts: MailHosts) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_mail_server_says_is_added_to_what_is_known() {
+        let valid = Verdict::of(Status::Valid, &[]);
+        let role = Verdict::of(Status::Risky, &["role"]);
+        for (before, finding, status, reasons) in [
+            (
+                &valid,
+                Finding::Confirmed,
+                Status::Valid,
+                vec!["mailbox_confirmed"],
+            ),
+            (
+                &role,
+                Finding::Confirmed,
+                Status::Risky,
+                vec!["role", "mailbox_confirmed"],
+            ),
+            (&valid, Finding::TakesAll, Status::Risky, vec!["catch_all"]),
+            (&valid, Finding::Full, Status::Risky, vec!["mailbox_full"]),
+            (
+                &role,
+                Finding::NoMailbox,
+                Status::Invalid,
+                vec!["no_such_mailbox"],
+            ),
+            (
+                &valid,
+                Finding::Unclear,
+                Status::Valid,
+                vec!["probe_unclear"],
+            ),
+            (
+                &role,
+                Finding::NotProbed,
+                Status::Risky,
+                vec!["role", "not_probed"],
+            ),
+        ] {
+            let mut verdict = before.clone();
+            verdict.add(finding);
+            assert_eq!(
+                verdict,
+                Verdict { status, reasons },
+                "{before:?} {finding:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_may_get_mail_is_worth_a_question() {
+        for (status, reasons, may_be) in [
+            (Status::Valid, vec![], true),
+            (Status::Risky, vec!["role"], true),
+            (Status::Risky, vec!["disposable", "role"], false),
+            (Status::Invalid, vec!["syntax"], false),
+            (Status::Unknown, vec!["dns_unavailable"], false),
+        ] {
+            let verdict = Verdict::of(status, &reasons);
+            assert_eq!(verdict.may_be_probed(), may_be, "{verdict:?}");
+        }
+    }
 
     #[test]
     fn what_is_known_makes_the_status() {

@@ -15,8 +15,14 @@ use tokio::net::UdpSocket;
 pub(super) enum Zone {
     /// Mail goes to this host.
     Mail(&'static str),
+    /// Mail goes to these hosts, preferred ones first.
+    Mails(&'static [&'static str]),
     /// It has an address, and nothing else.
     Address,
+    /// The same, an address of this machine.
+    Here,
+    /// The same, another one, at which nobody listens.
+    HereBeside,
     /// It is there, and has nothing.
     Empty,
     /// The server fails.
@@ -106,8 +112,22 @@ fn answer(known: &Mutex<Known>, question: &[u8]) -> Option<Vec<u8>> {
             says(RData::MX(MX::new(10, Name::from_ascii(host).unwrap())));
             ResponseCode::NoError
         }
-        Some(Zone::Address) if query.query_type() == RecordType::A => {
-            says(RData::A(A::new(192, 0, 2, 1)));
+        // In the wrong order: preferences tell.
+        Some(Zone::Mails(hosts)) if is_mail => {
+            for (nth, host) in hosts.iter().enumerate().rev() {
+                let nth = u16::try_from(nth).unwrap();
+                says(RData::MX(MX::new(nth, Name::from_ascii(host).unwrap())));
+            }
+            ResponseCode::NoError
+        }
+        Some(zone @ (Zone::Address | Zone::Here | Zone::HereBeside))
+            if query.query_type() == RecordType::A =>
+        {
+            says(RData::A(match zone {
+                Zone::Here => A::new(127, 0, 0, 1),
+                Zone::HereBeside => A::new(127, 0, 0, 2),
+                _ => A::new(192, 0, 2, 1),
+            }));
             ResponseCode::NoError
         }
         Some(_) => ResponseCode::NoError,

@@ -1,6 +1,8 @@
 //! `verify_email`, against a real server of DNS.
 
 mod dns;
+mod post;
+mod probing;
 
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::tasks::Tasks;
@@ -20,11 +22,18 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these settings, too.
+    async fn with(settings: &[(&'static str, &str)]) -> Self {
         let tasks = Tasks::new();
         let dns = Dns::start(&tasks).await;
         dns.knows("good.com", Zone::Mail("mail.good.com."));
         dns.knows("mail.good.com", Zone::Address);
-        let rig = Rig::asking(dns.addr).await;
+        let server = dns.addr.to_string();
+        let asking = [("BULLWARK_DNS_SERVERS", server.as_str())];
+        let rig = Rig::with(&[&asking[..], settings].concat()).await;
         Self { rig, dns, tasks }
     }
 

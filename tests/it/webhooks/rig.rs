@@ -61,11 +61,6 @@ impl Rig {
         Self::with(&MAILING).await
     }
 
-    /// As usual, and this server of DNS is asked who takes mail.
-    pub(crate) async fn asking(dns: std::net::SocketAddr) -> Self {
-        Self::with(&[("BULLWARK_DNS_SERVERS", dns.to_string().as_str())]).await
-    }
-
     /// They may not, as usual.
     pub(crate) async fn guarded() -> Self {
         Self::with(&[]).await
