@@ -58,14 +58,17 @@ impl<C: Crm> Run<'_, C> {
         let (entity, scope) = (target.entity(), self.scope(target.entity()));
         let since = at.deleted_since.get(&entity).or(at.since.get(&entity));
         let since = since.copied().unwrap_or_default();
-        let linked = links::count(self.ctx.record(), scope).await;
         // Nobody asks a CRM for all that was ever deleted in it before there is a link.
-        let page = match linked.map_err(record_error)? {
-            0 => CrmDeletions::default(),
-            _ => {
+        let is_worth_it = at.deletions_after.is_some() || {
+            let linked = links::count(self.ctx.record(), scope).await;
+            linked.map_err(record_error)?.0 > 0
+        };
+        let page = match is_worth_it {
+            true => {
                 let after = at.deletions_after.as_deref();
                 self.crm.deletions(entity, since, after).await?
             }
+            false => CrmDeletions::default(),
         };
         if page.next.is_some() && page.next == at.deletions_after {
             let what = "the CRM's page of deletions leads to itself";
@@ -81,12 +84,12 @@ impl<C: Crm> Run<'_, C> {
         if self.payload.dry_run {
             crm::dry_begin(tx).await.map_err(record_error)?;
         }
-        let mut fresh = links::set_gone(tx, scope, &gone, self.loss()).await;
-        if let (Ok(fresh), Deletions::Keep) = (&mut fresh, self.payload.deletions) {
+        let fresh = links::set_gone(tx, scope, &gone, self.loss()).await;
+        let mut fresh = fresh.map_err(record_error)?;
+        if self.payload.deletions == Deletions::Keep {
             // Those of a run that the brake stopped: this one says that they stay.
-            *fresh += links::keep_leaving(tx, scope).await.map_err(record_error)?;
+            fresh += links::keep_leaving(tx, scope).await.map_err(record_error)?;
         }
-        let fresh = fresh.map_err(record_error)?;
         if is_last {
             let come = Come {
                 direction: DELETIONS,
@@ -123,10 +126,8 @@ impl<C: Crm> Run<'_, C> {
         let mut next = at.clone();
         let is_first = at.after.is_nil();
         if is_first {
-            let linked = links::count(record, scope).await.map_err(record_error)? as u64;
-            let leaving = links::count_leaving(record, scope).await;
-            let mut leaving = leaving.map_err(record_error)? as u64;
-            let all = linked + leaving;
+            let (linked, leaving) = links::count(record, scope).await.map_err(record_error)?;
+            let (all, mut leaving) = ((linked + leaving) as u64, leaving as u64);
             if self.payload.dry_run {
                 // Those that were seen now are not marked.
                 let counts = next.count(entity);
@@ -167,7 +168,7 @@ impl<C: Crm> Run<'_, C> {
         let (entity, scope) = (target.entity(), self.scope(target.entity()));
         let record = self.ctx.record();
         if at.after.is_nil() {
-            let linked = links::count(record, scope).await.map_err(record_error)?;
+            let (linked, _) = links::count(record, scope).await.map_err(record_error)?;
             let deleted = links::count_deleted_here(record, scope)
                 .await
                 .map_err(record_error)?;

@@ -129,11 +129,13 @@ async fn sync<C: Crm>(
         Ok(at) => Ok(at),
         Err(error) => Err(error.into_job(&run.ctx, crm.connection()).await),
     };
-    // One that only makes room goes on soon. Who dies here leaves a hold that runs out.
-    if !matches!(ended, Err(JobError::Snooze(..))) {
+    // One that only makes room goes on soon, and one that has lost its job is not to take the hold
+    // from whoever goes on with it. A hold that stays behind runs out.
+    if !matches!(ended, Err(JobError::Snooze(..) | JobError::LeaseLost)) {
         let (connection_id, job_id) = (crm.connection().id, run.ctx.job_id());
-        let released = runs::release(run.ctx.record(), connection_id, job_id).await;
-        released.map_err(record_error)?;
+        if let Err(error) = runs::release(run.ctx.record(), connection_id, job_id).await {
+            tracing::warn!(%error, job.id = %job_id, "the connection is held a little longer");
+        }
     }
     let at = ended?;
     run.ctx.log(LogLevel::Info, &at.message(), None);

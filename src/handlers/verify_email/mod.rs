@@ -300,6 +300,7 @@ impl VerifyEmail {
             ctx.progress(progress(total, done + looked.len()));
         }
     }
+
     /// Has mail servers asked for the addresses that may get mail.
     async fn ask(
         &self,

@@ -48,9 +48,7 @@ impl Verdict {
             reasons: reasons.to_vec(),
         }
     }
-}
 
-impl Verdict {
     /// Mail may arrive, so that its server can be asked. What is thrown away soon is not worth it.
     pub(super) fn may_be_probed(&self) -> bool {
         matches!(self.status, Status::Valid | Status::Risky) && !self.reasons.contains(&DISPOSABLE)

@@ -108,18 +108,6 @@ pub async fn keep_leaving(tx: &mut Tx, scope: Scope) -> Result<u64, RecordError>
     Ok(done.rows_affected())
 }
 
-/// How many records here are to be deleted.
-pub async fn count_leaving(record: &Record, scope: Scope) -> Result<i64, RecordError> {
-    Ok(sqlx::query_scalar(
-        "SELECT count(*) FROM crm_links
-         WHERE connection_id = $1 AND entity_type = $2 AND state = 'leaving'",
-    )
-    .bind(scope.connection_id)
-    .bind(scope.entity)
-    .fetch_one(&record.pool)
-    .await?)
-}
-
 /// The first of them.
 pub async fn leaving(record: &Record, scope: Scope, limit: i64) -> Result<Vec<Uuid>, RecordError> {
     Ok(sqlx::query_scalar(
@@ -153,11 +141,11 @@ pub async fn delete_leaving(
     .await?)
 }
 
-/// How many links hold.
-pub async fn count(record: &Record, scope: Scope) -> Result<i64, RecordError> {
-    Ok(sqlx::query_scalar(
-        "SELECT count(*) FROM crm_links
-         WHERE connection_id = $1 AND entity_type = $2 AND state = 'linked'",
+/// How many links hold, and how many records here are to be deleted.
+pub async fn count(record: &Record, scope: Scope) -> Result<(i64, i64), RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE state = 'linked'), count(*) FILTER (WHERE state = 'leaving')
+         FROM crm_links WHERE connection_id = $1 AND entity_type = $2",
     )
     .bind(scope.connection_id)
     .bind(scope.entity)

@@ -5,7 +5,8 @@ use bullwark::handlers::simulator::hubspot::Instead;
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use serde_json::{Value, json};
 
-use super::{Stage, job};
+use super::Stage;
+use super::trouble::is_waited_for;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_account_of_a_contact_is_its_primary_company_there_also_when_it_changes_or_goes() {
@@ -174,21 +175,7 @@ async fn a_log_in_that_ends_in_the_middle_is_renewed_and_the_run_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_is_being_moved_is_waited_for() {
-    let stage = Stage::new().await;
-    let working = stage.rig.work();
-    stage.account("Acme", "acme.com").await;
-    stage.hubspot.instead(Instead {
-        path: "companies/batch/upsert",
-        after: 0,
-        status: 477,
-        body: json!({ "status": "error", "message": "migration in progress" }),
-        headers: vec![("retry-after", "1".to_owned())],
-        is_done: false,
-    });
-    let id = stage.rig.enqueue(job("push", json!({}))).await;
-    let done = stage.rig.until(&id, "completed").await;
-    assert_eq!(done["attempts"], 0, "{done}");
-    assert_eq!(stage.hubspot.records("companies").len(), 1);
-    working.hurry().await;
-    stage.end().await;
+    let told = json!({ "status": "error", "message": "migration in progress" });
+    let soon = vec![("retry-after", "1".to_owned())];
+    Box::pin(is_waited_for(477, told, soon)).await;
 }
