@@ -6,6 +6,7 @@
 //! record, and by the agreement of both stores.
 
 mod cost;
+mod enrich;
 mod http;
 mod http_client;
 mod load;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::reconcile;
 use crate::record::server;
 
+pub use enrich::{EnrichReport, run_enrich};
 pub use http::{HttpBenchOptions, HttpReport, Round, run_http};
 pub use load::Load;
 pub use rebuild::{RebuildReport, run_rebuild};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::connect::builtin;
 use super::{Done, Failure, Global, output, whole};
 use crate::bench::{self, BenchOptions, HttpBenchOptions, Load, Percentiles, StorePids};
 use crate::config::Config;
@@ -42,6 +43,9 @@ pub(crate) struct Bench {
     /// Measure instead how much of the library's rate `POST /api/jobs` keeps
     #[arg(long, conflicts_with_all = ["producers", "batch", "slots", "rate", "limit", "rebuild"])]
     http: bool,
+    /// Measure instead how many accounts a second are enriched by a provider without a limit
+    #[arg(long, conflicts_with_all = ["producers", "batch", "rate", "rebuild", "http"])]
+    enrich: bool,
     /// Connections that are kept alive, and callers of the library beside them
     #[arg(long, default_value_t = 64, value_parser = whole(1..=1000), requires = "http")]
     connections: u32,
@@ -85,6 +89,11 @@ async fn measure(global: &Global, bench: &Bench, stores: &Stores) -> Done {
             rounds: bench.rounds as usize,
         };
         return measure_http(global, config, &options, pids).await;
+    }
+    if bench.enrich {
+        let sizes = (bench.jobs as usize, bench.slots as usize);
+        let limit = Duration::from_secs(bench.limit);
+        return measure_enrich(global, config, sizes, limit, pids).await;
     }
     let options = BenchOptions {
         jobs: bench.jobs as usize,
@@ -181,6 +190,42 @@ fn us(cpu: &bench::CpuPerJob) -> String {
         "{} µs Bullwark · {} µs Redis · {} µs PostgreSQL",
         cpu.bullwark, cpu.redis, cpu.postgres
     )
+}
+
+async fn measure_enrich(
+    global: &Global,
+    mut config: Config,
+    sizes: (usize, usize),
+    limit: Duration,
+    pids: StorePids,
+) -> Done {
+    // The provider is a simulator on this machine.
+    config.allows_private_addresses = true;
+    let handlers = builtin(&config)?;
+    let report = bench::run_enrich(config, handlers, sizes, limit, pids).await?;
+    if global.json {
+        output::json(&report);
+    } else {
+        let row = |name: &str, value: String| vec![name.to_owned(), value];
+        let rate = report.enrichments_per_second.to_string();
+        let memory = format!("{} MiB", report.rss_bytes / (1024 * 1024));
+        output::table(
+            &["measured", "value"],
+            vec![
+                row("accounts", report.accounts.to_string()),
+                row("enrichments/s", rate),
+                row("CPU per enrichment", us(&report.cpu_us_per_enrichment)),
+                row("memory", memory),
+                row("exactly once", report.exactly_once.to_string()),
+            ],
+        );
+    }
+    match report.exactly_once {
+        true => Ok(()),
+        false => Err(Failure::Failed(anyhow::anyhow!(
+            "an account was asked for twice, or the stores differ"
+        ))),
+    }
 }
 
 async fn measure_http(

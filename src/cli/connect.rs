@@ -37,7 +37,7 @@ pub(crate) async fn app_with_patience(config: Config) -> Result<App, Failure> {
 }
 
 /// The built-in handlers with these settings.
-fn builtin(config: &Config) -> Result<Handlers, AppError> {
+pub(super) fn builtin(config: &Config) -> Result<Handlers, AppError> {
     let source = SourceOptions {
         storage: config.files()?,
         allowed_dir: config.import_dir.clone(),
