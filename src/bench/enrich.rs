@@ -100,11 +100,16 @@ pub async fn run_enrich(
         }
     });
     loop {
-        let done = completed(&app).await?;
+        let counts = server::count_by_status(&app.record).await?;
+        let count = |status: Status| {
+            let found = counts.iter().find(|(name, _)| name == status.as_str());
+            found.map_or(0, |(_, count)| *count as usize)
+        };
+        let (done, dead) = (count(Status::Completed), count(Status::DeadLetter));
         if done == total {
             break;
         }
-        if began.elapsed() > limit {
+        if dead > 0 || began.elapsed() > limit {
             return Err(BenchError::Late {
                 done,
                 jobs: total,
@@ -179,7 +184,7 @@ async fn accounts(app: &App, total: usize) -> Result<Vec<Uuid>, BenchError> {
         .map(|n| {
             let row = AccountRow {
                 name: format!("Company {n}"),
-                domain: Some(format!("company{n}.example")),
+                domain: Some(format!("company{n}.com")),
                 ..AccountRow::default()
             };
             (Uuid::now_v7(), row)
@@ -192,12 +197,4 @@ async fn accounts(app: &App, total: usize) -> Result<Vec<Uuid>, BenchError> {
         tx.commit().await?;
     }
     Ok(rows.into_iter().map(|(id, _)| id).collect())
-}
-
-async fn completed(app: &App) -> Result<usize, BenchError> {
-    let counts = server::count_by_status(&app.record).await?;
-    let done = counts
-        .into_iter()
-        .find(|(status, _)| status == Status::Completed.as_str());
-    Ok(done.map_or(0, |(_, count)| count as usize))
 }
