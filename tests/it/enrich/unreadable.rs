@@ -46,9 +46,13 @@ async fn an_answer_that_can_not_be_read_is_not_bought_again_and_the_next_provide
         let apollo = json!({ "provider": "apollo", "said": "known", "from_cache": false });
         assert_eq!(said(&done["result"]), &json!([unreadable, apollo]));
         assert!(stage.row(account).await["industry"].is_string());
-        let logs = stage.rig.server.get(&format!("/api/jobs/{job}/logs")).await;
-        let logs = logs.body.to_string();
-        assert!(logs.contains("unreadable answer of clearbit"), "{logs}");
+        // Lines of logs are written behind.
+        let path = format!("/api/jobs/{job}/logs");
+        crate::stage::eventually("the log tells it", async || {
+            let logs = stage.rig.server.get(&path).await.body.to_string();
+            logs.contains("unreadable answer of clearbit").then_some(())
+        })
+        .await;
 
         // Neither does another job buy it, for a while.
         let alone = || json!({ "enrich_fields": ["city"] });
