@@ -266,8 +266,8 @@ async fn a_provider_that_is_down_for_a_while_costs_few_attempts_and_loses_nothin
             let fleet = Fleet {
                 processes: 4,
                 enrichments: 10_000,
-                max: 50,
-                per: Duration::from_secs(1),
+                max: 500,
+                per: Duration::from_secs(10),
             };
             let outage = Outage {
                 behind: 3000,
