@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::super::connection::Connection;
 use super::super::http_call::sign;
-use super::send::{Fate, Sending};
+use super::fate::Fate;
+use super::send::Sending;
 use crate::clock;
 use crate::job::JobError;
 use crate::job::connection::Provider;

@@ -21,6 +21,7 @@
 //! | the last one and the outcome | nothing to do | sums up |
 
 mod call;
+mod fate;
 pub(super) mod payload;
 mod send;
 

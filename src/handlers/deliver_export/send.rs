@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lettre::Address;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use super::super::email::template::Texts;
 use super::super::email::transport::{HAND_OVER_MAX, Handed, Transport};
 use super::super::ending::record_error;
 use super::super::later::Later;
+use super::fate::{Fate, Next};
 use super::{DeliverExport, Summary};
 use crate::fault::{self, Point};
 use crate::job::{JobError, Progress};
@@ -28,9 +30,6 @@ use crate::worker::JobContext;
 
 /// Mails of a second and connection, unless an admin says otherwise.
 const PER_SECOND: u32 = 50;
-/// A recipient whose server puts it off so often is given up. A job fails once more than this
-/// before it is given up itself, so that the others of it have an end.
-const TRIES_MAX: i32 = 5;
 /// Times that a result is written again while the record is away: it has happened.
 const NOTES_MAX: u32 = 8;
 
@@ -42,53 +41,13 @@ pub(super) struct Sending<'a> {
     pub(super) public_url: &'a str,
 }
 
-/// What came of one.
-pub(super) struct Fate {
-    state: &'static str,
-    provider_id: Option<String>,
-    message: Option<String>,
-    next: Next,
-}
-
-/// How the job goes on.
-enum Next {
-    /// With the next one.
-    Go,
-    /// With the next one, and later with this one again.
-    Later(JobError),
-    /// Not now.
-    Stop(JobError),
-}
-
-impl Fate {
-    pub(super) fn of(state: &'static str, message: impl Into<Option<String>>) -> Self {
-        Self {
-            state,
-            provider_id: None,
-            message: message.into(),
-            next: Next::Go,
-        }
-    }
-
-    /// Nobody can be told now, by what tells this one.
-    pub(super) fn stop(error: JobError) -> Self {
-        Self {
-            next: Next::Stop(error),
-            ..Self::of("planned", None)
-        }
-    }
-
-    /// The server of this one puts it off.
-    fn put_off(one: &Delivery, why: String) -> Self {
-        match one.tries + 1 {
-            tries if tries >= TRIES_MAX => {
-                Self::of("failed", format!("it was put off {tries} times: {why}"))
-            }
-            _ => Self {
-                next: Next::Later(JobError::Retry(why.clone())),
-                ..Self::of("planned", why)
-            },
-        }
+/// Why this one gets nothing, and never will.
+fn unwelcome(one: &Delivery) -> Option<&str> {
+    let is_address = || one.recipient.parse::<Address>().is_ok();
+    match &one.suppressed {
+        Some(reason) => Some(reason),
+        None if one.channel == "email" && !is_address() => Some("it is no address of mail"),
+        None => None,
     }
 }
 
@@ -138,7 +97,7 @@ impl Sending<'_> {
             self.ctx.begin_checkpoint().await?;
             return Err(JobError::Retry("told to stop".to_owned()));
         }
-        if let Some(reason) = &one.suppressed {
+        if let Some(reason) = unwelcome(one) {
             if self.claim(one).await?.is_some() {
                 let why = format!("nothing is sent to {}: {reason}", one.recipient);
                 self.ctx.log(LogLevel::Warn, &why, None);

@@ -241,6 +241,26 @@ async fn nothing_is_sent_to_who_can_or_will_not_have_it_and_a_person_hears_of_th
     post.rig.end().await;
 }
 
+/// Such as that of the user who asked, which is not checked here.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_none_keeps_no_other_from_its_mail() {
+    let post = Post::new().await;
+    let spoil = "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NEW.recipient := 'nobody'; RETURN NEW; END $$;
+        CREATE TRIGGER spoil BEFORE INSERT ON bullwark.file_deliveries FOR EACH ROW
+        WHEN (NEW.recipient = 'spoiled@x.example') EXECUTE FUNCTION spoil()";
+    sqlx::raw_sql(spoil).execute(&post.rig.pool).await.unwrap();
+    let working = post.rig.work();
+    let wish = mailed(&["spoiled@x.example", "ada@x.example"]);
+    let id = post.rig.asked("/api/exports", wish).await;
+    let told = post.rig.told(&id, "dead_letter").await;
+    let why = told["error_message"].as_str().unwrap();
+    assert!(why.contains("1 refused, 0 in doubt"), "{why}");
+    assert_eq!(post.smtp.recipients(), ["ada@x.example"]);
+    working.hurry().await;
+    post.rig.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_is_called_until_it_has_taken_it() {
     let (rig, receiver) = (Rig::mailing().await, Receiver::start().await);
