@@ -200,7 +200,7 @@ pub(super) async fn links(
     let filter = LinkFilter {
         connection_id: given.parsed("connection_id")?,
         local_id: given.parsed("local_id")?,
-        remote_id: given.text("remote_id").map(str::to_owned),
+        remote_id: remote_id(&given)?,
         after: given.parsed("after")?,
     };
     let mut view = state.view(caller).await?;
@@ -208,6 +208,13 @@ pub(super) async fn links(
     let is_full = links.len() as i64 == limit;
     let next_after = links.last().filter(|_| is_full).map(|last| last.local_id);
     Ok(Json(CrmLinks { links, next_after }))
+}
+
+fn remote_id(given: &Parameters) -> Result<Option<String>, Problem> {
+    match given.text("remote_id") {
+        Some(id) if id.contains('\0') => Err(invalid("`remote_id` has a NUL character in it")),
+        id => Ok(id.map(str::to_owned)),
+    }
 }
 
 /// A page of errors.

@@ -107,6 +107,8 @@ async fn a_decision_that_is_none_is_refused_and_another_workspace_sees_no_confli
     }
     let links = stage.rig.server.get("/api/crm/links").await.body;
     assert_eq!(links["links"].as_array().unwrap().len(), 1, "{links}");
+    let unreadable = stage.rig.server.get("/api/crm/links?remote_id=a%00");
+    unreadable.await.problem(400, "invalid_parameter");
     assert_eq!(stage.value("SELECT name FROM accounts").await, "Ours");
     working.hurry().await;
     stage.end().await;
