@@ -1,8 +1,9 @@
 -- prelude_quota_take: what stands against a call, and when it may be tried. Joined after
 -- `prelude_quota`.
 
--- How long nobody takes the place of a job that was told to come back now.
-local GRACE_MS = 1500
+-- How long nobody takes the place of a job that was told to come back now, and how long it is
+-- known that it was.
+local GRACE_MS, TICKET_MS = 1500, 60000
 -- Jobs that are told when to come back, at most; further ones come back at any time after these.
 local TICKETS_MAX = 10000
 -- Between two jobs that come back, at most; and how far ahead moments are given away.

@@ -3,7 +3,7 @@
 -- KEYS[1] state        HASH    what is spent, see prelude_quota
 -- KEYS[2] leases       ZSET    permit by the ms when it ends by itself
 -- KEYS[3] lines        ZSET    who comes back, by the last moment that was given away
--- KEYS[4] tickets      ZSET    job by the moment when it is to come back
+-- KEYS[4] tickets      ZSET    job and queue by the moment when it is to come back
 -- KEYS[5] breaker      HASH    of the host that is called; not looked at without `breaker`
 -- KEYS[6] epoch        STRING  the name of this memory of Redis
 -- ARGV[1] options      msgpack map: permit, cost, lease_ms, ttl_ms, windows (each id, kind, max,
@@ -45,11 +45,11 @@ for _, credit in ipairs(options.credits) do
 end
 
 -- Those who were told to come back now go before whoever comes anew.
-call('ZREMRANGEBYSCORE', keys.tickets, '-inf', text(now - GRACE_MS))
+call('ZREMRANGEBYSCORE', keys.tickets, '-inf', text(now - TICKET_MS))
 local is_expected = options.ticket and call('ZSCORE', keys.tickets, options.ticket)
 local awaited = 0
 if not is_expected and not options.interactive then
-  awaited = call('ZCOUNT', keys.tickets, '-inf', text(now))
+  awaited = call('ZCOUNT', keys.tickets, '(' .. text(now - GRACE_MS), text(now))
 end
 
 local found, reserve = new_hindrance(now), options.interactive and 0 or options.reserve
@@ -77,7 +77,7 @@ if options.refused.sql then hinder(found, now + options.refused.sql, 'window', '
 if found.at > now then
   local at = place_in_line(keys, state, windows, options, found, now)
   for _, name in ipairs({ 'state', 'lines', 'tickets' }) do
-    call('PEXPIRE', keys[name], text(math.max(options.ttl_ms, at - now + GRACE_MS)))
+    call('PEXPIRE', keys[name], text(math.max(options.ttl_ms, at - now + TICKET_MS)))
   end
   return { DENIED, now, math.ceil(at), found.why, found.which }
 end

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::claim::millis;
 use super::connection::ScriptCall;
 use super::epoch::{EPOCH, server_of};
+use super::quota_turn::QuotaTicket;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat};
 use crate::job::quota::{Limits, Window, days_around};
@@ -39,7 +40,7 @@ pub struct TakeQuota<'a> {
     /// Those who wait stand in lines of these names, which are served in turn.
     pub line: &'a str,
     /// The job that makes the call: told to come back, it finds its turn kept for a moment.
-    pub ticket: Option<Uuid>,
+    pub ticket: Option<QuotaTicket<'a>>,
     /// In `0.0..1.0`, made by the caller.
     pub random: f64,
     /// SQL counts calls of this key, too.
@@ -145,7 +146,7 @@ impl Broker {
             reserve: f64::from(take.limits.reserve_percent) / 100.0,
             interactive: take.is_interactive,
             line: take.line,
-            ticket: take.ticket.map(|ticket| ticket.simple().to_string()),
+            ticket: take.ticket.map(|ticket| ticket.to_string()),
             breaker: take.host.is_some(),
             random: take.random,
             joined: take.is_joined,

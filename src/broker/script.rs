@@ -79,6 +79,7 @@ scripts! {
     Obliterate = "obliterate", keys 1,
         after "prelude" "prelude_fair" "prelude_place"
         "prelude_parent" "prelude_dedup" "prelude_remove";
+    PassTurn = "pass_turn", keys 2, after "prelude";
     Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 9, after "prelude" "prelude_fair" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::broker::BrokerError;
-use crate::job::JobError;
+use crate::broker::{BrokerError, QuotaTicket};
 use crate::job::quota::{InvalidLimits, Limits, QuotaKey};
+use crate::job::{JobError, QueueName};
 use crate::record::RecordError;
 
 /// After this time a call counts as over, unless it asks for another.
@@ -32,7 +32,7 @@ pub struct Ask<'a> {
     pub(super) cost: u32,
     pub(super) urgency: Urgency,
     pub(super) host: Option<&'a str>,
-    pub(super) job_id: Option<Uuid>,
+    pub(super) ticket: Option<QuotaTicket<'a>>,
     pub(super) lease: Duration,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Ask<'a> {
             cost: 1,
             urgency: Urgency::Batch,
             host: None,
-            job_id: None,
+            ticket: None,
             lease: LEASE,
         }
     }
@@ -71,8 +71,8 @@ impl<'a> Ask<'a> {
 
     /// The job that calls: when it comes back at the moment that it was told, it finds its turn
     /// kept.
-    pub fn job(mut self, job_id: Uuid) -> Self {
-        self.job_id = Some(job_id);
+    pub fn job(mut self, job_id: Uuid, queue: &'a QueueName) -> Self {
+        self.ticket = Some(QuotaTicket { queue, job_id });
         self
     }
 

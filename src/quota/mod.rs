@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, QuotaTicket};
 use crate::record::Record;
 use crate::tasks::Tasks;
 
@@ -135,6 +135,16 @@ impl Quotas {
         )
         .increment(1);
         Ok(Err(wait))
+    }
+
+    /// A job that was told to come back does not need the quota of this key after all: another one
+    /// that waits comes in its place. Without a turn, and done again, nothing happens.
+    pub async fn pass_turn(&self, key: &QuotaKey, ticket: QuotaTicket<'_>) {
+        let (broker, key) = (&self.inner.broker, key.to_string());
+        if let Err(error) = broker.pass_quota_turn(&key, ticket).await {
+            // One call less than the limit allows.
+            tracing::debug!(key, job.id = %ticket.job_id, %error, "the turn was not passed on");
+        }
     }
 
     /// Whether it is time to keep what was learned of a key.

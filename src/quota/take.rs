@@ -57,7 +57,7 @@ impl Quotas {
                     is_interactive: ask.urgency == Urgency::Interactive,
                     lease: ask.lease,
                     line: &line,
-                    ticket: ask.job_id,
+                    ticket: ask.ticket,
                     random: rand::random(),
                     is_joined: known.row.is_joined,
                     seed: seed.as_ref(),

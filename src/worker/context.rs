@@ -30,13 +30,13 @@ use uuid::Uuid;
 use super::Shared;
 use super::held::Held;
 use super::log_writer::Line;
-use crate::broker::ClaimedJob;
+use crate::broker::{ClaimedJob, QuotaTicket};
 use crate::job::{JobError, Progress, QueueName};
-use crate::quota::{Ask, Permit, Quotas};
+use crate::quota::{Ask, Permit, QuotaKey, Quotas};
 use crate::record::Record;
 use crate::record::logs::{LogLevel, NewLog};
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Ahead, Checkpoint};
 pub use once::{CallError, IfUnknown};
 pub use step::{NAME_MAX_BYTES, STEP_RESULT_MAX_BYTES};
 
@@ -140,8 +140,18 @@ impl JobContext {
                 "no worker runs this attempt: no quotas",
             ));
         };
-        let taken = quotas.take(&ask.job(self.job_id())).await?;
+        let taken = quotas.take(&ask.job(self.job_id(), self.queue())).await?;
         Ok(taken?)
+    }
+
+    /// Says that this job, if it waited for the quota of this key, needs it no more: its answer was
+    /// found elsewhere, say. Another job that waits comes in its place.
+    pub async fn pass_turn(&self, key: &QuotaKey) {
+        let waited = self.attempt() > 1;
+        if let Some(quotas) = self.quotas().filter(|_| waited) {
+            let (queue, job_id) = (self.queue(), self.job_id());
+            quotas.pass_turn(key, QuotaTicket { queue, job_id }).await;
+        }
     }
 
     /// Is cancelled when the handler should stop: at a timeout, a shutdown that can wait no longer,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bullwark::broker::{Broker, EndCall, Ended, QuotaCredit, QuotaSeed, TakeQuota, TakenQuota};
+use bullwark::broker::{
+    Broker, EndCall, Ended, QuotaCredit, QuotaSeed, QuotaTicket, TakeQuota, TakenQuota,
+};
 use bullwark::job::quota::{Limits, Window};
 use uuid::Uuid;
 
@@ -52,7 +54,7 @@ pub(crate) fn nothing_spent() -> QuotaSeed {
 /// Takes; whatever the record is asked for, it has.
 pub(crate) async fn take(broker: &Broker, limits: &Limits, want: Want) -> Went {
     let (permit, seed, refused) = (Uuid::new_v4(), nothing_spent(), BTreeMap::new());
-    let mut credits = Vec::new();
+    let (mut credits, queue) = (Vec::new(), &"q".parse().unwrap());
     for _ in 0..9 {
         let asked = TakeQuota {
             key: KEY,
@@ -63,7 +65,7 @@ pub(crate) async fn take(broker: &Broker, limits: &Limits, want: Want) -> Went {
             is_interactive: want.is_interactive,
             lease: want.lease,
             line: "w1",
-            ticket: want.ticket,
+            ticket: want.ticket.map(|job_id| QuotaTicket { queue, job_id }),
             random: 0.5,
             is_joined: false,
             seed: Some(&seed),

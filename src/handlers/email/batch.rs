@@ -170,7 +170,7 @@ impl Run<'_> {
         }]);
         let mut permits = Vec::new();
         while (permits.len() as i64) < most {
-            let ask = Ask::new(&key, &limits).job(self.batch.job_id);
+            let ask = Ask::new(&key, &limits).job(self.batch.job_id, self.ctx.queue());
             match quotas.take(&ask.lease(HAND_OVER_MAX)).await? {
                 Ok(permit) => permits.push(permit),
                 Err(_) if !permits.is_empty() => break,

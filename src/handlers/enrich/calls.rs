@@ -39,8 +39,7 @@ impl Calls {
         if ctx.cancelled().is_cancelled() {
             return Err(JobError::Retry("told to stop".to_owned()));
         }
-        let workspace_id = ctx.workspace_id().unwrap_or_default();
-        let key = QuotaKey::new(source.as_str(), workspace_id).map_err(JobError::permanent)?;
+        let key = key(ctx, source)?;
         let (limits, host) = (source.limits(), host(source, connection));
         let ask = Ask::new(&key, &limits).lease(CALL_TIMEOUT * 2).host(&host);
         let ask = ask.cost(records);
@@ -80,6 +79,12 @@ impl Calls {
             None => Ok(answer),
         }
     }
+}
+
+/// The count that all calls of the workspace to the provider share.
+pub(super) fn key(ctx: &JobContext, source: DataSource) -> Result<QuotaKey, JobError> {
+    let workspace_id = ctx.workspace_id().unwrap_or_default();
+    QuotaKey::new(source.as_str(), workspace_id).map_err(JobError::permanent)
 }
 
 /// Whose breaker it is: of the provider where everybody calls it, else of the connection, so that

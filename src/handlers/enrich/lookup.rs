@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::super::connection::{Connection, Connections};
 use super::super::providers::{self, CALL_TIMEOUT, DataSource, Reply, Topic};
-use super::calls::{Calls, told, unusable};
+use super::calls::{self, Calls, told, unusable};
 use super::resting::Resting;
 use super::tokens::Tokens;
 use crate::job::JobError;
@@ -136,18 +136,10 @@ impl Lookups {
         let asked = lookups::ask(ctx.record(), &question, max_age_days, (call_id, CLAIM)).await;
         let polls = match asked.map_err(JobError::retry)? {
             Asked::Known(known) => {
-                counted(source, "kept");
-                return Ok(Answered {
-                    kept: Kept::Answer(known),
-                    is_bought: false,
-                });
+                return found(ctx, source, Kept::Answer(known)).await;
             }
             Asked::Unreadable(at) => {
-                counted(source, "kept");
-                return Ok(Answered {
-                    kept: Kept::Unreadable(at),
-                    is_bought: false,
-                });
+                return found(ctx, source, Kept::Unreadable(at)).await;
             }
             Asked::Busy(left) => {
                 counted(source, "busy");
@@ -247,6 +239,16 @@ impl Lookups {
             return judged(ctx, source, (&connection, &answer), reply).await;
         }
     }
+}
+
+/// Nobody is asked. The job may have waited for that, and somebody else wants to.
+async fn found(ctx: &JobContext, source: DataSource, kept: Kept) -> Result<Answered, JobError> {
+    counted(source, "kept");
+    ctx.pass_turn(&calls::key(ctx, source)?).await;
+    Ok(Answered {
+        kept,
+        is_bought: false,
+    })
 }
 
 /// What a reply means for the job, if it is no answer.
