@@ -27,6 +27,7 @@ use crate::reconcile;
 use crate::record::access::By;
 use crate::record::accounts::{self, AccountRow};
 use crate::record::connections::{self, NewConnection, Sealed};
+use crate::record::merge::IfTaken;
 use crate::record::workspaces::DEFAULT_WORKSPACE;
 use crate::record::{quotas, server};
 use crate::sealed::Place;
@@ -193,7 +194,8 @@ async fn accounts(app: &App, total: usize) -> Result<Vec<Uuid>, BenchError> {
     for page in rows.chunks(ACCOUNTS) {
         let page: Vec<(Uuid, &AccountRow)> = page.iter().map(|(id, row)| (*id, row)).collect();
         let mut tx = app.record.begin().await?;
-        accounts::insert_many(&mut tx, Some(DEFAULT_WORKSPACE), "bench", &page).await?;
+        let source = ("bench", IfTaken::Refuse);
+        accounts::insert_many(&mut tx, Some(DEFAULT_WORKSPACE), source, &page).await?;
         tx.commit().await?;
     }
     Ok(rows.into_iter().map(|(id, _)| id).collect())

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::merge::{Merge, texts};
+use super::merge::{IfTaken, Merge, texts};
 use super::{RecordError, Tx};
 
 /// One contact as a file or a provider describes it. Absent means "says nothing", not "is empty".
@@ -88,16 +88,23 @@ async fn find_accounts(
 
 /// Inserts contacts under ids that the caller made; the answer names those that are new.
 ///
-/// A row with a key that exists by now is left out, whoever wrote it.
+/// A key may exist by now, whoever wrote it: `if_taken` says what becomes of its row.
 pub async fn insert_many(
     tx: &mut Tx,
     workspace_id: Option<Uuid>,
-    source: &str,
+    (source, if_taken): (&str, IfTaken),
     new: &[(Uuid, &ContactRow)],
 ) -> Result<Vec<Uuid>, RecordError> {
     let rows: Vec<&ContactRow> = new.iter().map(|(_, row)| *row).collect();
     let account_ids = find_accounts(tx, workspace_id, &rows).await?;
-    Ok(sqlx::query_scalar(include_str!("sql/contacts_insert.sql"))
+    let insert = match if_taken {
+        IfTaken::Refuse => concat!(include_str!("sql/contacts_insert.sql"), "RETURNING id"),
+        IfTaken::LeaveOut => concat!(
+            include_str!("sql/contacts_insert.sql"),
+            "ON CONFLICT DO NOTHING RETURNING id"
+        ),
+    };
+    Ok(sqlx::query_scalar(insert)
         .bind(workspace_id)
         .bind(source)
         .bind(new.iter().map(|(id, _)| *id).collect::<Vec<_>>())

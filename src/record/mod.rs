@@ -105,6 +105,8 @@ pub use probe::Look;
 pub use tx::Tx;
 pub use view::{View, Viewer};
 
+/// Connections that are left to others by who could do without one.
+const SPARE_CONNECTIONS: usize = 3;
 /// How long a caller waits for a free connection before it is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -228,6 +230,12 @@ impl Record {
             fullness: probe::Fullness::default(),
             looked_at: None,
         })
+    }
+
+    /// Whether somebody who could do without may take a connection: a few are left for others.
+    pub fn has_spare_connections(&self) -> bool {
+        let unmade = (self.pool.options().get_max_connections()).saturating_sub(self.pool.size());
+        self.pool.num_idle() + unmade as usize > SPARE_CONNECTIONS
     }
 
     /// The number of the last change of servers, if there was one since [`Record::set_checked`]:

@@ -83,6 +83,15 @@ pub async fn fence(
     Ok(done.rows_affected() == 1)
 }
 
+/// Tells a transaction that is not fenced yet whose it is, for the lineage of what it changes.
+pub async fn speak_for(tx: &mut Tx, id: Uuid) -> Result<(), RecordError> {
+    sqlx::query("SELECT set_config('bullwark.job_id', $1::text, true)")
+        .bind(id.to_string())
+        .execute(tx.connection())
+        .await?;
+    Ok(())
+}
+
 /// Begins a transaction that waits until nobody writes to the job, and then keeps everybody from
 /// it: what a transaction wrote whose `COMMIT` was not answered is there by then, or never comes.
 pub async fn hold(record: &Record, id: Uuid) -> Result<Tx, RecordError> {

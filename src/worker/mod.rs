@@ -59,7 +59,7 @@ use crate::tasks::{Tasks, panic_text};
 use held::{Held, HeldJobs};
 
 pub use context::{
-    CallError, Checkpoint, IfUnknown, JobContext, LOG_LINES_MAX, NAME_MAX_BYTES,
+    Ahead, CallError, Checkpoint, IfUnknown, JobContext, LOG_LINES_MAX, NAME_MAX_BYTES,
     STEP_RESULT_MAX_BYTES,
 };
 pub use detached::Detached;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends when its support fails")]
 #![expect(clippy::disallowed_methods, reason = "tests wait for what they spawn")]
 
+mod ahead;
 mod chunks;
 mod custom_fields;
 mod examples;

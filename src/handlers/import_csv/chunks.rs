@@ -1,7 +1,7 @@
 //! Parsing and validating, beside the writing: a thread that turns the file into chunks.
 //!
-//! The channel holds one chunk. With the one that is being written and the one that is being
-//! filled, three are in memory, whatever the size of the file.
+//! The channel holds one chunk. With the two that are being written and the one that is being
+//! filled, four are in memory, whatever the size of the file.
 
 use std::mem;
 
@@ -14,7 +14,7 @@ use super::prepare::{self, Prepared};
 use super::reader::{Position, ReadError, RecordReader};
 use super::validate::{ValidRow, Validator};
 use crate::record::import_chunk::{
-    CHUNK_ROWS_MAX, Chunk, ChunkRow, Entities, RejectedRow, RowPlace,
+    CHUNK_ROWS_MAX, Chunk, ChunkRow, Entities, Keys, RejectedRow, RowPlace,
 };
 
 /// Rows of one transaction, if the batch size does not ask for more.
@@ -32,6 +32,7 @@ const CHUNKS_WAITING_MAX: usize = 1;
 #[derive(Debug)]
 pub(super) struct Work {
     pub chunk: Chunk,
+    pub keys: Keys,
     pub next: Position,
     /// Counted from the start of the file to `next`.
     pub warnings: Warnings,
@@ -138,12 +139,14 @@ impl Filler {
             Entities::Contacts(rows) => Entities::Contacts(mem::take(rows)),
         };
         let (rejected, raw) = (mem::take(&mut self.rejected), mem::take(&mut self.raw));
+        let chunk = Chunk {
+            entities,
+            rejected,
+            raw,
+        };
         Work {
-            chunk: Chunk {
-                entities,
-                rejected,
-                raw,
-            },
+            keys: Keys::of(&chunk),
+            chunk,
             next,
             warnings: self.warnings,
         }

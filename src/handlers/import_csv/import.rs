@@ -1,27 +1,23 @@
-//! One attempt of an import under way: begins it, writes its chunks, ends it.
+//! One attempt of an import: begins it, says how it gets on, ends it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
 
-use super::choices::{header_mapping, number_format, on_existing};
-use super::chunks::{self, Start, Work};
+use super::choices::header_mapping;
 use super::payload::ImportCsv;
 use super::prepare::Prepared;
 use super::summary::{self, Checkpoint};
-use super::validate::Validator;
 use crate::handlers::ending::record_error;
 use crate::job::{JobError, Progress};
-use crate::record::import_chunk::{self, ChunkOptions};
+use crate::record::import_chunk::RejectedRow;
 use crate::record::imports::{self, ImportCounts, NewImport};
 use crate::record::logs::LogLevel;
 use crate::worker::JobContext;
 
-/// Times that a chunk is tried again before the attempt gives up.
-const CHUNK_RETRIES: u32 = 5;
-/// The wait before the first of them; it doubles.
-const CHUNK_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Rejected rows that are written into the job's log, one line each.
 const LOGGED_ROWS_MAX: u64 = 100;
 
@@ -30,16 +26,48 @@ pub(super) struct Import<'a> {
     pub(super) ctx: &'a JobContext,
     pub(super) payload: &'a ImportCsv,
     pub(super) prepared: &'a Prepared,
-    /// As the record has them.
-    pub(super) counts: ImportCounts,
     pub(super) begun_at_row: u64,
-    pub(super) logged_rows: u64,
+    /// As the record has them.
+    counts: Mutex<ImportCounts>,
+    /// Rows that are written and not committed.
+    pub(super) uncommitted: AtomicU64,
+    logged_rows: AtomicU64,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
+    pub(super) fn new(
+        ctx: &'a JobContext,
+        payload: &'a ImportCsv,
+        prepared: &'a Prepared,
+        begun_at_row: u64,
+    ) -> Self {
+        Self {
+            ctx,
+            payload,
+            prepared,
+            begun_at_row,
+            counts: Mutex::default(),
+            uncommitted: AtomicU64::new(0),
+            logged_rows: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn counts(&self) -> ImportCounts {
+        self.held_counts().clone()
+    }
+
+    /// Returns those of before.
+    pub(super) fn set_counts(&self, counts: ImportCounts) -> ImportCounts {
+        std::mem::replace(&mut *self.held_counts(), counts)
+    }
+
+    fn held_counts(&self) -> MutexGuard<'_, ImportCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes down that the run begins, or goes on; finds an earlier import of the same bytes.
     pub(super) async fn start(
-        &mut self,
+        &self,
         from: &Checkpoint,
         is_resumed: bool,
         file_name: Option<String>,
@@ -69,11 +97,11 @@ impl Import<'_> {
         let same_file = imports::find_same_file(begun.tx(), &import)
             .await
             .map_err(record_error)?;
-        self.counts = imports::counts(begun.tx(), import.id)
-            .await
-            .map_err(record_error)?;
-        let progress = self.progress(0);
-        begun.commit_without_gain(json!(from), progress).await?;
+        let counts = imports::counts(begun.tx(), import.id).await;
+        self.set_counts(counts.map_err(record_error)?);
+        begun
+            .commit_without_gain(json!(from), self.progress())
+            .await?;
         let metadata = json!({
             "rows": prepared.census.rows, "bytes": prepared.bytes, "sha256": prepared.sha256,
             "encoding": prepared.text.encoding, "delimiter": prepared.dialect.delimiter_name(),
@@ -89,114 +117,11 @@ impl Import<'_> {
         Ok(same_file)
     }
 
-    /// Writes chunk after chunk, from where `from` stands to the end of the file.
-    pub(super) async fn write_chunks(&mut self, from: Checkpoint) -> Result<Checkpoint, JobError> {
-        let payload = self.payload;
-        let validator = Validator::new(
-            payload.entity_type,
-            &self.prepared.mapping,
-            number_format(payload, &self.prepared.dialect),
-            payload.options.default_country.as_deref(),
-        );
-        let batch_size = payload.options.batch_size as usize;
-        let start = Start {
-            position: from.position,
-            warnings: from.warnings,
-        };
-        let mut chunks = chunks::read_chunks(
-            self.prepared,
-            validator,
-            payload.entity_type,
-            batch_size,
-            start,
-        );
-        let options = ChunkOptions {
-            import_id: self.ctx.job_id(),
-            workspace_id: self.ctx.workspace_id(),
-            on_existing: on_existing(payload, self.prepared),
-            batch_size,
-            dry_run: payload.options.dry_run,
-        };
-        let mut at = from;
-        while let Some(work) = chunks.recv().await {
-            let work = work.map_err(JobError::permanent)?;
-            if self.ctx.cancelled().is_cancelled() {
-                return Err(self.interrupted(&at).await);
-            }
-            let checkpoint = Checkpoint::new(self.prepared, work.next, work.warnings, false);
-            self.write_chunk(&options, &work, &checkpoint).await?;
-            self.log_rejected(&work);
-            at = checkpoint;
-        }
-        if at.position.row < self.prepared.census.rows {
-            // The thread that reads ended without an error and without the end of the file.
-            return Err(JobError::Retry(
-                "reading the file stopped half-way".to_owned(),
-            ));
-        }
-        at.is_read = true;
-        Ok(at)
-    }
-
-    /// Commits a chunk; tries again when the record is away or another transaction was in the way.
-    async fn write_chunk(
-        &mut self,
-        options: &ChunkOptions,
-        work: &Work,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), JobError> {
-        let mut delay = CHUNK_RETRY_DELAY;
-        for retry in 0..=CHUNK_RETRIES {
-            match self.try_chunk(options, work, checkpoint).await {
-                Err(JobError::Retry(message)) if retry < CHUNK_RETRIES => {
-                    let metadata = json!({"row": work.next.row, "error": message});
-                    self.ctx
-                        .log(LogLevel::Warn, "a chunk is tried again", Some(metadata));
-                    tokio::select! {
-                        () = tokio::time::sleep(delay) => delay *= 2,
-                        () = self.ctx.cancelled().cancelled() => {
-                            return Err(JobError::Retry(message));
-                        }
-                    }
-                }
-                other => return other,
-            }
-        }
-        Ok(())
-    }
-
-    async fn try_chunk(
-        &mut self,
-        options: &ChunkOptions,
-        work: &Work,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), JobError> {
-        let mut begun = self.ctx.begin_checkpoint().await?;
-        let mut shown = 0;
-        let on_batch = |rows: usize| {
-            shown += rows as u64;
-            self.ctx.progress(self.progress(shown));
-        };
-        import_chunk::apply(begun.tx(), options, &work.chunk, on_batch)
-            .await
-            .map_err(record_error)?;
-        // Read back instead of added up: a chunk whose commit went through unseen is not counted
-        // twice.
-        let counts = imports::counts(begun.tx(), options.import_id)
-            .await
-            .map_err(record_error)?;
-        let before = std::mem::replace(&mut self.counts, counts);
-        let committed = begun.commit(json!(checkpoint), self.progress(0)).await;
-        if committed.is_err() {
-            self.counts = before;
-        }
-        committed
-    }
-
-    /// `written` rows of the chunk under way count as processed.
-    fn progress(&self, written: u64) -> Progress {
-        let counts = &self.counts;
+    /// Rows that are written and not committed count as processed.
+    pub(super) fn progress(&self) -> Progress {
+        let counts = self.counts();
         let total = counts.total.unsigned_abs();
+        let written = self.uncommitted.load(Ordering::Relaxed);
         let processed = (counts.processed.unsigned_abs() + written).min(total);
         let failed = (counts.failed + counts.skipped).unsigned_abs();
         Progress::new(
@@ -207,33 +132,36 @@ impl Import<'_> {
         )
     }
 
-    fn log_rejected(&mut self, work: &Work) {
-        for row in &work.chunk.rejected {
-            if self.logged_rows == LOGGED_ROWS_MAX {
+    pub(super) fn log_rejected(&self, rejected: &[RejectedRow]) {
+        let before = self
+            .logged_rows
+            .fetch_add(rejected.len() as u64, Ordering::Relaxed);
+        for (number, row) in (before..).zip(rejected) {
+            if number == LOGGED_ROWS_MAX {
                 let message = "more rows are rejected; the error report lists all of them";
                 self.ctx.log(LogLevel::Warn, message, None);
             }
-            self.logged_rows += 1;
-            if self.logged_rows <= LOGGED_ROWS_MAX {
-                let metadata = json!({
-                    "row": row.place.row_no, "line": row.place.line_no, "code": row.code,
-                    "column": row.column, "suggestion": row.suggestion,
-                });
-                let message = format!("row {}: {}", row.place.row_no, row.message);
-                self.ctx.log(LogLevel::Warn, &message, Some(metadata));
+            if number >= LOGGED_ROWS_MAX {
+                return;
             }
+            let metadata = json!({
+                "row": row.place.row_no, "line": row.place.line_no, "code": row.code,
+                "column": row.column, "suggestion": row.suggestion,
+            });
+            let message = format!("row {}: {}", row.place.row_no, row.message);
+            self.ctx.log(LogLevel::Warn, &message, Some(metadata));
         }
     }
 
     /// Why the attempt stops before the end. A shutdown or a time limit only interrupts it: the
     /// next one goes on behind the last chunk, and if this one got anywhere it spends no retry.
     /// When the job was cancelled, the fence of the next checkpoint would say so; ask it here.
-    async fn interrupted(&self, at: &Checkpoint) -> JobError {
+    pub(super) async fn interrupted(&self, at: &Checkpoint) -> JobError {
         if let Err(JobError::LeaseLost) = self.ctx.begin_checkpoint().await {
             return JobError::LeaseLost;
         }
         let row = at.position.row;
-        let message = format!("interrupted behind row {row} of {}", self.counts.total);
+        let message = format!("interrupted behind row {row} of {}", self.counts().total);
         if row > self.begun_at_row {
             JobError::Snooze(Duration::from_secs(1), message)
         } else {
@@ -243,21 +171,22 @@ impl Import<'_> {
 
     /// The last commit: how the run ended.
     pub(super) async fn finish(
-        &mut self,
+        &self,
         end: &Checkpoint,
         report: Option<&str>,
     ) -> Result<(), JobError> {
         let mut begun = self.ctx.begin_checkpoint().await?;
         let id = self.ctx.job_id();
-        self.counts = imports::counts(begun.tx(), id)
-            .await
-            .map_err(record_error)?;
-        let status = summary::status_of(&self.counts);
+        let counts = imports::counts(begun.tx(), id).await;
+        let counts = counts.map_err(record_error)?;
+        let status = summary::status_of(&counts);
+        let rows = counts.processed;
+        self.set_counts(counts);
         imports::finish(begun.tx(), id, status, &json!(end.warnings), report)
             .await
             .map_err(record_error)?;
-        let mut progress = self.progress(0);
-        progress.message = format!("Processed {} rows", self.counts.processed);
+        let mut progress = self.progress();
+        progress.message = format!("Processed {rows} rows");
         begun.commit(json!(end), progress).await
     }
 }

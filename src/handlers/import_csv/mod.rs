@@ -45,6 +45,7 @@ pub mod template;
 mod torture;
 pub mod unpack;
 pub mod validate;
+mod writing;
 
 pub use chunks::CHUNK_ROWS;
 pub use payload::ImportCsv;

@@ -27,12 +27,13 @@ use super::report_file;
 use super::source::{self, SourceError, SourceOptions};
 use super::summary::{self, Checkpoint, Ending, Summary};
 use super::template::{self, Template};
+use super::writing;
 use crate::handlers::ending::{Verdict, record_error};
 use crate::handlers::spool::Spool;
 use crate::job::{JobError, Progress};
 use crate::record::custom_fields;
 use crate::record::import_templates;
-use crate::record::imports::{self, ImportCounts, ImportStatus};
+use crate::record::imports::{self, ImportStatus};
 use crate::worker::JobContext;
 
 /// Runs an import to its end, or says how the job goes on.
@@ -104,19 +105,12 @@ async fn run_attempt(
     let is_resumed = earlier.is_some();
     let from = earlier.unwrap_or(begin);
     let file_name = payload.file_name.clone().or(file.name);
-    let mut import = Import {
-        ctx,
-        payload,
-        prepared: &prepared,
-        counts: ImportCounts::default(),
-        begun_at_row: from.position.row,
-        logged_rows: 0,
-    };
+    let import = Import::new(ctx, payload, &prepared, from.position.row);
     let same_file = import.start(&from, is_resumed, file_name.clone()).await?;
     let end = if from.is_read {
         from
     } else {
-        import.write_chunks(from).await?
+        writing::write_chunks(&import, from).await?
     };
     let mut warnings = summary::sentences(&end.warnings, &prepared);
     if let Some(id) = same_file {
@@ -130,7 +124,7 @@ async fn run_attempt(
         import_id: ctx.job_id(),
         entity_type: payload.entity_type.as_str(),
         dry_run: payload.options.dry_run,
-        counts: &import.counts,
+        counts: &import.counts(),
         prepared: &prepared,
         report,
         file_name,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::record::accounts::{self, AccountRow};
 use crate::record::contacts::{self, ContactRow};
-use crate::record::merge::Merge;
+use crate::record::merge::{IfTaken, Merge};
 use crate::record::{RecordError, Tx};
 
 /// What accounts and contacts have in common for an import.
@@ -21,6 +21,7 @@ pub(super) trait Entity: Sized + Sync {
         tx: &mut Tx,
         workspace_id: Option<Uuid>,
         new: &[(Uuid, &Self)],
+        if_taken: IfTaken,
     ) -> impl Future<Output = Result<Vec<Uuid>, RecordError>> + Send;
 
     fn update_many(
@@ -47,8 +48,9 @@ impl Entity for AccountRow {
         tx: &mut Tx,
         workspace_id: Option<Uuid>,
         new: &[(Uuid, &Self)],
+        if_taken: IfTaken,
     ) -> Result<Vec<Uuid>, RecordError> {
-        accounts::insert_many(tx, workspace_id, SOURCE, new).await
+        accounts::insert_many(tx, workspace_id, (SOURCE, if_taken), new).await
     }
 
     async fn update_many(
@@ -74,8 +76,9 @@ impl Entity for ContactRow {
         tx: &mut Tx,
         workspace_id: Option<Uuid>,
         new: &[(Uuid, &Self)],
+        if_taken: IfTaken,
     ) -> Result<Vec<Uuid>, RecordError> {
-        contacts::insert_many(tx, workspace_id, SOURCE, new).await
+        contacts::insert_many(tx, workspace_id, (SOURCE, if_taken), new).await
     }
 
     async fn update_many(

@@ -88,16 +88,22 @@ impl Fate {
 }
 
 /// A row with its fate, ready to be written down.
+#[derive(Debug)]
 pub(super) struct Settled<'a> {
     pub(super) place: &'a RowPlace,
     pub(super) key: Option<Uuid>,
     pub(super) fate: Fate,
 }
 
+/// Whether a constraint is one of those that keep keys unique.
+pub(super) fn is_taken(constraint: Option<&str>) -> bool {
+    constraint.is_some_and(|name| name.ends_with("_unique"))
+}
+
 /// What a refusal of the schema means for the one row that caused it.
 pub(super) fn refused(constraint: Option<String>, message: String) -> Fate {
     match constraint {
-        Some(name) if name.ends_with("_unique") => {
+        Some(name) if is_taken(Some(&name)) => {
             let message = format!("one of its keys belongs to another record ({name})");
             Fate::coded(Outcome::Failed, DUPLICATE_EXISTING, message)
         }

@@ -5,11 +5,17 @@
 //! row at fault stands alone. Rows go in the order of their keys, so that two imports of one
 //! workspace lock in the same order.
 //!
+//! A chunk may be written before the one before it is committed, as long as neither makes a
+//! difference to the other: no row of the two can mean the same record ([`Keys::may_meet`]), and
+//! all of its records are new ([`write_ahead`]). What is in the record afterwards is then the same
+//! as if it had waited. It is noted, and committed, in its turn.
+//!
 //! Where it may die: anywhere before the commit, and the next attempt finds nothing of the chunk;
 //! or after it, and finds all of it, the checkpoint included.
 
 mod entity;
 mod fate;
+mod keys;
 mod ledger;
 mod write;
 
@@ -23,8 +29,9 @@ use super::contacts::ContactRow;
 use super::merge::Merge;
 use super::{RecordError, Tx};
 use fate::{Fate, Outcome, Settled};
+pub use keys::Keys;
 use ledger::{add_counts, find_applied, insert_fates};
-use write::settle_rows;
+use write::{Allowed, settle_rows};
 
 /// Most rows of one chunk.
 pub const CHUNK_ROWS_MAX: usize = 2_000;
@@ -109,6 +116,14 @@ impl ChunkCounts {
     }
 }
 
+/// Rows that were written, and nothing says so yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Written<'a> {
+    settled: Vec<Settled<'a>>,
+    raw: &'a [u8],
+}
+
 /// Applies a chunk inside the caller's transaction. At most [`CHUNK_ROWS_MAX`] rows.
 ///
 /// `on_batch` hears how many rows each batch had, before the commit.
@@ -116,16 +131,49 @@ pub async fn apply(
     tx: &mut Tx,
     options: &ChunkOptions,
     chunk: &Chunk,
-    mut on_batch: impl FnMut(usize) + Send,
+    on_batch: impl FnMut(usize) + Send,
 ) -> Result<ChunkCounts, RecordError> {
+    match write(tx, options, chunk, Allowed::Everything, on_batch).await? {
+        Some(written) => written.note(tx, options).await,
+        None => Ok(ChunkCounts::default()), // only ahead of its turn
+    }
+}
+
+/// Writes the rows of a chunk whose turn has not come yet; in its turn [`Written::note`] completes
+/// it.
+///
+/// `None`: not all of them are new, or it is a dry run. The transaction is then to be rolled back,
+/// and the chunk to be applied in its turn.
+pub async fn write_ahead<'a>(
+    tx: &mut Tx,
+    options: &ChunkOptions,
+    chunk: &'a Chunk,
+    on_batch: impl FnMut(usize) + Send,
+) -> Result<Option<Written<'a>>, RecordError> {
+    if options.dry_run {
+        return Ok(None);
+    }
+    write(tx, options, chunk, Allowed::NewRows, on_batch).await
+}
+
+async fn write<'a>(
+    tx: &mut Tx,
+    options: &ChunkOptions,
+    chunk: &'a Chunk,
+    allowed: Allowed,
+    mut on_batch: impl FnMut(usize) + Send,
+) -> Result<Option<Written<'a>>, RecordError> {
     // The statements below look rows up by key; on stale statistics the planner may prefer to read
     // whole tables. Taking the alternatives away leaves one plan.
     let settings = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
          SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
     sqlx::raw_sql(settings).execute(tx.connection()).await?;
-    let mut settled = match &chunk.entities {
-        Entities::Accounts(rows) => settle_rows(tx, options, rows, &mut on_batch).await?,
-        Entities::Contacts(rows) => settle_rows(tx, options, rows, &mut on_batch).await?,
+    let settled = match &chunk.entities {
+        Entities::Accounts(rows) => settle_rows(tx, options, rows, allowed, &mut on_batch).await?,
+        Entities::Contacts(rows) => settle_rows(tx, options, rows, allowed, &mut on_batch).await?,
+    };
+    let Some(mut settled) = settled else {
+        return Ok(None);
     };
     let rejected: Vec<_> = chunk.rejected.iter().map(|row| row.place.row_no).collect();
     let applied = find_applied(tx, options.import_id, &rejected).await?;
@@ -143,13 +191,26 @@ pub async fn apply(
             fate,
         });
     }
-    let counts = count(&settled);
-    if !settled.is_empty() {
-        settled.sort_unstable_by_key(|row| row.place.row_no);
-        insert_fates(tx, options.import_id, &settled, &chunk.raw).await?;
-        add_counts(tx, options.import_id, &counts).await?;
+    settled.sort_unstable_by_key(|row| row.place.row_no);
+    let raw = &chunk.raw;
+    Ok(Some(Written { settled, raw }))
+}
+
+impl Written<'_> {
+    /// Writes the fates and adds to the counters. Needs the chunk before to be committed: there is
+    /// one row of counters, and who has it keeps the others waiting.
+    pub async fn note(
+        self,
+        tx: &mut Tx,
+        options: &ChunkOptions,
+    ) -> Result<ChunkCounts, RecordError> {
+        let counts = count(&self.settled);
+        if !self.settled.is_empty() {
+            insert_fates(tx, options.import_id, &self.settled, self.raw).await?;
+            add_counts(tx, options.import_id, &counts).await?;
+        }
+        Ok(counts)
     }
-    Ok(counts)
 }
 
 fn count(settled: &[Settled<'_>]) -> ChunkCounts {

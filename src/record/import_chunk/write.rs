@@ -5,21 +5,32 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::entity::Entity;
-use super::fate::{DUPLICATE_EXISTING, Fate, Outcome, Settled, refused};
+use super::fate::{DUPLICATE_EXISTING, Fate, Outcome, Settled, is_taken, refused};
 use super::ledger::{find_applied, find_keys};
 use super::{ChunkOptions, ChunkRow, OnExisting};
+use crate::record::merge::IfTaken;
 use crate::record::{RecordError, Tx};
 
 /// Times that rows which lost a race against another writer are looked up again.
 const ROUNDS_MAX: usize = 3;
 
-/// Finds duplicates, then writes the rest batch by batch.
+/// What may be done to the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowed {
+    Everything,
+    /// Records that exist are not touched, and nothing is said of them.
+    NewRows,
+}
+
+/// Finds duplicates, then writes the rest batch by batch. `None`: there is more to do than is
+/// allowed.
 pub(super) async fn settle_rows<'a, T: Entity>(
     tx: &mut Tx,
     options: &ChunkOptions,
     rows: &'a [ChunkRow<T>],
+    allowed: Allowed,
     on_batch: &mut (impl FnMut(usize) + Send),
-) -> Result<Vec<Settled<'a>>, RecordError> {
+) -> Result<Option<Vec<Settled<'a>>>, RecordError> {
     let numbers: Vec<_> = rows.iter().map(|row| row.place.row_no).collect();
     let applied = find_applied(tx, options.import_id, &numbers).await?;
     let keys: Vec<_> = rows.iter().map(|row| row.key).collect();
@@ -52,7 +63,9 @@ pub(super) async fn settle_rows<'a, T: Entity>(
         run(tx, "SAVEPOINT dry_run").await?;
     }
     for batch in open.chunks(options.batch_size.max(1)) {
-        write_or_halve(tx, options, batch, &mut settled).await?;
+        if !write_or_halve(tx, options, batch, allowed, &mut settled).await? {
+            return Ok(None);
+        }
         on_batch(batch.len());
     }
     if options.dry_run {
@@ -67,7 +80,7 @@ pub(super) async fn settle_rows<'a, T: Entity>(
             }
         }
     }
-    Ok(settled)
+    Ok(Some(settled))
 }
 
 async fn run(tx: &mut Tx, statements: &'static str) -> Result<(), RecordError> {
@@ -76,29 +89,38 @@ async fn run(tx: &mut Tx, statements: &'static str) -> Result<(), RecordError> {
 }
 
 /// Writes a batch; when the schema refuses it, halves it until the row at fault stands alone.
+/// `false`: there is more to do than is allowed.
+///
+/// Nothing is expected to be in the way of what was looked for and not found. If something is, the
+/// batch is written once more, and takes care.
 async fn write_or_halve<'a, T: Entity>(
     tx: &mut Tx,
     options: &ChunkOptions,
     batch: &[&'a ChunkRow<T>],
+    allowed: Allowed,
     settled: &mut Vec<Settled<'a>>,
-) -> Result<(), RecordError> {
-    let mut parts = vec![batch];
-    while let Some(part) = parts.pop() {
+) -> Result<bool, RecordError> {
+    let mut parts = vec![(batch, IfTaken::Refuse)];
+    while let Some((part, if_taken)) = parts.pop() {
         run(tx, "SAVEPOINT batch").await?;
-        let fates = match write_batch(tx, options, part).await {
-            Ok(fates) => {
+        let fates = match write_batch(tx, options, part, (allowed, if_taken)).await {
+            Ok(Some(fates)) => {
                 run(tx, "RELEASE SAVEPOINT batch").await?;
                 fates
             }
+            Ok(None) => return Ok(false),
             Err(RecordError::Refused {
                 constraint,
                 message,
             }) => {
                 run(tx, "ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch").await?;
+                if if_taken == IfTaken::Refuse && is_taken(constraint.as_deref()) {
+                    parts.push((part, IfTaken::LeaveOut));
+                    continue;
+                }
                 if part.len() > 1 {
                     let (left, right) = part.split_at(part.len() / 2);
-                    parts.push(right);
-                    parts.push(left);
+                    parts.extend([(right, if_taken), (left, if_taken)]);
                     continue;
                 }
                 vec![refused(constraint, message)]
@@ -115,15 +137,17 @@ async fn write_or_halve<'a, T: Entity>(
             });
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// The fates of a batch, by position. All rows of a batch have different keys.
+/// The fates of a batch, by position. All rows of a batch have different keys. `None`: there is
+/// more to do than is allowed.
 async fn write_batch<T: Entity>(
     tx: &mut Tx,
     options: &ChunkOptions,
     batch: &[&ChunkRow<T>],
-) -> Result<Vec<Fate>, RecordError> {
+    (allowed, if_taken): (Allowed, IfTaken),
+) -> Result<Option<Vec<Fate>>, RecordError> {
     let mut fates: Vec<Option<Fate>> = vec![None; batch.len()];
     // Which row of this batch wrote or took a record: two rows may mean one by different keys.
     let mut taken: HashMap<Uuid, i64> = HashMap::new();
@@ -142,6 +166,9 @@ async fn write_batch<T: Entity>(
                 new.push((Uuid::now_v7(), at));
                 continue;
             };
+            if allowed == Allowed::NewRows {
+                return Ok(None);
+            }
             if let Some(first) = taken.get(&id) {
                 fates[at] = Some(Fate::duplicate_in_file(&options.on_existing, *first));
                 continue;
@@ -189,7 +216,7 @@ async fn write_batch<T: Entity>(
                 .iter()
                 .map(|(id, at)| (*id, &batch[*at].entity))
                 .collect();
-            let inserted = T::insert_many(tx, options.workspace_id, &rows).await?;
+            let inserted = T::insert_many(tx, options.workspace_id, &rows, if_taken).await?;
             let inserted: HashSet<_> = inserted.into_iter().collect();
             for (id, at) in new {
                 // A row that is not new after all is looked up again in the next round.
@@ -200,8 +227,10 @@ async fn write_batch<T: Entity>(
             }
         }
     }
-    Ok(fates
-        .into_iter()
-        .map(|fate| fate.unwrap_or_else(Fate::lost_race))
-        .collect())
+    let fates = fates.into_iter();
+    Ok(Some(
+        fates
+            .map(|fate| fate.unwrap_or_else(Fate::lost_race))
+            .collect(),
+    ))
 }

@@ -1,4 +1,5 @@
--- accounts: insert new rows; rows whose key exists already are left out of the answer.
+-- accounts: insert new rows. What becomes of one whose key exists already, and what is returned, is
+-- added behind it (`IfTaken`).
 --
 -- $1 workspace, $2 source, then one array per column, ids first.
 INSERT INTO accounts (workspace_id, source, id,
@@ -16,6 +17,3 @@ FROM unnest(
 ) AS n (id,
   external_id, name, domain, website, industry, employee_count, annual_revenue, country,
   city, phone, linkedin_url, description, technologies, custom)
--- Without a target: any of the keys may exist, also one that another transaction commits just now.
-ON CONFLICT DO NOTHING
-RETURNING id

@@ -1,4 +1,5 @@
--- contacts: insert new rows; rows whose key exists already are left out of the answer.
+-- contacts: insert new rows. What becomes of one whose key exists already, and what is returned, is
+-- added behind it (`IfTaken`).
 --
 -- $1 workspace, $2 source, then one array per column, ids first, account ids second.
 INSERT INTO contacts (workspace_id, source, id, account_id,
@@ -14,6 +15,3 @@ FROM unnest(
 ) AS n (id, account_id,
   external_id, email, first_name, last_name, title, phone, linkedin_url, company, country,
   city, custom)
--- Without a target: any of the keys may exist, also one that another transaction commits just now.
-ON CONFLICT DO NOTHING
-RETURNING id

@@ -19,6 +19,48 @@ impl JobContext {
             context: self.clone(),
         })
     }
+
+    /// Begins work that belongs behind a checkpoint which is not committed yet. It sees nothing of
+    /// that one, and commits behind it; until [`Ahead::fence`] nobody is kept from restarting,
+    /// settling or cancelling the job, and then that fails.
+    ///
+    /// `None`: few connections are free, and others need them more.
+    pub async fn begin_ahead(&self) -> Result<Option<Ahead>, JobError> {
+        if !self.record().has_spare_connections() {
+            return Ok(None);
+        }
+        Ok(Some(Ahead {
+            tx: self.begin_unfenced().await?,
+            context: self.clone(),
+        }))
+    }
+}
+
+/// Work ahead of its turn. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Ahead {
+    tx: Tx,
+    context: JobContext,
+}
+
+impl Ahead {
+    pub fn tx(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+
+    /// Its turn has come: makes a checkpoint of it, or fails with [`JobError::LeaseLost`], and
+    /// nothing was written.
+    pub async fn fence(self) -> Result<Checkpoint, JobError> {
+        Ok(Checkpoint {
+            fenced: self.context.fence_late(self.tx).await?,
+            context: self.context,
+        })
+    }
+
+    /// Takes the work back and waits for that: behind it, its locks are gone.
+    pub async fn roll_back(self) -> Result<(), JobError> {
+        self.tx.rollback().await.map_err(write_error)
+    }
 }
 
 /// A checkpoint under way. Dropping it rolls back.

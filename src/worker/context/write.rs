@@ -19,8 +19,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Times that a write is tried again which can be repeated: what it notes has happened already.
 const RETRIES: u32 = 5;
 
-/// A transaction that began with the fence: until it ends nobody else can restart, settle or cancel
-/// the job. Dropping it rolls back.
+/// A transaction behind the fence: until it ends nobody else can restart, settle or cancel the job.
+/// Dropping it rolls back.
 #[derive(Debug)]
 pub(super) struct Fenced {
     pub(super) tx: Tx,
@@ -49,6 +49,28 @@ impl JobContext {
     /// Writes of one attempt go one after the other. A second one inside of the first would wait
     /// for ever behind the lock of the job, so it fails after a while.
     pub(super) async fn begin_fenced(&self) -> Result<Fenced, JobError> {
+        let turn = self.write_turn().await?;
+        let tx = self.inner.record.begin().await.map_err(write_error)?;
+        self.fence(tx, turn).await
+    }
+
+    /// Begins a transaction that is not fenced yet: [`Self::fence_late`] must come before its
+    /// commit.
+    pub(super) async fn begin_unfenced(&self) -> Result<Tx, JobError> {
+        let mut tx = self.inner.record.begin().await.map_err(write_error)?;
+        start::speak_for(&mut tx, self.inner.held.id)
+            .await
+            .map_err(write_error)?;
+        Ok(tx)
+    }
+
+    /// Fences a transaction that has written already.
+    pub(super) async fn fence_late(&self, tx: Tx) -> Result<Fenced, JobError> {
+        let turn = self.write_turn().await?;
+        self.fence(tx, turn).await
+    }
+
+    async fn write_turn(&self) -> Result<OwnedSemaphorePermit, JobError> {
         let held = &self.inner.held;
         let turn = tokio::time::timeout(TURN_LIMIT, held.turn().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
@@ -57,7 +79,11 @@ impl JobContext {
         if held.committed().is_some() {
             return Err(JobError::LeaseLost); // by its own transaction: the job is over
         }
-        let mut tx = self.inner.record.begin().await.map_err(write_error)?;
+        Ok(turn)
+    }
+
+    async fn fence(&self, mut tx: Tx, turn: OwnedSemaphorePermit) -> Result<Fenced, JobError> {
+        let held = &self.inner.held;
         let is_held = start::fence(&mut tx, held.id, held.attempt, &self.inner.worker_id)
             .await
             .map_err(write_error)?;
