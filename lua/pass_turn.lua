@@ -20,8 +20,9 @@ if call('ZREM', tickets, ARGV[1]) == 0 then return end
 local last = call('ZREVRANGE', tickets, 0, 0, 'WITHSCORES')
 if not last[1] or tonumber(last[2]) < now + SOON_MS then return end
 call('ZADD', tickets, text(now), last[1])
+-- Only of the line that ended there: behind others there may be jobs that have no ticket.
 local at = call('ZREVRANGE', tickets, 0, 0, 'WITHSCORES')[2]
-for _, line in ipairs(call('ZRANGEBYSCORE', lines, '(' .. at, '+inf')) do
+for _, line in ipairs(call('ZRANGEBYSCORE', lines, last[2], last[2])) do
   call('ZADD', lines, at, line)
 end
 return last[1]

@@ -46,7 +46,8 @@ end
 
 -- Those who were told to come back now go before whoever comes anew.
 call('ZREMRANGEBYSCORE', keys.tickets, '-inf', text(now - TICKET_MS))
-local is_expected = options.ticket and call('ZSCORE', keys.tickets, options.ticket)
+local told = options.ticket and tonumber(call('ZSCORE', keys.tickets, options.ticket))
+local is_expected = told and told > now - GRACE_MS
 local awaited = 0
 if not is_expected and not options.interactive then
   awaited = call('ZCOUNT', keys.tickets, '(' .. text(now - GRACE_MS), text(now))
@@ -57,7 +58,7 @@ local closed = tonumber(state.closed) or 0
 if closed > now then hinder(found, closed, 'closed', '') end
 local is_probe = options.breaker and look_at_breaker(KEYS[5], now, found)
 look_at_leases(keys.leases, state, options.concurrency, now, found)
-local told = look_at_told(state, cost, reserve, now, found)
+local said = look_at_told(state, cost, reserve, now, found)
 local read = {}
 for i, w in ipairs(windows) do
   local window = read_window(state, w, now)
@@ -103,7 +104,7 @@ if options.joined then
 end
 
 for i, w in ipairs(windows) do pay['w:' .. w.id] = read[i].spend(cost) end
-for _, t in ipairs(told) do
+for _, t in ipairs(said) do
   pay[t.field] = string.format('%.0f %.0f %.0f %.0f', t.kept[1], t.kept[2] - cost, t.kept[3],
     t.kept[4])
 end

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::super::connection::{Connection, Connections};
 use super::super::providers::{self, CALL_TIMEOUT, DataSource, Reply, Topic};
-use super::calls::{self, Calls, told, unusable};
+use super::calls::{Calls, told, unusable};
 use super::resting::Resting;
 use super::tokens::Tokens;
 use crate::job::JobError;
@@ -136,10 +136,10 @@ impl Lookups {
         let asked = lookups::ask(ctx.record(), &question, max_age_days, (call_id, CLAIM)).await;
         let polls = match asked.map_err(JobError::retry)? {
             Asked::Known(known) => {
-                return found(ctx, source, Kept::Answer(known)).await;
+                return Ok(found(source, Kept::Answer(known)));
             }
             Asked::Unreadable(at) => {
-                return found(ctx, source, Kept::Unreadable(at)).await;
+                return Ok(found(source, Kept::Unreadable(at)));
             }
             Asked::Busy(left) => {
                 counted(source, "busy");
@@ -241,14 +241,13 @@ impl Lookups {
     }
 }
 
-/// Nobody is asked. The job may have waited for that, and somebody else wants to.
-async fn found(ctx: &JobContext, source: DataSource, kept: Kept) -> Result<Answered, JobError> {
+/// Nobody is asked.
+fn found(source: DataSource, kept: Kept) -> Answered {
     counted(source, "kept");
-    ctx.pass_turn(&calls::key(ctx, source)?).await;
-    Ok(Answered {
+    Answered {
         kept,
         is_bought: false,
-    })
+    }
 }
 
 /// What a reply means for the job, if it is no answer.

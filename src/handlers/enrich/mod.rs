@@ -220,7 +220,12 @@ impl Enricher {
             // It is large: a call, and what is around it.
             let how = (wish.max_age_days, &wish.resting);
             let asked = self.lookups.answer(ctx, source, topic, how);
-            return Box::pin(asked).await.map(Some);
+            let answered = Box::pin(asked).await?;
+            // The job may have waited to ask. One of a page may have others that want to.
+            if !answered.is_bought && wish.since.is_none() {
+                ctx.pass_turn(&calls::key(ctx, source)?).await;
+            }
+            return Ok(Some(answered));
         }
         let question = question(ctx.workspace_id().unwrap_or_default(), source, topic);
         let kept = lookups::find(ctx.record(), &question, wish.max_age_days).await;

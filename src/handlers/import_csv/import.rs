@@ -119,9 +119,17 @@ impl<'a> Import<'a> {
 
     /// Rows that are written and not committed count as processed.
     pub(super) fn progress(&self) -> Progress {
+        self.progress_with(self.uncommitted.load(Ordering::Relaxed))
+    }
+
+    /// What a commit says: no row of a chunk that is ahead of it.
+    pub(super) fn committed(&self) -> Progress {
+        self.progress_with(0)
+    }
+
+    fn progress_with(&self, written: u64) -> Progress {
         let counts = self.counts();
         let total = counts.total.unsigned_abs();
-        let written = self.uncommitted.load(Ordering::Relaxed);
         let processed = (counts.processed.unsigned_abs() + written).min(total);
         let failed = (counts.failed + counts.skipped).unsigned_abs();
         Progress::new(

@@ -253,7 +253,7 @@ impl InFlight<'_> {
         let counts = imports::counts(begun.tx(), self.options.import_id).await;
         let before = import.set_counts(counts.map_err(record_error)?);
         let committed = begun
-            .commit(json!(self.checkpoint), import.progress())
+            .commit(json!(self.checkpoint), import.committed())
             .await;
         if committed.is_err() {
             import.set_counts(before);

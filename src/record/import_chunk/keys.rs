@@ -13,14 +13,7 @@ use crate::record::contacts::ContactRow;
 
 /// What the rows of a chunk may be recognised by.
 #[derive(Debug, Clone, Default)]
-pub struct Keys {
-    /// Two chunks that share one of these have rows of the same record.
-    own: HashSet<u64>,
-    /// All names of accounts …
-    names: HashSet<u64>,
-    /// … and those of rows that have nothing else: they mean any account of that name.
-    only_names: HashSet<u64>,
-}
+pub struct Keys(HashSet<u64>);
 
 impl Keys {
     pub fn of(chunk: &Chunk) -> Self {
@@ -32,35 +25,32 @@ impl Keys {
         keys
     }
 
-    /// Whether a row of one chunk may mean the same record as a row of the other.
+    /// Whether a row of one chunk may mean the same record as a row of the other, or have a part in
+    /// which record a later row means.
     pub fn may_meet(&self, other: &Self) -> bool {
-        !self.own.is_disjoint(&other.own)
-            || !self.names.is_disjoint(&other.only_names)
-            || !self.only_names.is_disjoint(&other.names)
+        !self.0.is_disjoint(&other.0)
     }
 
+    /// The name always: of several accounts with one name the oldest is taken for it, and the one
+    /// of the earlier row is to be the older one.
     fn add_account(&mut self, row: &ChunkRow<AccountRow>) {
         let account = &row.entity;
-        self.own.insert(hash("key", &row.key));
+        self.0.insert(hash("key", &row.key));
         self.add("external_id", account.external_id.as_deref());
         self.add("domain", folded(account.domain.as_deref()).as_deref());
-        let name = hash("name", &folded(Some(&account.name)));
-        self.names.insert(name);
-        if account.external_id.is_none() && account.domain.is_none() {
-            self.only_names.insert(name);
-        }
+        self.add("name", folded(Some(&account.name)).as_deref());
     }
 
     fn add_contact(&mut self, row: &ChunkRow<ContactRow>) {
         let contact = &row.entity;
-        self.own.insert(hash("key", &row.key));
+        self.0.insert(hash("key", &row.key));
         self.add("external_id", contact.external_id.as_deref());
         self.add("email", folded(contact.email.as_deref()).as_deref());
         self.add("linkedin_url", contact.linkedin_url.as_deref());
     }
 
     fn add(&mut self, kind: &str, value: Option<&str>) {
-        self.own.extend(value.map(|value| hash(kind, value)));
+        self.0.extend(value.map(|value| hash(kind, value)));
     }
 }
 
@@ -117,10 +107,9 @@ mod tests {
         let first = keys(&[("Acme", "acme.com", "1"), ("Only", "", "")]);
         for (rows, meets) in [
             (&[("Other", "other.com", "2")][..], false),
-            // A name says nothing of a row that has a better key …
-            (&[("Acme", "acme.org", "")], false),
+            // Which of the two is the older one matters to a row that has its name alone.
+            (&[("Acme", "acme.org", "")], true),
             (&[("acme", "", "")], true),
-            // … but a row without one means any account of its name.
             (&[("ONLY", "only.com", "")], true),
             (
                 &[("New", "new.com", "3"), ("Acme Inc", "acme.com", "")],
