@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::merge::{IfTaken, Merge, texts};
+use super::merge::{IfTaken, Merge, insert_statement, texts};
 use super::{RecordError, Tx};
 
 /// One account as a file or a provider describes it. Absent means "says nothing", not "is empty".
@@ -73,13 +73,7 @@ pub async fn insert_many(
 ) -> Result<Vec<Uuid>, RecordError> {
     let rows: Vec<&AccountRow> = new.iter().map(|(_, row)| *row).collect();
 
-    let insert = match if_taken {
-        IfTaken::Refuse => concat!(include_str!("sql/accounts_insert.sql"), "RETURNING id"),
-        IfTaken::LeaveOut => concat!(
-            include_str!("sql/accounts_insert.sql"),
-            "ON CONFLICT DO NOTHING RETURNING id"
-        ),
-    };
+    let insert = insert_statement!("sql/accounts_insert.sql", if_taken);
     Ok(sqlx::query_scalar(insert)
         .bind(workspace_id)
         .bind(source)

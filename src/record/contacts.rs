@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::merge::{IfTaken, Merge, texts};
+use super::merge::{IfTaken, Merge, insert_statement, texts};
 use super::{RecordError, Tx};
 
 /// One contact as a file or a provider describes it. Absent means "says nothing", not "is empty".
@@ -97,13 +97,7 @@ pub async fn insert_many(
 ) -> Result<Vec<Uuid>, RecordError> {
     let rows: Vec<&ContactRow> = new.iter().map(|(_, row)| *row).collect();
     let account_ids = find_accounts(tx, workspace_id, &rows).await?;
-    let insert = match if_taken {
-        IfTaken::Refuse => concat!(include_str!("sql/contacts_insert.sql"), "RETURNING id"),
-        IfTaken::LeaveOut => concat!(
-            include_str!("sql/contacts_insert.sql"),
-            "ON CONFLICT DO NOTHING RETURNING id"
-        ),
-    };
+    let insert = insert_statement!("sql/contacts_insert.sql", if_taken);
     Ok(sqlx::query_scalar(insert)
         .bind(workspace_id)
         .bind(source)

@@ -22,6 +22,20 @@ pub enum IfTaken {
     LeaveOut,
 }
 
+/// The statement of a file beside the caller, with what becomes of keys that exist, and the ids of
+/// the rows that were made.
+macro_rules! insert_statement {
+    ($file:literal, $if_taken:expr) => {
+        match $if_taken {
+            IfTaken::Refuse => concat!(include_str!($file), "RETURNING id"),
+            IfTaken::LeaveOut => {
+                concat!(include_str!($file), "ON CONFLICT DO NOTHING RETURNING id")
+            }
+        }
+    };
+}
+pub(super) use insert_statement;
+
 /// One column of many rows, for `unnest`.
 pub(super) fn texts<'a, T>(
     rows: &[&'a T],

@@ -96,3 +96,21 @@ async fn nobody_is_brought_forward_who_comes_soon_anyway() {
     pass(&t.at(first + 4500), &t, jobs[4]).await;
     assert!(available(&t).await.is_empty());
 }
+
+/// It was told so just now, and its worker is about to put it off.
+#[tokio::test]
+async fn a_job_that_is_not_delayed_yet_is_passed_over_for_the_one_before_it() {
+    let t = Bench::new().await;
+    let limits = Limits::of([TEN_IN_TEN]);
+    let (first, jobs) = waiting(&t, &limits).await;
+    let newest = Want {
+        ticket: Some(Uuid::new_v4()),
+        ..ONE
+    };
+    take(&t.broker, &limits, newest).await.unwrap_err();
+    let then = t.at(first + 100);
+    pass(&then, &t, jobs[0]).await;
+    let last = jobs[5].ticket.unwrap().to_string();
+    assert_eq!(available(&t).await, [last]);
+    take(&then, &limits, jobs[5]).await.unwrap();
+}

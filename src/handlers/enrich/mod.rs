@@ -222,7 +222,7 @@ impl Enricher {
             let asked = self.lookups.answer(ctx, source, topic, how);
             let answered = Box::pin(asked).await?;
             // The job may have waited to ask. One of a page may have others that want to.
-            if !answered.is_bought && wish.since.is_none() {
+            if !answered.is_bought && !wish.is_one_of_many() {
                 ctx.pass_turn(&calls::key(ctx, source)?).await;
             }
             return Ok(Some(answered));

@@ -27,6 +27,13 @@ pub(in super::super) struct Wish<F> {
     pub(in super::super) resting: Resting,
 }
 
+impl<F> Wish<F> {
+    /// Whether the job that asks has other records, too: a page, which says since when.
+    pub(super) fn is_one_of_many(&self) -> bool {
+        self.since.is_some()
+    }
+}
+
 /// A payload, as it came.
 #[derive(Debug, Default)]
 pub(in super::super) struct Asked<'a, F> {

@@ -2,7 +2,7 @@
 //!
 //! What a chunk costs is mostly the work of its server process, which uses one core. So the next
 //! chunk is written meanwhile, over a connection of its own, where neither makes a difference to
-//! the other: they share no key, and all of its records are new. It is noted and committed behind
+//! the other: they share no key and no name, and all of its records are new. It is noted and committed behind
 //! the one before it. A checkpoint is what it always was: everything before it is in the record,
 //! nothing behind it is.
 //!
@@ -255,8 +255,10 @@ impl InFlight<'_> {
         let committed = begun
             .commit(json!(self.checkpoint), import.committed())
             .await;
-        if committed.is_err() {
-            import.set_counts(before);
+        match &committed {
+            // What is shown goes on from the chunk that is ahead, and not back.
+            Ok(()) => import.ctx.progress(import.progress()),
+            Err(_) => drop(import.set_counts(before)),
         }
         committed
     }

@@ -135,7 +135,8 @@ pub async fn apply(
 ) -> Result<ChunkCounts, RecordError> {
     match write(tx, options, chunk, Allowed::Everything, on_batch).await? {
         Some(written) => written.note(tx, options).await,
-        None => Ok(ChunkCounts::default()), // only ahead of its turn
+        // Only a chunk that is ahead of its turn is left; to say nothing here would lose rows.
+        None => Err(RecordError::Corrupt("a chunk was not written".to_owned())),
     }
 }
 
