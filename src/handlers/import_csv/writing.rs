@@ -2,9 +2,9 @@
 //!
 //! What a chunk costs is mostly the work of its server process, which uses one core. So the next
 //! chunk is written meanwhile, over a connection of its own, where neither makes a difference to
-//! the other: they share no key and no name, and all of its records are new. It is noted and committed behind
-//! the one before it. A checkpoint is what it always was: everything before it is in the record,
-//! nothing behind it is.
+//! the other: they share no key and no name, and all of its records are new. It is noted and
+//! committed behind the one before it. A checkpoint is what it always was: everything before it is
+//! in the record, nothing behind it is.
 //!
 //! | a chunk that is ahead of its turn | does |
 //! |---|---|
