@@ -198,7 +198,8 @@ fn answer(
             retry_delay_seconds: row.retry_delay_seconds,
             backoff: row.backoff.as_ref().map(|json| json.0.clone()),
             lease_losses: row.lease_losses.unsigned_abs(),
-            checkpoint: row.checkpoint.clone(),
+            // Earlier versions left a `null` behind some failures.
+            checkpoint: row.checkpoint.clone().filter(|value| !value.is_null()),
         })));
     }
     let Some(row) = refused.iter().find(|row| row.id == id) else {

@@ -118,19 +118,21 @@ pub enum Gain {
 }
 
 /// Saves where a handler goes on after a crash, in the transaction that carries the work up to
-/// there. A checkpoint that is equal to the one before is no gain either.
+/// there. A checkpoint that is equal to the one before is no gain either; none leaves the one that
+/// is there.
 ///
 /// Returns the number of the transaction, for `Tx::has_committed`.
 pub async fn save_checkpoint(
     tx: &mut Tx,
     id: Uuid,
-    checkpoint: &serde_json::Value,
+    checkpoint: Option<&serde_json::Value>,
     progress: &Progress,
     gain: Gain,
 ) -> Result<String, RecordError> {
     let number = sqlx::query_scalar(
-        "UPDATE jobs SET checkpoint = $2, progress = $3,
-           lease_losses = CASE WHEN $4 AND checkpoint IS DISTINCT FROM $2 THEN 0
+        "UPDATE jobs SET checkpoint = coalesce($2, checkpoint), progress = $3,
+           lease_losses = CASE
+             WHEN $4 AND checkpoint IS DISTINCT FROM coalesce($2, checkpoint) THEN 0
              ELSE lease_losses END
          WHERE id = $1 RETURNING pg_current_xact_id()::text",
     )

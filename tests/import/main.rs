@@ -19,4 +19,5 @@ mod source;
 mod support;
 mod templates;
 mod tenants;
+mod trouble;
 mod undo;

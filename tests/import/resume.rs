@@ -26,7 +26,7 @@ pub(crate) fn file() -> String {
     text
 }
 
-async fn counts(world: &World, job: Uuid) -> (i64, i64, i64, i64) {
+pub(crate) async fn counts(world: &World, job: Uuid) -> (i64, i64, i64, i64) {
     sqlx::query_as("SELECT processed, inserted, skipped, failed FROM imports WHERE id = $1")
         .bind(job)
         .fetch_optional(&world.pool)

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Answers every request with what `answer` says about its path.
-async fn serve(answer: fn(&str) -> String) -> String {
+pub(crate) async fn serve(mut answer: impl FnMut(&str) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -18,20 +18,22 @@ async fn serve(answer: fn(&str) -> String) -> String {
             let n = socket.read(&mut request).await.unwrap_or(0);
             let text = String::from_utf8_lossy(&request[..n]).into_owned();
             let path = text.split(' ').nth(1).unwrap_or("/").to_owned();
-            let _ = socket.write_all(answer(&path).as_bytes()).await;
+            let text = answer(&path);
+            let _ = socket.write_all(text.as_bytes()).await;
         }
     });
     format!("http://{address}")
 }
 
-fn answer(path: &str) -> String {
-    let reply = |status: &str, headers: &str, body: &str| {
-        let length = body.len();
-        format!(
-            "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\
-             Connection: close\r\n\r\n{body}"
-        )
-    };
+pub(crate) fn reply(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+pub(crate) fn answer(path: &str) -> String {
     match path.split('?').next().unwrap_or(path) {
         "/list.csv" => reply("200 OK", "", "name\nAcme\n"),
         "/moved" => reply("302 Found", "Location: /list.csv\r\n", ""),
@@ -42,6 +44,10 @@ fn answer(path: &str) -> String {
         ),
         "/scheme" => reply("302 Found", "Location: file:///etc/passwd\r\n", ""),
         "/loop" => reply("302 Found", "Location: /loop\r\n", ""),
+        "/page" => reply("200 OK", "", "<!DOCTYPE html><html>Log in</html>"),
+        "/unauthorized" => reply("401 Unauthorized", "", ""),
+        "/forbidden" => reply("403 Forbidden", "", ""),
+        "/throttled" => reply("429 Too Many Requests", "Retry-After: 11\r\n", ""),
         "/busy" => reply("503 Service Unavailable", "Retry-After: 7\r\n", ""),
         "/down" => reply("500 Internal Server Error", "", ""),
         "/large" => reply("200 OK", "", &"x".repeat(5000)),
@@ -78,11 +84,12 @@ async fn answers_are_sorted_into_files_refusals_and_retries() {
         ("/cut?token=secret", "retry"),
     ] {
         let address = format!("{server}{path}");
+        let spool = tempfile::tempdir().unwrap();
         let opened = source::open(
             &address,
             &options,
             None,
-            dir.path(),
+            spool.path(),
             &CancellationToken::new(),
         )
         .await;

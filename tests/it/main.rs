@@ -50,6 +50,7 @@ mod http_tokens;
 mod http_uploads;
 mod http_webhooks;
 mod http_workers;
+mod import_killed;
 mod isolation;
 mod mirror;
 mod outages;

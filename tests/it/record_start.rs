@@ -202,7 +202,7 @@ async fn lost_leases_in_a_row_are_counted_until_the_job_gets_on() {
         (4, Gain::Ahead, 0),
     ] {
         let place = json!({"at": place});
-        save_checkpoint(&mut tx, id, &place, &progress, gain)
+        save_checkpoint(&mut tx, id, Some(&place), &progress, gain)
             .await
             .unwrap();
         let left: i32 = sqlx::query_scalar("SELECT lease_losses FROM jobs")

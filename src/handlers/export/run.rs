@@ -74,8 +74,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
     let (total, rows) = at.map_or((0, 0), |at| (at.total, at.rows));
     let message = format!("stopped behind row {rows} of {total}");
     let progress = Progress::new(total, rows, 0, message);
-    let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-    begun.commit_without_gain(checkpoint, progress).await
+    begun.commit_in_place(progress).await
 }
 
 async fn run_attempt(

@@ -129,9 +129,9 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
     if !has_begun.map_err(record_error)? {
         return Ok(());
     }
-    let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-    let progress = Progress::new(STEPS, 0, 0, "stopped");
-    begun.commit_without_gain(checkpoint, progress).await
+    begun
+        .commit_in_place(Progress::new(STEPS, 0, 0, "stopped"))
+        .await
 }
 
 async fn attempt(

@@ -10,8 +10,9 @@
 //! | last chunk and summary | a checkpoint that says "all read" | writes report and summary |
 //! | report and last commit | a finished report | writes it again; same rows, same bytes |
 //!
-//! The file itself is fetched and decoded again by each attempt, on whatever machine it runs: both
-//! are deterministic, and checksum and dialect are compared before a byte offset is trusted.
+//! The file is decoded again by each attempt, on whatever machine it runs: that is deterministic,
+//! and checksum and dialect are compared before a byte offset is trusted. What was downloaded is
+//! kept on its machine until the import is over: the link may have run out by the next attempt.
 
 use std::path::Path;
 use std::time::Instant;
@@ -29,7 +30,7 @@ use super::summary::{self, Checkpoint, Ending, Summary};
 use super::template::{self, Template};
 use super::writing;
 use crate::handlers::ending::{Verdict, record_error};
-use crate::handlers::spool::Spool;
+use crate::handlers::spool::JobSpool;
 use crate::job::{JobError, Progress};
 use crate::record::custom_fields;
 use crate::record::import_templates;
@@ -42,15 +43,22 @@ pub(super) async fn run(
     payload: &ImportCsv,
     options: &SourceOptions,
 ) -> Result<Summary, JobError> {
-    let ended = run_attempt(ctx, payload, options).await;
+    let work = options.storage.data_dir().join("work");
+    let mut spool = JobSpool::open(&work, ctx.job_id(), ctx.attempt())?;
+    let ended = run_attempt(ctx, payload, options, &spool).await;
     match Verdict::of(&ended) {
-        Verdict::Open => {}
+        Verdict::Open if ended.is_err() => {}
+        Verdict::Open => spool.end(),
         Verdict::LeaseLost => {
-            imports::mark_cancelled(ctx.record(), ctx.job_id())
-                .await
-                .map_err(record_error)?;
+            let is_cancelled = imports::mark_cancelled(ctx.record(), ctx.job_id()).await;
+            if is_cancelled.map_err(record_error)? {
+                spool.end();
+            }
         }
-        Verdict::Failed => mark_failed(ctx).await?,
+        Verdict::Failed => {
+            mark_failed(ctx).await?;
+            spool.end();
+        }
     }
     ended
 }
@@ -69,8 +77,7 @@ async fn mark_failed(ctx: &JobContext) -> Result<(), JobError> {
         let (total, processed) = (counts.total.unsigned_abs(), counts.processed.unsigned_abs());
         let message = format!("stopped behind row {processed} of {total}");
         let progress = Progress::new(total, processed, counts.failed.unsigned_abs(), message);
-        let checkpoint = ctx.checkpoint().cloned().unwrap_or_default();
-        begun.commit_without_gain(checkpoint, progress).await?;
+        begun.commit_in_place(progress).await?;
     }
     Ok(())
 }
@@ -79,27 +86,21 @@ async fn run_attempt(
     ctx: &JobContext,
     payload: &ImportCsv,
     options: &SourceOptions,
+    spool: &JobSpool,
 ) -> Result<Summary, JobError> {
     payload.check().map_err(JobError::permanent)?;
     let begun = Instant::now();
-    let spool = Spool::create(
-        options
-            .storage
-            .data_dir()
-            .join("work")
-            .join(ctx.job_id().to_string()),
-    )?;
     let file = source::open(
         &payload.file_url,
         options,
         ctx.workspace_id(),
-        &spool.path,
+        &spool.kept(),
         ctx.cancelled(),
     )
     .await
-    .map_err(source_error)?;
+    .map_err(|error| source_error(ctx, error))?;
     let known = known(ctx, payload).await?;
-    let prepared = look_at(ctx, payload, known, (&file.path, &spool.path)).await?;
+    let prepared = look_at(ctx, payload, known, (&file.path, &spool.own())).await?;
     let earlier = earlier_checkpoint(ctx, &prepared)?;
     let begin = Checkpoint::new(&prepared, prepared.first, Warnings::default(), false);
     let is_resumed = earlier.is_some();
@@ -220,8 +221,15 @@ fn earlier_checkpoint(
     Ok(Some(checkpoint))
 }
 
-fn source_error(error: SourceError) -> JobError {
+fn source_error(ctx: &JobContext, error: SourceError) -> JobError {
     match error {
+        SourceError::Refused(message) if ctx.checkpoint().is_some() => {
+            JobError::Permanent(format!(
+                "{message}; the import had begun: what it has written stays, and an import of the \
+                 same file from another address goes on behind it, as rows that are there are \
+                 recognized"
+            ))
+        }
         SourceError::Refused(message) => JobError::Permanent(message),
         SourceError::Unavailable {
             message,

@@ -98,8 +98,8 @@ impl SourceError {
     }
 }
 
-/// Makes the file of `address` available; a download goes into `spool`. An upload is found only for
-/// the workspace that made it.
+/// Makes the file of `address` available; a download goes into `spool`, and one that is complete
+/// there already is taken as it is. An upload is found only for the workspace that made it.
 pub async fn open(
     address: &str,
     options: &SourceOptions,
@@ -225,10 +225,15 @@ async fn download(
         .filter(|name| !name.is_empty())
         .map(|name| name.chars().filter(|c| !c.is_control()).take(255).collect());
     let path = spool.join("download");
-    let transfer = transfer(url, options, &path);
-    tokio::select! {
-        result = transfer => result?,
-        () = cancelled.cancelled() => return Err(SourceError::Cancelled),
+    let disk = |error: io::Error| SourceError::unavailable(format!("store the file: {error}"));
+    if !tokio::fs::try_exists(&path).await.map_err(disk)? {
+        let part = spool.join("download.part");
+        let transfer = transfer(url, options, &part);
+        tokio::select! {
+            result = transfer => result?,
+            () = cancelled.cancelled() => return Err(SourceError::Cancelled),
+        }
+        tokio::fs::rename(&part, &path).await.map_err(disk)?;
     }
     Ok(LocalFile { path, name })
 }
@@ -267,7 +272,9 @@ async fn transfer(url: Url, options: &SourceOptions, path: &Path) -> Result<(), 
         }
         file.write_all(&part).await.map_err(disk)?;
     }
-    file.flush().await.map_err(disk)
+    file.flush().await.map_err(disk)?;
+    // Before it gets its name: whoever finds that, also behind a power cut, finds all of it.
+    file.sync_all().await.map_err(disk)
 }
 
 fn client(options: &SourceOptions) -> Result<reqwest::Client, SourceError> {

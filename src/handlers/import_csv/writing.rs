@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::choices::{number_format, on_existing};
 use super::chunks::{self, Start, Work};
 use super::import::Import;
+use super::reader::ReadError;
 use super::summary::Checkpoint;
 use super::validate::Validator;
 use crate::handlers::ending::record_error;
@@ -86,7 +87,7 @@ pub(super) async fn write_chunks(
             work = chunks.recv(), if unread.is_none() && in_flight.len() < AT_ONCE => match work {
                 _ if is_cancelled() => unread = Some(Ok(())),
                 None => unread = Some(Ok(())),
-                Some(Err(error)) => unread = Some(Err(JobError::permanent(error))),
+                Some(Err(error)) => unread = Some(Err(unreadable(error))),
                 Some(Ok(mut work)) => {
                     let keys = std::mem::take(&mut work.keys);
                     // Of those before, only the last one may be under way still.
@@ -114,6 +115,17 @@ pub(super) async fn write_chunks(
     }
     at.is_read = true;
     Ok(at)
+}
+
+/// The disk may be well again later; what is wrong with the text stays.
+fn unreadable(error: ReadError) -> JobError {
+    match error {
+        ReadError::Io(_) => JobError::retry(error),
+        ReadError::OpenQuote { .. }
+        | ReadError::RecordTooLong { .. }
+        | ReadError::FieldTooLong { .. }
+        | ReadError::TooManyColumns { .. } => JobError::permanent(error),
+    }
 }
 
 /// The place of a chunk in the order of commits.

@@ -86,7 +86,7 @@ impl Checkpoint {
         checkpoint: serde_json::Value,
         progress: Progress,
     ) -> Result<(), JobError> {
-        self.save(checkpoint, progress, Gain::Ahead).await
+        self.save(Some(checkpoint), progress, Gain::Ahead).await
     }
 
     /// The same for what an attempt writes before it got on, such as that it begins: vanished
@@ -96,20 +96,26 @@ impl Checkpoint {
         checkpoint: serde_json::Value,
         progress: Progress,
     ) -> Result<(), JobError> {
-        self.save(checkpoint, progress, Gain::None).await
+        self.save(Some(checkpoint), progress, Gain::None).await
+    }
+
+    /// Commits the work and the progress of a job that does not go on; the place to go on from
+    /// stays the one that is committed, for whoever tries the job again.
+    pub async fn commit_in_place(self, progress: Progress) -> Result<(), JobError> {
+        self.save(None, progress, Gain::None).await
     }
 
     async fn save(
         mut self,
-        checkpoint: serde_json::Value,
+        checkpoint: Option<serde_json::Value>,
         mut progress: Progress,
         gain: Gain,
     ) -> Result<(), JobError> {
-        let is_gain = gain == Gain::Ahead && self.context.checkpoint() != Some(&checkpoint);
+        let is_gain = gain == Gain::Ahead && self.context.checkpoint() != checkpoint.as_ref();
         progress.message = storable(&progress.message);
         let id = self.context.inner.held.id;
         let tx = &mut self.fenced.tx;
-        let number = start::save_checkpoint(tx, id, &checkpoint, &progress, gain)
+        let number = start::save_checkpoint(tx, id, checkpoint.as_ref(), &progress, gain)
             .await
             .map_err(write_error)?;
         match self.fenced.commit().await {
