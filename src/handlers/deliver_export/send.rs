@@ -175,7 +175,8 @@ impl Sending<'_> {
             max: PER_SECOND,
             per_ms: 1_000,
         }]);
-        let ask = Ask::new(&key, &limits).lease(HAND_OVER_MAX);
+        let ask = Ask::new(&key, &limits);
+        let ask = ask.lease(HAND_OVER_MAX).host(&service);
         let permit = self.ctx.permit(ask).await?;
         let Some(url) = self.claim(one).await? else {
             permit.ended().await;
@@ -198,7 +199,7 @@ impl Sending<'_> {
         };
         let learned = learned.unwrap_or_else(Learned::fine);
         match handed {
-            Handed::Unavailable(..) => permit.failed().await,
+            Handed::Unavailable(..) | Handed::Ambiguous(_) => permit.failed().await,
             _ => drop(permit.answered(&learned).await),
         }
         transport.close().await;

@@ -171,7 +171,11 @@ impl Run<'_> {
         let mut permits = Vec::new();
         while (permits.len() as i64) < most {
             let ask = Ask::new(&key, &limits).job(self.batch.job_id, self.ctx.queue());
-            match quotas.take(&ask.lease(HAND_OVER_MAX)).await? {
+            // Each connection is a host of its own: which server is behind it, it alone knows.
+            match quotas
+                .take(&ask.lease(HAND_OVER_MAX).host(&service))
+                .await?
+            {
                 Ok(permit) => permits.push(permit),
                 Err(_) if !permits.is_empty() => break,
                 Err(wait) if wait.time <= WAIT_HERE_MAX => {

@@ -182,9 +182,11 @@ fn went_wrong(group: &[&Handed]) -> Option<String> {
 async fn end(permit: Permit, handed: &Handed, learned: Option<Learned>) {
     match (handed, learned) {
         (_, Some(learned)) => drop(permit.answered(&learned).await),
-        (Handed::Unavailable(..), None) => permit.failed().await,
-        (Handed::Sent(_), None) => drop(permit.answered(&Learned::fine()).await),
-        (_, None) => permit.ended().await,
+        (Handed::Unavailable(..) | Handed::Ambiguous(_), None) => permit.failed().await,
+        (Handed::Sent(_) | Handed::Rejected { .. } | Handed::Deferred(_), None) => {
+            drop(permit.answered(&Learned::fine()).await);
+        }
+        (Handed::CredentialsRefused(_) | Handed::Misconfigured(_), None) => permit.ended().await,
     }
 }
 

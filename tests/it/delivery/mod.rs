@@ -190,7 +190,7 @@ async fn dies_at(fault: &str) -> (Post, Value) {
     (post, told)
 }
 
-/// The first of two mails is in doubt, the second is sent; who got one.
+/// One of two mails is in doubt, the other one is sent; who got one.
 async fn one_is_in_doubt(fault: &str) -> Vec<String> {
     let (post, told) = Box::pin(dies_at(fault)).await;
     let result = &told["result"];
@@ -198,7 +198,9 @@ async fn one_is_in_doubt(fault: &str) -> Vec<String> {
         (&result["sent"], &result["unknown"]),
         (&json!(1), &json!(1))
     );
-    let got = post.smtp.recipients();
+    let mut got = post.smtp.recipients();
+    // Which of them was the first, nobody promises.
+    got.sort();
     post.rig.end().await;
     got
 }
@@ -212,7 +214,7 @@ async fn a_mail_whose_worker_died_behind_it_is_not_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_whose_worker_died_before_it_is_in_doubt_and_not_sent() {
     let got = Box::pin(one_is_in_doubt("after_email_claim:abort:nth=1")).await;
-    assert_eq!(got, ["bob@x.example"]);
+    assert_eq!(got.len(), 1, "{got:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

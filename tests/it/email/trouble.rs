@@ -102,3 +102,49 @@ async fn a_server_that_is_away_costs_attempts_and_refused_passwords_rest_the_con
     working.hurry().await;
     post.rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stays_away_costs_the_first_jobs_an_attempt_and_no_other() {
+    let post = Post::new().await;
+    let path = format!("/api/connections/{}", post.connection);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = |port: u16| json!({ "settings": { "host": "127.0.0.1", "port": port, "security": "none" } });
+    let away = at(free.local_addr().unwrap().port());
+    drop(free);
+    assert_eq!(post.rig.patch(&path, away).await.status, 200);
+    let mut jobs = Vec::new();
+    for n in 0..20 {
+        let id = post.contact(&format!("p{n}@x.example"), Some("A")).await;
+        jobs.push(post.send(&[id]).await);
+    }
+    // One after the other: what the first ones met, the others are told.
+    let working = post.rig.work_with(1);
+    let waiting = "SELECT count(*) FROM jobs WHERE job_type = 'send_email_batch'
+         AND (attempts > 0 OR next_retry_at IS NOT NULL OR scheduled_for IS NOT NULL)";
+    eventually("each of them was begun", async || {
+        (post.value(waiting).await == 20).then_some(())
+    })
+    .await;
+    let spent = "SELECT sum(attempts)::bigint FROM jobs WHERE job_type = 'send_email_batch'";
+    let spent = post.value(spent).await;
+    assert!(
+        (5..=10).contains(&spent),
+        "{spent} attempts are spent by 20 jobs"
+    );
+    assert_eq!(post.smtp.got().len(), 0);
+    assert_eq!(post.rig.patch(&path, at(post.smtp.port)).await.status, 200);
+    for job in &jobs {
+        let shown = post.rig.server.get(&format!("/api/jobs/{job}")).await;
+        // Those that wait for the server come back by themselves, soon.
+        if shown.body["job"]["attempts"] != 0 && shown.body["job"]["status"] == "failed" {
+            post.promote(job).await;
+        }
+    }
+    for job in &jobs {
+        post.rig.until(job, "completed").await;
+    }
+    let got = post.smtp.got();
+    assert_eq!(got.len(), 20, "each is sent once");
+    working.hurry().await;
+    post.rig.end().await;
+}
