@@ -84,6 +84,8 @@ impl Entity {
 enum Existing {
     /// It changes the record where it differs
     Update,
+    /// The same, and a row without a record is left out and reported
+    UpdateOnly,
     /// It is left out
     Skip,
     /// It is an error
@@ -161,7 +163,8 @@ impl ImportArgs {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let mut options = json!({
-            "update_existing": self.existing == Existing::Update,
+            "update_existing": matches!(self.existing, Existing::Update | Existing::UpdateOnly),
+            "create_missing": self.existing != Existing::UpdateOnly,
             "skip_duplicates": self.existing == Existing::Skip,
             "dry_run": self.dry_run,
         });

@@ -67,6 +67,7 @@ async fn begin(world: &World, on_existing: OnExisting) -> ChunkOptions {
         import_id: id,
         workspace_id: None,
         on_existing,
+        create_missing: true,
         batch_size: 100,
         dry_run: false,
     }

@@ -51,6 +51,34 @@ async fn existing_records_are_treated_as_the_options_say() {
 }
 
 #[tokio::test]
+async fn a_list_of_updates_creates_nothing_and_reports_what_it_did_not_find() {
+    let world = World::new().await;
+    world.accounts(FIRST, json!({})).await;
+    let list = "name,domain,city\nAcme,acme.com,Bonn\nAcne,acne.com,Bonn\nAcne,acne.com,Rome\n";
+    let options = json!({"update_existing": true, "create_missing": false});
+    for dry_run in [true, false] {
+        let mut options = options.clone();
+        options["dry_run"] = json!(dry_run);
+        let s = world.accounts(list, options).await;
+        let found = [s.inserted, s.updated, s.unchanged, s.skipped, s.failed];
+        assert_eq!(found, [0, 1, 0, 2, 0], "{dry_run}");
+        let report = world.report(&s);
+        assert!(report.contains("NO_SUCH_RECORD"), "{report}");
+        assert!(report.contains("acne.com"), "{report}");
+    }
+    let expected = ["Acme|Steel|Bonn", "Beta|-|-"];
+    assert_eq!(world.texts(ROWS).await, expected);
+    // With every chunk being ahead of the one before it, too.
+    let mut many = String::from("name,domain,city\n");
+    for n in 0..5_000 {
+        many.push_str(&format!("Other {n},other-{n}.com,Rome\n"));
+    }
+    let s = world.accounts(&many, options).await;
+    assert_eq!((s.inserted, s.skipped), (0, 5_000));
+    assert_eq!(world.texts(ROWS).await, expected);
+}
+
+#[tokio::test]
 async fn records_are_found_by_external_id_then_domain_then_name() {
     let world = World::new().await;
     let first = "external id,name,domain\nA1,Acme,acme.com\n,Beta,beta.com\n,Gamma,\n";

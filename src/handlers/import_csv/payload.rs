@@ -77,6 +77,9 @@ pub struct ImportOptions {
     pub update_existing: bool,
     /// A row whose key exists already is skipped. With both options off it is an error.
     pub skip_duplicates: bool,
+    /// A row without a record makes one. Off, it is skipped and reported: a list of updates can not
+    /// create anything by a mistyped key. Needs `update_existing` then.
+    pub create_missing: bool,
     /// Rows per insert statement, 1 to 2000.
     #[schemars(range(min = 1, max = 2000))]
     pub batch_size: u32,
@@ -119,6 +122,7 @@ impl Default for ImportOptions {
         Self {
             update_existing: false,
             skip_duplicates: true,
+            create_missing: true,
             batch_size: BATCH_SIZE_DEFAULT,
             delimiter: None,
             encoding: None,
@@ -222,6 +226,11 @@ pub enum InvalidPayload {
         entity: &'static str,
         known: String,
     },
+    #[error(
+        "options.create_missing is off, and update_existing too: nothing would be written; switch \
+         update_existing on"
+    )]
+    NothingToWrite,
     #[error("file_url is empty")]
     FileUrl,
 }
@@ -235,6 +244,9 @@ impl ImportCsv {
         }
         if self.mapping.len() > MAPPING_MAX {
             return Err(InvalidPayload::Mapping(self.mapping.len()));
+        }
+        if !options.create_missing && !options.update_existing {
+            return Err(InvalidPayload::NothingToWrite);
         }
         if options.batch_size == 0 || options.batch_size > BATCH_SIZE_MAX {
             return Err(InvalidPayload::BatchSize(options.batch_size));

@@ -55,6 +55,7 @@ pub(super) async fn write_chunks(
         import_id: import.ctx.job_id(),
         workspace_id: import.ctx.workspace_id(),
         on_existing: on_existing(payload, prepared),
+        create_missing: payload.options.create_missing,
         batch_size: payload.options.batch_size as usize,
         dry_run: payload.options.dry_run,
     };

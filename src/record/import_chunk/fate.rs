@@ -7,6 +7,7 @@ use super::{OnExisting, RowPlace};
 /// The codes of this module; the others come with the rejected rows.
 const DUPLICATE_IN_FILE: &str = "DUPLICATE_IN_FILE";
 pub(super) const DUPLICATE_EXISTING: &str = "DUPLICATE_EXISTING";
+const NO_SUCH_RECORD: &str = "NO_SUCH_RECORD";
 const DATABASE_REJECTED: &str = "DATABASE_REJECTED";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,13 @@ impl Fate {
     pub(super) fn lost_race() -> Self {
         let message = "other writers changed this record at the same time, again and again";
         Self::coded(Outcome::Failed, DATABASE_REJECTED, message.to_owned())
+    }
+
+    /// It would make a record, where only records that are there are wanted. Somebody may have
+    /// mistyped a key, so it is reported.
+    pub(super) fn missing() -> Self {
+        let message = "there is no such record, and none is to be created";
+        Self::coded(Outcome::Skipped, NO_SUCH_RECORD, message.to_owned())
     }
 
     /// Another row of the file came first. It is lost work unless somebody hears of it, so it is

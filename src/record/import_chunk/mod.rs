@@ -50,6 +50,8 @@ pub struct ChunkOptions {
     pub import_id: Uuid,
     pub workspace_id: Option<Uuid>,
     pub on_existing: OnExisting,
+    /// Rows without a record make one; else they are skipped.
+    pub create_missing: bool,
     /// Rows per insert statement.
     pub batch_size: usize,
     /// Write fates and counters; accounts and contacts are written and taken back.

@@ -163,7 +163,10 @@ async fn write_batch<T: Entity>(
         for (at, same) in open.into_iter().zip(same) {
             let row_no = batch[at].place.row_no;
             let Some(id) = same else {
-                new.push((Uuid::now_v7(), at));
+                match options.create_missing {
+                    true => new.push((Uuid::now_v7(), at)),
+                    false => fates[at] = Some(Fate::missing()),
+                }
                 continue;
             };
             if allowed == Allowed::NewRows {

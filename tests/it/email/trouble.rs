@@ -108,7 +108,10 @@ async fn a_server_that_stays_away_costs_the_first_jobs_an_attempt_and_no_other()
     let post = Post::new().await;
     let path = format!("/api/connections/{}", post.connection);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = |port: u16| json!({ "settings": { "host": "127.0.0.1", "port": port, "security": "none" } });
+    let at = |port: u16| {
+        let settings = json!({ "host": "127.0.0.1", "port": port, "security": "none" });
+        json!({ "settings": settings })
+    };
     let away = at(free.local_addr().unwrap().port());
     drop(free);
     assert_eq!(post.rig.patch(&path, away).await.status, 200);

@@ -42,6 +42,10 @@ fn misspelt_or_impossible_payloads_are_refused() {
         (r#"{"batch_size": 2001}"#, InvalidPayload::BatchSize(2001)),
         (r#"{"header_row": 0}"#, InvalidPayload::HeaderRow(0)),
         (
+            r#"{"create_missing": false}"#,
+            InvalidPayload::NothingToWrite,
+        ),
+        (
             r#"{"encoding": "klingon"}"#,
             InvalidPayload::Encoding("klingon".into()),
         ),
