@@ -21,6 +21,7 @@ mod differential;
 mod driver;
 mod events;
 mod examples;
+mod fair_queues;
 mod fleet;
 mod flow;
 mod flow_record;
