@@ -241,7 +241,8 @@ async fn hold(
 /// What is to become of records that are locked: `removed`, or why not.
 ///
 /// `changed` if anybody but the import has changed it, or if the lineage does not know that the
-/// import created it; `in_use` if a contact is of this account, which none can become any more.
+/// import created it; `in_use` if a contact or an opportunity is of this account,
+/// which none can become any more.
 async fn judge(
     tx: &mut Tx,
     entity_type: &str,
@@ -254,7 +255,9 @@ async fn judge(
                WHERE c.entity_id = e.id AND c.action = 'insert' AND c.job_id = $2) THEN 'changed'
              WHEN EXISTS (SELECT FROM bullwark.data_changes c
                WHERE c.entity_id = e.id AND c.job_id IS DISTINCT FROM $2) THEN 'changed'
-             WHEN $3 = 'accounts' AND EXISTS (SELECT FROM contacts c WHERE c.account_id = e.id)
+             WHEN $3 = 'accounts' AND (
+                 EXISTS (SELECT FROM contacts c WHERE c.account_id = e.id)
+                 OR EXISTS (SELECT FROM opportunities o WHERE o.account_id = e.id))
                THEN 'in_use'
              ELSE 'removed' END
          FROM unnest($1::uuid[]) AS e (id)",

@@ -59,7 +59,7 @@ async fn what_an_import_created_goes_unless_somebody_touched_it() {
         world.workspace("theirs").await,
     );
     accounts(&world, ours, "name\nOld\n", json!({})).await;
-    let text = "name,industry\nOld,Steel\nFresh,\nChanged,\nUsed,\nGone,\nBack,\n";
+    let text = "name,industry\nOld,Steel\nFresh,\nChanged,\nUsed,\nSold,\nGone,\nBack,\n";
     let update = json!({"update_existing": true});
     let id = accounts(&world, ours, text, update).await;
     // The same names in another workspace.
@@ -70,7 +70,9 @@ async fn what_an_import_created_goes_unless_somebody_touched_it() {
          UPDATE accounts SET city = NULL WHERE name = 'Back' AND {in_ours};
          DELETE FROM accounts WHERE name = 'Gone' AND {in_ours};
          INSERT INTO contacts (workspace_id, email, account_id)
-           SELECT workspace_id, 'ada@x.org', id FROM accounts WHERE name = 'Used' AND {in_ours}"
+           SELECT workspace_id, 'ada@x.org', id FROM accounts WHERE name = 'Used' AND {in_ours};
+         INSERT INTO opportunities (workspace_id, name, account_id)
+           SELECT workspace_id, 'A deal', id FROM accounts WHERE name = 'Sold' AND {in_ours}"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(changes))
         .execute(&world.pool)
@@ -91,7 +93,7 @@ async fn what_an_import_created_goes_unless_somebody_touched_it() {
     assert!(matches!(&refused, Err(JobError::Permanent(why)) if why.contains("no import")));
 
     let undone = run(&world, job, 1, id).await.unwrap();
-    assert_eq!(counts(&undone), (1, 2, 1));
+    assert_eq!(counts(&undone), (1, 2, 2));
     let sql = "SELECT w.name || ' ' || a.name FROM accounts a JOIN workspaces w
                  ON w.id = a.workspace_id WHERE w.name = 'ours' OR a.name = 'Fresh'";
     assert_eq!(
@@ -100,6 +102,7 @@ async fn what_an_import_created_goes_unless_somebody_touched_it() {
             "ours Back",
             "ours Changed",
             "ours Old",
+            "ours Sold",
             "ours Used",
             "theirs Fresh"
         ]
