@@ -13,14 +13,14 @@ use uuid::Uuid;
 use super::super::connection::Connection;
 use super::super::email::message::{Mail, Sender};
 use super::super::email::template::Texts;
-use super::super::email::transport::{HAND_OVER_MAX, Handed, Transport};
+use super::super::email::transport::{HAND_OVER_MAX, Handed, Transport, give_back};
 use super::super::ending::record_error;
 use super::super::later::Later;
 use super::fate::{Fate, Next};
 use super::{DeliverExport, Summary};
 use crate::fault::{self, Point};
 use crate::job::{JobError, Progress};
-use crate::quota::{Ask, Learned, Limits, QuotaKey, QuotaWindow};
+use crate::quota::{Ask, Limits, QuotaKey, QuotaWindow};
 use crate::record::access::By;
 use crate::record::download_links::{self, Created, FileKind, NewLink};
 use crate::record::exports::KEPT;
@@ -197,11 +197,8 @@ impl Sending<'_> {
                 (Handed::Ambiguous(why), None)
             }
         };
-        let learned = learned.unwrap_or_else(Learned::fine);
-        match handed {
-            Handed::Unavailable(..) | Handed::Ambiguous(_) => permit.failed().await,
-            _ => drop(permit.answered(&learned).await),
-        }
+        let closed = give_back(permit, &handed, learned).await;
+        let handed = handed.not_before(closed);
         transport.close().await;
         Ok(Some(self.fate(&connection, one, handed).await))
     }

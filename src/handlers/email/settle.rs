@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::batch::{AGAIN, GROUP_MAX, Run, moved};
 use super::prepare::{Ready, TRIES_MAX};
 use super::run::jitter;
-use super::transport::{HAND_OVER_MAX, Handed};
+use super::transport::{HAND_OVER_MAX, Handed, give_back};
 use crate::handlers::ending::record_error;
 use crate::job::JobError;
-use crate::quota::{Learned, Permit};
+use crate::quota::Permit;
 use crate::record::email_sends::{self, Settled};
 use crate::record::logs::LogLevel;
 
@@ -38,10 +38,11 @@ impl Run<'_> {
                         (Handed::Ambiguous(why), None)
                     }
                 };
-                if let Some(permit) = permit {
-                    end(permit, &handed, learned).await;
-                }
-                (ready, handed)
+                let closed = match permit {
+                    Some(permit) => give_back(permit, &handed, learned).await,
+                    None => None,
+                };
+                (ready, handed.not_before(closed))
             }
         });
         let handed = join_all(under_way).await;
@@ -176,17 +177,6 @@ fn went_wrong(group: &[&Handed]) -> Option<String> {
             ))
         }
         _ => None,
-    }
-}
-
-async fn end(permit: Permit, handed: &Handed, learned: Option<Learned>) {
-    match (handed, learned) {
-        (_, Some(learned)) => drop(permit.answered(&learned).await),
-        (Handed::Unavailable(..) | Handed::Ambiguous(_), None) => permit.failed().await,
-        (Handed::Sent(_) | Handed::Rejected { .. } | Handed::Deferred(_), None) => {
-            drop(permit.answered(&Learned::fine()).await);
-        }
-        (Handed::CredentialsRefused(_) | Handed::Misconfigured(_), None) => permit.ended().await,
     }
 }
 

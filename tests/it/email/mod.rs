@@ -8,6 +8,7 @@ mod routes;
 mod sending;
 mod ses_events;
 pub(crate) mod smtp;
+mod throttled;
 mod trouble;
 mod unsubscribe;
 mod warm_up;

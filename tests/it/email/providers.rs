@@ -6,7 +6,7 @@ use super::post::{Post, connect, step};
 use crate::webhooks::receiver::{Got, Receiver};
 
 /// A step over another connection; the payload that sends it.
-async fn by(post: &Post, wish: Value, contacts: &[uuid::Uuid]) -> (String, Value) {
+pub(super) async fn by(post: &Post, wish: Value, contacts: &[uuid::Uuid]) -> (String, Value) {
     let connection = connect(&post.rig, wish).await;
     let step = step(
         &post.rig,
@@ -22,7 +22,7 @@ async fn by(post: &Post, wish: Value, contacts: &[uuid::Uuid]) -> (String, Value
     (format!("/api/connections/{connection}"), job)
 }
 
-fn sendgrid(receiver: &Receiver) -> Value {
+pub(super) fn sendgrid(receiver: &Receiver) -> Value {
     json!({
         "provider": "sendgrid", "name": "sendgrid", "baseUrl": receiver.url(""),
         "credentials": { "api_key": "SG.hush" },

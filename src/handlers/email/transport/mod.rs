@@ -18,7 +18,7 @@ use crate::clock;
 use crate::job::JobError;
 use crate::job::connection::Provider;
 use crate::outbound::{CallFailure, Caller};
-use crate::quota::{Learned, learn};
+use crate::quota::{Learned, Permit, learn};
 
 /// How long a call to a provider may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +48,39 @@ pub(in crate::handlers) enum Handed {
     CredentialsRefused(String),
     /// The connection can not be used as it is. It was not sent.
     Misconfigured(String),
+}
+
+impl Handed {
+    /// The quota of the provider is used up for so long: a refusal that names no time means that.
+    pub(in crate::handlers) fn not_before(self, closed: Option<Duration>) -> Self {
+        match self {
+            Self::Unavailable(why, None) => Self::Unavailable(why, closed),
+            other => other,
+        }
+    }
+}
+
+/// Gives the permit back, with what the answer says of the provider; how long nobody should call.
+pub(in crate::handlers) async fn give_back(
+    permit: Permit,
+    handed: &Handed,
+    learned: Option<Learned>,
+) -> Option<Duration> {
+    let wait = match (handed, learned) {
+        (_, Some(learned)) => permit.answered(&learned).await,
+        (Handed::Sent(_) | Handed::Rejected { .. } | Handed::Deferred(_), None) => {
+            permit.answered(&Learned::fine()).await
+        }
+        (Handed::Unavailable(..) | Handed::Ambiguous(_), None) => {
+            permit.failed().await;
+            None
+        }
+        (Handed::CredentialsRefused(_) | Handed::Misconfigured(_), None) => {
+            permit.ended().await;
+            None
+        }
+    };
+    wait.map(|wait| wait.time)
 }
 
 /// Hands mails over. Keeps connections for the next one.

@@ -97,6 +97,12 @@ fn body(mail: &Mail) -> Value {
     body
 }
 
+/// Whether the body is one in which SendGrid says what is wrong.
+fn has_errors(answer: &Answer) -> bool {
+    let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
+    body["errors"].is_array()
+}
+
 fn judge(answer: &Answer) -> Handed {
     let rejected = |code| Handed::Rejected {
         code,
@@ -111,7 +117,11 @@ fn judge(answer: &Answer) -> Handed {
         401 => Handed::CredentialsRefused(answer.told()),
         // The sender is none that was verified, or the key may not send: true of every mail.
         403 => Handed::Misconfigured(answer.told()),
-        429 | 503 => Handed::Unavailable(answer.told(), answer.retry_after),
+        429 => Handed::Unavailable(answer.told(), answer.retry_after),
+        // SendGrid's own: a proxy says the same of a request that went through and lost its answer.
+        503 if answer.retry_after.is_some() || has_errors(answer) => {
+            Handed::Unavailable(answer.told(), answer.retry_after)
+        }
         // It may have been taken, and the answer lost behind the one who gave this one.
         408 | 500.. => Handed::Ambiguous(answer.told()),
         _ => rejected("message_rejected"),

@@ -77,8 +77,12 @@ impl Ses {
         let path = "/v2/email/outbound-emails";
         match self.call(Method::POST, path, body.to_string()).await {
             Ok(answer) => {
-                let learned = learned(answer.status, &answer.headers);
-                (judge(&answer), Some(learned))
+                let (handed, mut learned) =
+                    (judge(&answer), learned(answer.status, &answer.headers));
+                // It throttles with a name, and not always with a 429.
+                let is_refused = matches!(handed, Handed::Unavailable(..));
+                learned.is_limited |= is_refused && answer.status < 500;
+                (handed, Some(learned))
             }
             Err(handed) => (handed, None),
         }
@@ -177,7 +181,10 @@ fn judge(answer: &Answer) -> Handed {
             Handed::Unavailable(answer.told(), Some(PAUSED_WAIT))
         }
         (401 | 403, _) => Handed::CredentialsRefused(answer.told()),
-        (429 | 503, _) => Handed::Unavailable(answer.told(), answer.retry_after),
+        (429, _) | (503, "ServiceUnavailable" | "ServiceUnavailableException") => {
+            Handed::Unavailable(answer.told(), answer.retry_after)
+        }
+        // A 503 of a proxy may be about a request that went through and lost its answer.
         (408 | 500.., _) => Handed::Ambiguous(answer.told()),
         _ => rejected("message_rejected"),
     }
