@@ -85,6 +85,18 @@ impl Connections {
         self.in_service(row, workspace_id, provider)
     }
 
+    /// Whether the connection that a job would use by itself waits for an admin.
+    pub async fn is_out_of_service(
+        &self,
+        ctx: &JobContext,
+        provider: Provider,
+    ) -> Result<bool, JobError> {
+        let workspace_id = ctx.workspace_id().unwrap_or_default();
+        let row = connections::for_use(ctx.record(), workspace_id, provider, None).await;
+        let row = row.map_err(JobError::retry)?;
+        Ok(row.is_some_and(|row| !row.is_active))
+    }
+
     /// The named connection of the job's workspace that sends mails, or else its oldest that does.
     pub async fn open_mailing(
         &self,

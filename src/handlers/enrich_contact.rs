@@ -9,7 +9,7 @@ use super::providers::ContactField;
 use crate::job::JobError;
 use crate::worker::{Handler, JobContext};
 
-enrich::payload!(contact_id, "contactId", ContactField);
+enrich::payload!(contact_id, "contactId", ContactField, verify_email);
 
 /// Enriches contacts.
 #[derive(Debug, Clone)]

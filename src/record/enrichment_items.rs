@@ -99,6 +99,18 @@ pub async fn done(record: &Record, run_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uui
     .await?)
 }
 
+/// Those of them whom a provider knows.
+pub async fn known(record: &Record, run_id: Uuid, ids: &[Uuid]) -> Result<Vec<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT record_id FROM bullwark.enrichment_items
+         WHERE run_id = $1 AND record_id = ANY ($2) AND outcome IN ('enriched', 'nothing_new')",
+    )
+    .bind(run_id)
+    .bind(ids)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
 /// Notes what became of a record.
 pub async fn add(
     tx: &mut Tx,

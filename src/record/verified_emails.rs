@@ -51,6 +51,24 @@ pub async fn to_verify(
     .await?)
 }
 
+/// Those of these contacts that have an address which was never verified. A contact that gets
+/// another address is one of them again (migration 0045).
+pub async fn never_verified(
+    tx: &mut Tx,
+    workspace_id: Uuid,
+    ids: &[Uuid],
+) -> Result<Vec<Uuid>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM contacts
+         WHERE id = ANY ($2) AND workspace_id = $1 AND email IS NOT NULL
+           AND email_checked_at IS NULL ORDER BY id",
+    )
+    .bind(workspace_id)
+    .bind(ids)
+    .fetch_all(tx.connection())
+    .await?)
+}
+
 /// Writes what was found, where the contact has that address still. What is unknown now replaces
 /// nothing that is known, and a mail server that says nothing now nothing that one once said.
 pub async fn write(

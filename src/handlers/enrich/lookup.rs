@@ -114,6 +114,17 @@ impl Lookups {
         }
     }
 
+    /// Whether the workspace's connection to it waits for an admin.
+    pub(super) async fn is_out_of_service(
+        &self,
+        ctx: &JobContext,
+        source: DataSource,
+    ) -> Result<bool, JobError> {
+        self.connections
+            .is_out_of_service(ctx, source.provider())
+            .await
+    }
+
     /// What the provider says of it. Many may ask the same: one calls.
     pub(super) async fn answer(
         &self,

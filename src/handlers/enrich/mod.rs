@@ -4,7 +4,8 @@
 //! value: whoever knows most goes first, and nobody is paid for what would not be written.
 //! Answers are kept per workspace, and asked for by one job at a time ([`lookup`]). What is
 //! written, where it comes from, the version of the record and a line about it are one transaction
-//! of the caller.
+//! of the caller. One of several providers that can not be asked, or fails again and again, keeps
+//! nobody from what the others know.
 //!
 //! Promises: no value that a person wrote is replaced; nobody is asked about a person who objects;
 //! no call above a quota; no credit is spent twice for the same answer, but for a worker that dies
@@ -19,6 +20,7 @@ mod resting;
 mod subject;
 mod summary;
 mod tokens;
+mod verification;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -44,8 +46,11 @@ pub use summary::Summary;
 pub(super) use summary::Told;
 pub(super) use summary::unreadable;
 use summary::{FieldSummary, Said};
+pub(super) use verification::verify;
 pub(super) use wish::{Asked, Wish};
 
+/// So often may a job have failed until one of its providers that fails is done without.
+const FAILURES_MAX: u32 = 2;
 /// In the log of a record.
 const ACTIVITY: &str = "enriched";
 /// Three providers, each with a token that may be renewed, and the commits.
@@ -89,8 +94,14 @@ impl Enricher {
         if wish.dry_run {
             return Ok(found.judged(&wish));
         }
-        ctx.transaction(async |tx| settle(tx, &ctx, id, &wish, found).await)
-            .await
+        ctx.transaction(async |tx| {
+            let mut summary = settle(tx, &ctx, id, &wish, found).await?;
+            if wish.verify_email && summary.matched {
+                summary.verification = verify(&ctx, tx, &[id]).await?;
+            }
+            Ok(summary)
+        })
+        .await
     }
 
     /// Asks, as far as it is needed. Nothing of the record is written.
@@ -129,6 +140,7 @@ impl Enricher {
             kept: kept.iter().map(|field| json!(field)).collect(),
             fields: BTreeMap::new(),
             providers: gathered.providers,
+            verification: None,
         };
         Ok(Found {
             summary,
@@ -149,25 +161,42 @@ impl Enricher {
             providers: Vec::new(),
             values: BTreeMap::new(),
         };
+        let mut failed = None;
         for source in &wish.sources {
             if open.iter().all(|field| gathered.values.contains_key(field)) {
                 break;
             }
             let provider = source.as_str();
-            let mut said = |said: Told, from_cache: Option<bool>| {
+            let mut told = |said: Told, from_cache: Option<bool>, why: Option<String>| {
                 gathered.providers.push(Said {
                     provider,
                     said,
                     from_cache,
+                    why,
                 });
             };
+            let mut said = |said, from_cache| told(said, from_cache, None);
             let Some(topic) = topics.all.iter().find(|topic| topic.can_ask(*source)) else {
                 said(Told::CanNotAsk, None);
                 continue;
             };
-            let Some(answered) = self.ask(ctx, wish, *source, topic).await? else {
-                said(Told::NotAsked, None);
-                continue;
+            let answered = match self.ask(ctx, wish, *source, topic).await {
+                Ok(Some(answered)) => answered,
+                Ok(None) => {
+                    said(Told::NotAsked, None);
+                    continue;
+                }
+                Err(error) if self.is_dispensable(ctx, wish, *source, &error).await? => {
+                    ctx.log(
+                        LogLevel::Warn,
+                        &format!("without {provider}: {error}"),
+                        None,
+                    );
+                    told(Told::Failed, None, Some(error.to_string()));
+                    failed.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let from_cache = match wish.since {
                 Some(since) => answered.kept.at() < since,
@@ -205,7 +234,36 @@ impl Enricher {
                 }
             }
         }
-        Ok(gathered)
+        let is_answered = |one: &Said| matches!(one.said, Told::Known | Told::Unknown);
+        match failed {
+            // Nobody else knows anything of it: what is wrong is what there is to tell.
+            Some(error) if !gathered.providers.iter().any(is_answered) => Err(error),
+            _ => Ok(gathered),
+        }
+    }
+
+    /// Whether what the others know is used without waiting for this one: what was paid for is not
+    /// lost because another one refuses, has no connection, is out of service, or fails always.
+    async fn is_dispensable<F>(
+        &self,
+        ctx: &JobContext,
+        wish: &Wish<F>,
+        source: DataSource,
+        error: &JobError,
+    ) -> Result<bool, JobError> {
+        if wish.sources.len() < 2 {
+            return Ok(false);
+        }
+        match error {
+            JobError::Permanent(_) => Ok(true),
+            // For a quota, or for who asks the same, it waits.
+            JobError::Snooze(..) => self.lookups.is_out_of_service(ctx, source).await,
+            JobError::Retry(_) | JobError::RetryAfter(..) => Ok(ctx.failures() >= FAILURES_MAX),
+            JobError::Reported(_)
+            | JobError::Moved
+            | JobError::RateLimited(_)
+            | JobError::LeaseLost => Ok(false),
+        }
     }
 
     /// None: a dry run, and no answer is kept.

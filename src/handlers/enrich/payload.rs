@@ -4,7 +4,7 @@
 /// the fields that such a record has. (A flattened struct would be shorter, but then a mistake has
 /// no place, and an unknown name is none.)
 macro_rules! payload {
-    ($id:ident, $alias:literal, $field:ty) => {
+    ($id:ident, $alias:literal, $field:ty $(, $verify_email:ident)?) => {
         /// An enrichment that is wished for.
         #[derive(Debug, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
@@ -38,6 +38,12 @@ macro_rules! payload {
             /// that are kept would change.
             #[serde(default, alias = "dryRun")]
             dry_run: bool,
+            $(
+                /// Whether an address that was never verified is, by a job of its own, when the
+                /// person is known. True if nothing is said.
+                #[serde(default, alias = "verifyEmail")]
+                $verify_email: Option<bool>,
+            )?
         }
 
         impl Payload {
@@ -50,6 +56,7 @@ macro_rules! payload {
                     min_confidence: self.min_confidence,
                     max_age_days: self.max_age_days,
                     dry_run: self.dry_run,
+                    verify_email: false $(|| self.$verify_email.unwrap_or(true))?,
                 };
                 asked.checked()
             }

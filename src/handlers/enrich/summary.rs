@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::merge::Fate;
 
@@ -25,6 +26,9 @@ pub struct Summary {
     pub(super) unknown: Vec<Value>,
     /// Fields that were not asked for: what is there stays.
     pub(super) kept: Vec<Value>,
+    /// The job that verifies the address of the contact, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) verification: Option<Uuid>,
 }
 
 /// What one provider said.
@@ -35,6 +39,9 @@ pub(in super::super) struct Said {
     /// The answer was there before, and cost nothing; none: nobody was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) from_cache: Option<bool>,
+    /// Why it could not be asked, or did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) why: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +55,8 @@ pub(in super::super) enum Told {
     NotAsked,
     /// Can not be asked by what is known of the record.
     CanNotAsk,
+    /// Refused, failed again and again, or is not connected: the others were asked without it.
+    Failed,
 }
 
 impl Summary {

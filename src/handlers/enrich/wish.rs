@@ -21,6 +21,8 @@ pub(in super::super) struct Wish<F> {
     pub(in super::super) min_confidence: f32,
     pub(in super::super) max_age_days: Option<i32>,
     pub(in super::super) dry_run: bool,
+    /// Whether addresses of people that were never verified are, afterwards.
+    pub(in super::super) verify_email: bool,
     /// What was fetched later was bought for this; none: what this very job has fetched.
     pub(in super::super) since: Option<DateTime<Utc>>,
     /// Who is not to be asked in this attempt any more.
@@ -44,6 +46,7 @@ pub(in super::super) struct Asked<'a, F> {
     pub(in super::super) min_confidence: Option<f32>,
     pub(in super::super) max_age_days: Option<i32>,
     pub(in super::super) dry_run: bool,
+    pub(in super::super) verify_email: bool,
 }
 
 impl<F: EnrichField> Asked<'_, F> {
@@ -69,6 +72,7 @@ impl<F: EnrichField> Asked<'_, F> {
             min_confidence: self.min_confidence.unwrap_or(MIN_CONFIDENCE),
             max_age_days: self.max_age_days.map(|days| days.clamp(1, AGE_MAX_DAYS)),
             dry_run: self.dry_run,
+            verify_email: self.verify_email,
             since: None,
             resting: Resting::default(),
         })

@@ -135,11 +135,16 @@ impl EnrichPageHandler {
         }
         match later.end() {
             Some(error) if !is_stopped => Err(error),
-            _ => Ok(PageSummary {
-                records: page.done,
-                failed: page.failed,
-                is_stopped,
-            }),
+            _ => {
+                if wish.verify_email {
+                    verify(&page, ids).await?;
+                }
+                Ok(PageSummary {
+                    records: page.done,
+                    failed: page.failed,
+                    is_stopped,
+                })
+            }
         }
     }
 
@@ -187,6 +192,22 @@ impl EnrichPageHandler {
         (page.done, page.failed) = (done, failed);
         Ok(())
     }
+}
+
+/// Has the addresses of those people verified who are known. A page that dies behind it finds that
+/// verification again.
+async fn verify<S: Subject>(page: &Page<'_, S>, ids: &[Uuid]) -> Result<(), JobError> {
+    let ctx = page.ctx;
+    let known = enrichment_items::known(ctx.record(), page.run_id, ids).await;
+    let known = known.map_err(JobError::retry)?;
+    if known.is_empty() {
+        return Ok(());
+    }
+    let mut checkpoint = ctx.begin_checkpoint().await?;
+    enrich::verify(ctx, checkpoint.tx(), &known).await?;
+    let (total, done, failed) = (page.total as u64, page.done as u64, page.failed as u64);
+    let progress = Progress::new(total, done, failed, "addresses are verified");
+    checkpoint.commit(json!({ "done": done }), progress).await
 }
 
 /// Notes that a record has to wait, unless the attempt is over.

@@ -45,6 +45,10 @@ pub struct How {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 365))]
     pub max_age_days: Option<i32>,
+    /// Of contacts: whether addresses that were never verified are, by jobs of their own, when the
+    /// person is known. True if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_email: Option<bool>,
 }
 
 impl How {
@@ -71,7 +75,12 @@ impl How {
             min_confidence: self.min_confidence,
             max_age_days: self.max_age_days,
             dry_run: false,
+            verify_email: F::ARE_OF_PEOPLE && self.verify_email.unwrap_or(true),
         };
+        if self.verify_email.is_some() && !F::ARE_OF_PEOPLE {
+            let message = "accounts have no address of mail: leave it out".to_owned();
+            return Err(problem("/verify_email".to_owned(), message));
+        }
         let wish = asked.checked();
         wish.map_err(|message| problem("/provider".to_owned(), format!("the request {message}")))
     }

@@ -11,6 +11,9 @@ const DESCRIPTION_MAX: usize = 2000;
 
 /// A field that can be enriched.
 pub trait EnrichField: Copy + Ord + Debug + Serialize + Send + Sync + 'static {
+    /// Whether its records are people, who have an address of mail.
+    const ARE_OF_PEOPLE: bool;
+
     /// All of them.
     fn all() -> &'static [Self];
 
@@ -49,6 +52,8 @@ pub enum Field {
 }
 
 impl EnrichField for Field {
+    const ARE_OF_PEOPLE: bool = false;
+
     fn all() -> &'static [Self] {
         &[
             Self::EmployeeCount,
@@ -108,6 +113,8 @@ pub enum ContactField {
 }
 
 impl EnrichField for ContactField {
+    const ARE_OF_PEOPLE: bool = true;
+
     fn all() -> &'static [Self] {
         &[
             Self::Email,

@@ -20,7 +20,7 @@ pub(super) fn job(contact: Uuid, more: Value) -> Value {
 
 impl Stage {
     /// A contact that a job made, with these columns.
-    pub(super) async fn contact(&self, workspace: Uuid, columns: &Value) -> Uuid {
+    pub(crate) async fn contact(&self, workspace: Uuid, columns: &Value) -> Uuid {
         let id = Uuid::now_v7();
         let mut row = columns.clone();
         row["id"] = json!(id);
@@ -40,7 +40,7 @@ impl Stage {
         id
     }
 
-    pub(super) async fn contact_row(&self, contact: Uuid) -> Value {
+    pub(crate) async fn contact_row(&self, contact: Uuid) -> Value {
         let sql = format!("SELECT to_jsonb(c) FROM contacts c WHERE id = '{contact}'");
         self.value(sql).await
     }

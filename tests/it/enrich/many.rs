@@ -36,7 +36,7 @@ impl Stage {
         .await;
     }
 
-    pub(super) async fn begin(&self, wish: Value) -> String {
+    pub(crate) async fn begin(&self, wish: Value) -> String {
         let begun = self.rig.server.post("/api/enrichments", wish).await;
         assert_eq!(begun.status, 201, "{begun:?}");
         begun.body["enrichment"]["id"].as_str().unwrap().to_owned()
@@ -48,7 +48,7 @@ impl Stage {
     }
 
     /// Its sums, at the end.
-    pub(super) async fn sums(&self, id: &str) -> Value {
+    pub(crate) async fn sums(&self, id: &str) -> Value {
         self.rig.until(id, "completed").await;
         let shown = self.shown(id).await;
         assert_eq!(shown["status"], "completed");

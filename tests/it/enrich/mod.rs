@@ -12,6 +12,7 @@ mod people;
 mod steps;
 mod unreadable;
 mod waits;
+mod without;
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Simulator;
@@ -34,7 +35,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
-        let (rig, tasks) = (Rig::new().await, Tasks::new());
+        Self::on(Rig::new().await).await
+    }
+
+    /// On a server that may call this machine.
+    pub(crate) async fn on(rig: Rig) -> Self {
+        let tasks = Tasks::new();
         let simulator = Simulator::start("127.0.0.1:0".parse().unwrap(), &tasks);
         let stage = Self {
             rig,

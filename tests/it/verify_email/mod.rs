@@ -1,5 +1,6 @@
 //! `verify_email`, against a real server of DNS.
 
+mod after_enrichment;
 mod dns;
 mod post;
 mod probing;
