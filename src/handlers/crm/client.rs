@@ -156,7 +156,7 @@ pub enum Outcome {
         id: Option<String>,
         refusal: Refusal,
     },
-    /// [`Push::id`] is deleted or unknown there.
+    /// [`Push::id`] is deleted there, or hidden from us: the two look the same.
     Gone(Refusal),
     /// Locked, or in the way of others: the same may work later.
     Retryable(Refusal),

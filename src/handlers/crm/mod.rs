@@ -13,7 +13,7 @@
 //! Promises: nothing of another workspace; no field that a person has to decide is written on
 //! either side; our own writes that come back change nothing; a record that is refused is kept as
 //! an error and tried by the next run, and stops nobody else; not more is deleted than the brake
-//! allows. A dry run writes to neither side.
+//! allows, and nothing that the CRM does not list as deleted. A dry run writes to neither side.
 
 pub mod client;
 mod defaults;

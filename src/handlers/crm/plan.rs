@@ -31,11 +31,23 @@ pub(super) struct Plan {
     pub(super) decided: u64,
 }
 
-/// A row that is not sent.
+/// What becomes of a row.
 pub(super) enum Fate {
     Send(Plan),
-    Refused(Uuid, Refusal),
-    Gone(String),
+    /// It is not sent: `retryable` or `permanent`, and why.
+    Refused(Uuid, &'static str, Refusal),
+}
+
+/// A record there that is known and was not found. That is no deletion: rights that were taken from
+/// us look the same, and what is deleted the CRM lists.
+pub(super) fn not_visible(remote_id: &str, told: Option<&Refusal>) -> Refusal {
+    let told = told.map(|told| format!(" ({}: {})", told.code, told.message));
+    let why = format!(
+        "record {remote_id} there was not found{}: it was deleted, which the CRM tells the next \
+         run, or the connection may not see it any more",
+        told.unwrap_or_default()
+    );
+    refusal("not_visible", why)
 }
 
 impl<C: Crm> Run<'_, C> {
@@ -64,7 +76,8 @@ impl<C: Crm> Run<'_, C> {
                 Some(id) => match there.get(id) {
                     Some(remote) => Some(remote),
                     None => {
-                        fates.push(Fate::Gone(id.clone()));
+                        let why = not_visible(id, None);
+                        fates.push(Fate::Refused(row.id, "retryable", why));
                         continue;
                     }
                 },
@@ -72,7 +85,7 @@ impl<C: Crm> Run<'_, C> {
                     Some(Ok(remote)) => Some(remote),
                     Some(Err(why)) => {
                         let why = refusal("several_there", why.clone());
-                        fates.push(Fate::Refused(row.id, why));
+                        fates.push(Fate::Refused(row.id, "permanent", why));
                         continue;
                     }
                     None => None,
@@ -113,7 +126,7 @@ impl<C: Crm> Run<'_, C> {
                             message: format!("`{field}` there {why}"),
                             fields: vec![field],
                         };
-                        return Ok(Fate::Refused(row.id, refusal));
+                        return Ok(Fate::Refused(row.id, "permanent", refusal));
                     }
                 };
                 if target.has_parent() {
@@ -139,7 +152,7 @@ impl<C: Crm> Run<'_, C> {
         };
         let is_new = remote.is_none();
         if let Err(refusal) = target.precheck(&merged.to_them, is_new) {
-            return Ok(Fate::Refused(row.id, refusal));
+            return Ok(Fate::Refused(row.id, "permanent", refusal));
         }
         Ok(Fate::Send(Plan {
             local: row.id,

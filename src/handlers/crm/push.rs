@@ -11,7 +11,7 @@ use super::super::ending::record_error;
 use super::client::{BULK_MAX, Crm, CrmError, Outcome, Push, Refusal, UPSERT_MAX};
 use super::mapping::PARENT;
 use super::merge::Values;
-use super::plan::{Fate, Plan};
+use super::plan::{Fate, Plan, not_visible};
 use super::state::State;
 use super::take::refusal;
 use super::target::Target;
@@ -112,7 +112,7 @@ impl<C: Crm> Run<'_, C> {
         for fate in fates {
             match fate {
                 Fate::Send(plan) => plans.push(plan),
-                other => others.push(other),
+                refused @ Fate::Refused(..) => others.push(refused),
             }
         }
         let (to_send, quiet): (Vec<Plan>, Vec<Plan>) =
@@ -171,7 +171,6 @@ impl<C: Crm> Run<'_, C> {
         let counts = next.count(entity);
         let mut taken = Vec::new();
         let mut failed: Vec<(Uuid, &'static str, Refusal)> = Vec::new();
-        let mut gone = Vec::new();
         for plan in sent.iter().chain(&quiet) {
             counts.decided += plan.decided;
             counts.matched += u64::from(plan.is_match);
@@ -185,8 +184,7 @@ impl<C: Crm> Run<'_, C> {
         }
         for fate in others {
             match fate {
-                Fate::Refused(id, refusal) => failed.push((id, "permanent", refusal)),
-                Fate::Gone(id) => gone.push(id),
+                Fate::Refused(id, class, refusal) => failed.push((id, class, refusal)),
                 Fate::Send(_) => {}
             }
         }
@@ -228,7 +226,11 @@ impl<C: Crm> Run<'_, C> {
                         ));
                     }
                 }
-                Outcome::Gone(_) => gone.extend(plan.remote_id),
+                Outcome::Gone(refusal) => {
+                    let id = plan.remote_id.as_deref().unwrap_or_default();
+                    let why = not_visible(id, Some(&refusal));
+                    failed.push((plan.local, "retryable", why));
+                }
                 Outcome::Retryable(refusal) => failed.push((plan.local, "retryable", refusal)),
                 Outcome::Permanent(refusal) => failed.push((plan.local, "permanent", refusal)),
             }
@@ -260,8 +262,6 @@ impl<C: Crm> Run<'_, C> {
                 Err(error) => return Err(error),
             }
         }
-        counts.skipped += gone.len() as u64;
-        links::set_gone(tx, scope, &gone, self.loss()).await?;
         counts.errors += failed.len() as u64;
         errors::clear(tx, scope, PUSH, &taken).await?;
         for (id, class, refusal) in &failed {

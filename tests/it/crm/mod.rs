@@ -4,6 +4,7 @@ mod both;
 mod decide;
 mod shapes;
 mod trouble;
+mod unseen;
 
 use bullwark::handlers::simulator::hubspot::{HubspotSimulator, TOKEN};
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
