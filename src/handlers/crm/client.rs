@@ -30,8 +30,11 @@ pub const PAGE_MAX: usize = 200;
 /// bulk ([`Crm::bulk_from`]), and then.
 pub const UPSERT_MAX: usize = 200;
 pub const BULK_MAX: usize = 10_000;
-/// The most values of one [`Crm::find`] and ids of one [`Crm::read`].
+/// The most ids of one [`Crm::read`].
 pub const FIND_MAX: usize = 100;
+/// The most values of one [`Crm::find`], and the most records that it gives.
+pub const VALUES_MAX: usize = 300;
+pub const FOUND_MAX: usize = 200;
 
 /// What is synced, parents before children.
 #[derive(
@@ -278,8 +281,8 @@ pub trait Crm: Send + Sync {
         fields: &[String],
     ) -> impl Future<Output = Answered<Vec<Remote>>> + Send;
 
-    /// The records that have one of these values in `field`, in any order; of at most [`FIND_MAX`]
-    /// values the first 200.
+    /// The records that have one of these values in `field`, in any order; of at most
+    /// [`VALUES_MAX`] values the first [`FOUND_MAX`].
     fn find(
         &self,
         entity: Entity,

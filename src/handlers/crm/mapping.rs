@@ -174,6 +174,15 @@ impl Fields {
         pairs.collect()
     }
 
+    /// The text that a record there has in one field, whatever is in the others: in the one form
+    /// if it has one, else as it is.
+    pub(super) fn text(&self, local: &str, remote: &BTreeMap<String, Value>) -> Option<String> {
+        let mapped = self.get(local)?;
+        let value = remote.get(&mapped.remote)?;
+        let form = form(mapped.kind, value).unwrap_or_else(|_| value.clone());
+        form.as_str().map(str::to_owned)
+    }
+
     /// Values by the names there.
     pub(super) fn sent(&self, values: &Values) -> BTreeMap<String, Value> {
         let pairs = values.iter().filter_map(|(local, value)| {

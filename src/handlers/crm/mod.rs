@@ -21,6 +21,7 @@ mod deletions;
 mod form;
 mod hubspot;
 mod mapping;
+mod matching;
 mod merge;
 mod patience;
 mod payload;

@@ -1,18 +1,17 @@
 //! What is to be sent of a row: against what is there now, or as a new record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::super::ending::record_error;
 use super::Run;
-use super::client::{Crm, CrmError, Entity, FIND_MAX, Refusal, Remote};
+use super::client::{Crm, CrmError, FIND_MAX, Refusal, Remote};
 use super::mapping::{Flow, PARENT};
 use super::merge::{Dispute, Merged, Values, Ways, merge};
 use super::take::{agreed_of, refusal};
 use super::target::Target;
-use crate::record::crm::links;
 use crate::record::crm::locals::Local;
 use crate::record::{RecordError, Tx};
 
@@ -165,72 +164,5 @@ impl<C: Crm> Run<'_, C> {
             had_dispute: row.disputed.is_some(),
             decided: merged.decided,
         }))
-    }
-
-    /// Records there that rows without a link are: by row, or why it can not be told.
-    async fn matches(
-        &self,
-        target: &Target,
-        rows: &[(Local, Values)],
-    ) -> Result<BTreeMap<Uuid, Result<Remote, String>>, CrmError> {
-        let entity = target.entity();
-        let key = match entity {
-            Entity::Accounts => "domain",
-            Entity::Contacts => "email",
-            Entity::Opportunities => return Ok(BTreeMap::new()),
-        };
-        let Some(mapped) = target.fields.get(key) else {
-            return Ok(BTreeMap::new());
-        };
-        let wanted: Vec<(Uuid, String)> = rows
-            .iter()
-            .filter(|(row, _)| row.remote_id.is_none())
-            .filter_map(|(row, ours)| Some((row.id, ours.get(key)?.as_str()?.to_lowercase())))
-            .collect();
-        let names = target.fields.remote_names();
-        let mut by_value: BTreeMap<String, Vec<Remote>> = BTreeMap::new();
-        for chunk in wanted.chunks(FIND_MAX) {
-            let values: Vec<String> = chunk.iter().map(|(_, value)| value.clone()).collect();
-            for remote in self
-                .crm
-                .find(entity, &mapped.remote, &values, &names)
-                .await?
-            {
-                let value = target.fields.theirs(&remote.fields).ok();
-                let value =
-                    value.and_then(|theirs| Some(theirs.get(key)?.as_str()?.to_lowercase()));
-                by_value
-                    .entry(value.unwrap_or_default())
-                    .or_default()
-                    .push(remote);
-            }
-        }
-        let all = by_value.values().flatten().map(|remote| remote.id.clone());
-        let all: Vec<String> = all.collect();
-        let mut tx = self.ctx.record().begin().await.map_err(record_error)?;
-        let taken = links::locals_of(&mut tx, self.scope(entity), &all).await;
-        tx.rollback().await.map_err(record_error)?;
-        let taken: BTreeSet<String> = taken
-            .map_err(record_error)?
-            .into_iter()
-            .map(|(remote, _)| remote)
-            .collect();
-        let mut matches = BTreeMap::new();
-        for (id, value) in wanted {
-            let found = by_value.get(&value).map(Vec::as_slice).unwrap_or_default();
-            let mut free = found.iter().filter(|remote| !taken.contains(&remote.id));
-            // One that bears our id is ours, whoever else has the value.
-            let own = found.iter().find(|remote| remote.local_id == Some(id));
-            let found = match (own, free.next(), free.next()) {
-                (Some(own), ..) | (None, Some(own), None) => Ok(own.clone()),
-                (None, None, _) => continue,
-                (None, Some(one), Some(other)) => Err(format!(
-                    "{} and {} there both have `{value}`: merge them there",
-                    one.id, other.id
-                )),
-            };
-            matches.insert(id, found);
-        }
-        Ok(matches)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every row is looked at, whoever wrote it and however: what is the same by its hash costs nothing
 //! more. What differs is read there first, so that a field that was changed there meanwhile is not
-//! written over; what is not linked is looked for there by its domain or address.
+//! written over; what is not linked is looked for there ([`super::matching`]).
 
 use serde_json::json;
 use uuid::Uuid;

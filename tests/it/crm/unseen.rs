@@ -1,7 +1,7 @@
 //! Records there that can not be seen, or not be read: neither counts as deleted, or as missing.
 
 use bullwark::handlers::simulator::hubspot::Instead;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Stage;
 
@@ -65,6 +65,63 @@ async fn a_record_that_is_hidden_from_us_is_not_taken_for_a_deleted_one() {
     let done = stage.synced("bidirectional", mirror).await;
     assert_eq!(done["entities"]["accounts"]["deleted_here"], 1, "{done}");
     assert_eq!(stage.value(all).await, 4);
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_with_a_value_that_can_not_be_read_is_refused_and_no_second_one_is_made() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    let acme = json!({
+        "name": "Acme", "domain": "acme.com", "description": "long ".repeat(6_600),
+    });
+    let id = stage.hubspot.make("companies", acme);
+    stage.account("Acme", "acme.com").await;
+    stage.account("Beta", "beta.com").await;
+    for times in 1..=2 {
+        let refused = stage.synced("push", json!({})).await;
+        let counts = &refused["entities"]["accounts"];
+        assert_eq!(counts["errors"], 1, "{refused}");
+        assert_eq!(counts["created_there"], u64::from(times == 1), "{refused}");
+        assert_eq!(stage.hubspot.records("companies").len(), 2, "{refused}");
+        let error = "SELECT jsonb_build_array(code, fields, times) FROM crm_errors";
+        let expected = json!(["invalid_value", ["description"], times]);
+        assert_eq!(stage.value(error).await, expected);
+    }
+
+    let short = json!({ "description": "short" });
+    stage.hubspot.change("companies", &id, short);
+    let taken = stage.synced("push", json!({})).await;
+    assert_eq!(taken["entities"]["accounts"]["matched"], 1, "{taken}");
+    assert_eq!(taken["entities"]["accounts"]["created_there"], 0, "{taken}");
+    assert_eq!(stage.value("SELECT count(*) FROM crm_errors").await, 0);
+    assert_eq!(stage.hubspot.records("companies").len(), 2);
+    let link = format!("SELECT count(*) FROM crm_links WHERE remote_id = '{id}'");
+    assert_eq!(stage.value(link).await, 1);
+    working.hurry().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_matches_than_one_answer_has_are_all_looked_at() {
+    let stage = Stage::new().await;
+    let working = stage.rig.work();
+    for n in 0..90 {
+        let domain = format!("a{n}.com");
+        stage.account(&format!("A{n}"), &domain).await;
+        for copy in 0..3 {
+            let company = json!({ "name": format!("A{n} {copy}"), "domain": domain });
+            stage.hubspot.make("companies", company);
+        }
+    }
+    let done: Value = stage.synced("push", json!({})).await;
+    let counts = &done["entities"]["accounts"];
+    assert_eq!(counts["created_there"], 0, "nothing is made anew: {done}");
+    assert_eq!(counts["errors"], 90, "{done}");
+    assert_eq!(stage.hubspot.records("companies").len(), 270);
+    let codes = "SELECT jsonb_agg(DISTINCT code) FROM crm_errors";
+    assert_eq!(stage.value(codes).await, json!(["several_there"]));
     working.hurry().await;
     stage.end().await;
 }

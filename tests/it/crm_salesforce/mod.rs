@@ -2,6 +2,7 @@
 
 mod bulk;
 mod log_in;
+mod matching;
 mod sync;
 
 use std::collections::BTreeMap;

@@ -20,12 +20,12 @@ impl Stage {
         self.rig.enqueue(job).await
     }
 
-    async fn synced(&self, direction: &str, entities: &[&str]) -> Value {
+    pub(super) async fn synced(&self, direction: &str, entities: &[&str]) -> Value {
         let job = self.begin(direction, entities).await;
         self.rig.until(&job, "completed").await["result"].clone()
     }
 
-    async fn value(&self, sql: &str) -> Value {
+    pub(super) async fn value(&self, sql: &str) -> Value {
         let sql = format!("SELECT to_jsonb(v) FROM ({sql}) AS one (v)");
         sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_one(&self.rig.pool)

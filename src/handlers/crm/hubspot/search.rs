@@ -13,7 +13,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::super::client::{Crm, CrmError, Cursor, Entity, FIND_MAX, PAGE_MAX, Page, Remote};
+use super::super::client::{
+    Crm, CrmError, Cursor, Entity, FIND_MAX, FOUND_MAX, PAGE_MAX, Page, Remote,
+};
 use super::call::Class;
 use super::{Hubspot, modified, object, unreadable};
 
@@ -21,8 +23,6 @@ use super::{Hubspot, modified, object, unreadable};
 const QUESTION_MAX: usize = 3000;
 /// What is left of it for values, at least.
 const VALUES_ROOM: usize = 1500;
-/// The most records that a search for values gives.
-const FOUND_MAX: usize = 200;
 
 impl Hubspot {
     pub(super) async fn search_changes(

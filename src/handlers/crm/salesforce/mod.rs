@@ -20,8 +20,8 @@ mod table;
 use chrono::{DateTime, Utc};
 
 use super::client::{
-    Crm, CrmError, Cursor, Deletion, Deletions, Description, Entity, FIND_MAX, Identity, Outcome,
-    Outside, PAGE_MAX, Page, Push, Remote,
+    Crm, CrmError, Cursor, Deletion, Deletions, Description, Entity, FIND_MAX, FOUND_MAX, Identity,
+    Outcome, Outside, PAGE_MAX, Page, Push, Remote, VALUES_MAX,
 };
 use super::patience::Patience;
 use crate::handlers::connection::Connection;
@@ -32,8 +32,6 @@ use soql::{IN_ORDER, behind, groups, object, quoted, room};
 pub const BULK_FROM: usize = 2_001;
 const VERSION: &str = "62.0";
 const EXTERNAL_ID: &str = "Bullwark_Id__c";
-/// The most records that [`Crm::find`] gives.
-const FOUND_MAX: usize = 200;
 
 /// Salesforce through one connection.
 #[derive(Debug)]
@@ -180,7 +178,7 @@ impl Crm for Salesforce {
     ) -> Result<Vec<Remote>, CrmError> {
         let field = soql::checked_name(field)?;
         let select = self.select(entity, fields)?;
-        let values = &values[..values.len().min(FIND_MAX)];
+        let values = &values[..values.len().min(VALUES_MAX)];
         let mut found: Vec<Remote> = Vec::new();
         for group in groups(values, room(&select)) {
             let left = FOUND_MAX - found.len();
