@@ -13,7 +13,8 @@
 //! Promises: nothing of another workspace; no field that a person has to decide is written on
 //! either side; our own writes that come back change nothing; a record that is refused is kept as
 //! an error and tried by the next run, and stops nobody else; not more is deleted than the brake
-//! allows, and nothing that the CRM does not list as deleted. A dry run writes to neither side.
+//! allows, and nothing that the CRM does not list as deleted; ids of one organization are never
+//! used in another. A dry run writes to neither side.
 
 pub mod client;
 mod defaults;
@@ -23,6 +24,7 @@ mod hubspot;
 mod mapping;
 mod matching;
 mod merge;
+mod organization;
 mod patience;
 mod payload;
 mod plan;
@@ -181,10 +183,12 @@ impl<'a, C: Crm> Run<'a, C> {
         let begun = Instant::now();
         self.hold().await?;
         let identity = self.crm.identity().await?;
+        self.same_organization(at.as_ref(), &identity).await?;
         let mut at = match at {
             Some(at) => at,
             None => self.begin(&identity).await?,
         };
+        at.org_id = at.org_id.or_else(|| identity.org_id.clone());
         let mut pages = 0_u64;
         while let Some(step) = at.step() {
             let is_stopped = self.ctx.cancelled().is_cancelled();
@@ -200,7 +204,7 @@ impl<'a, C: Crm> Run<'a, C> {
                     self.pull_deletions(target, &mut at, &identity).await?;
                 }
                 Step::MirrorDeletions(_) => self.mirror_deletions(target, &mut at).await?,
-                Step::Push(_) => self.push(target, &mut at).await?,
+                Step::Push(_) => self.push(target, &mut at, &identity).await?,
                 Step::PushDeletions(_) => self.push_deletions(target, &mut at).await?,
             }
             pages += 1;
@@ -230,22 +234,13 @@ impl<'a, C: Crm> Run<'a, C> {
     async fn begin(&self, identity: &Identity) -> Result<State, CrmError> {
         let connection = self.crm.connection();
         let mut at = State::new(&self.payload, connection.id, crate::clock::now());
+        at.org_id.clone_from(&identity.org_id);
         for target in &self.targets {
             let entity = target.fields.entity;
             let described = self.crm.describe(entity).await?;
             target.check(&described).map_err(CrmError::PermanentRun)?;
             let cursor = cursors::get(self.ctx.record(), self.scope(entity), "pull").await;
             let cursor = cursor.map_err(record_error)?;
-            let known = cursor.as_ref().and_then(|cursor| cursor.org_id.as_deref());
-            if let (Some(known), Some(now)) = (known, identity.org_id.as_deref())
-                && known != now
-            {
-                return Err(CrmError::PermanentRun(format!(
-                    "connection {} led to the organization {known} and leads to {now} now: its \
-                     links are of the former. Make another connection for this one",
-                    connection.id
-                )));
-            }
             let last = cursor
                 .and_then(|cursor| cursor.since)
                 .filter(|_| !self.payload.full);

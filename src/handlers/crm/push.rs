@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::super::ending::record_error;
-use super::client::{BULK_MAX, Crm, CrmError, Outcome, Push, Refusal, UPSERT_MAX};
+use super::client::{BULK_MAX, Crm, CrmError, Identity, Outcome, Push, Refusal, UPSERT_MAX};
 use super::mapping::PARENT;
 use super::merge::Values;
 use super::plan::{Fate, Plan, not_visible};
@@ -28,7 +28,12 @@ pub(super) const PUSH: &str = "push";
 
 impl<C: Crm> Run<'_, C> {
     /// The next page of rows.
-    pub(super) async fn push(&self, target: &Target, at: &mut State) -> Result<(), CrmError> {
+    pub(super) async fn push(
+        &self,
+        target: &Target,
+        at: &mut State,
+        identity: &Identity,
+    ) -> Result<(), CrmError> {
         let (entity, scope) = (target.entity(), self.scope(target.entity()));
         if !target.is_described() {
             let described = self.crm.describe(entity).await?;
@@ -80,7 +85,7 @@ impl<C: Crm> Run<'_, C> {
                 let come = Come {
                     direction: PUSH,
                     since: None,
-                    org_id: None,
+                    org_id: identity.org_id.as_deref(),
                     job_id: self.ctx.job_id(),
                     ended: Some(at.begun),
                 };

@@ -104,6 +104,9 @@ pub(super) struct State {
     version: u32,
     pub(super) begun: DateTime<Utc>,
     pub(super) connection_id: Uuid,
+    /// Where the connection led when it began; not known in checkpoints of older programs.
+    #[serde(default)]
+    pub(super) org_id: Option<String>,
     steps: Vec<Step>,
     at: usize,
     /// Where the pull of an entity begins.
@@ -130,6 +133,7 @@ impl State {
             version: VERSION,
             begun,
             connection_id,
+            org_id: None,
             steps: Step::all(payload.sync_direction, &payload.entities(), mirrors),
             at: 0,
             since: BTreeMap::new(),

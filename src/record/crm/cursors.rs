@@ -46,6 +46,22 @@ pub async fn get(
     .await?)
 }
 
+/// The organizations that a connection has led to, as far as runs have noted them.
+pub async fn organizations(
+    record: &Record,
+    workspace_id: Uuid,
+    connection_id: Uuid,
+) -> Result<Vec<String>, RecordError> {
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT org_id FROM crm_cursors
+         WHERE workspace_id = $1 AND connection_id = $2 AND org_id IS NOT NULL",
+    )
+    .bind(workspace_id)
+    .bind(connection_id)
+    .fetch_all(&record.pool)
+    .await?)
+}
+
 /// How far a run has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Come<'a> {

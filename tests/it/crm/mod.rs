@@ -2,6 +2,7 @@
 
 mod both;
 mod decide;
+mod portal;
 mod shapes;
 mod trouble;
 mod unseen;
