@@ -9,8 +9,9 @@ use super::Run;
 use super::client::{
     Crm, CrmError, Deletions as CrmDeletions, Entity, Identity, Outcome, UPSERT_MAX,
 };
+use super::note::told;
 use super::payload::Deletions;
-use super::push::{PUSH, told};
+use super::push::PUSH;
 use super::state::State;
 use super::target::Target;
 use crate::record::crm::cursors::{self, Come};

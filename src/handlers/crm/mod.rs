@@ -14,7 +14,8 @@
 //! either side; our own writes that come back change nothing; a record that is refused is kept as
 //! an error and tried by the next run, and stops nobody else; not more is deleted than the brake
 //! allows, and nothing that the CRM does not list as deleted; ids of one organization are never
-//! used in another. A dry run writes to neither side.
+//! used in another; each record counts once, whatever interrupts the run. A dry run writes to
+//! neither side.
 
 pub mod client;
 mod defaults;
@@ -24,6 +25,7 @@ mod hubspot;
 mod mapping;
 mod matching;
 mod merge;
+mod note;
 mod organization;
 mod patience;
 mod payload;
@@ -31,6 +33,7 @@ mod plan;
 mod pull;
 mod push;
 pub mod salesforce;
+mod sending;
 mod state;
 mod take;
 mod target;

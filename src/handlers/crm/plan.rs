@@ -10,17 +10,32 @@ use super::Run;
 use super::client::{Crm, CrmError, FIND_MAX, Refusal, Remote};
 use super::mapping::{Flow, PARENT};
 use super::merge::{Dispute, Merged, Values, Ways, merge};
+use super::sending::Sending;
 use super::take::{agreed_of, refusal};
 use super::target::Target;
 use crate::record::crm::locals::Local;
 use crate::record::{RecordError, Tx};
 
+/// What a row is, for those who count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meant {
+    /// Nobody there is the same: it is made, unless this run has made it already.
+    New,
+    /// Somebody there is the same, and they are linked.
+    Match,
+    /// It is linked.
+    Change,
+}
+
 /// What is to be done with a row.
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) local: Uuid,
     /// There, if it is known.
     pub(super) remote_id: Option<String>,
-    pub(super) is_match: bool,
+    pub(super) meant: Meant,
+    /// It may have been sent before, by an attempt that could not note it.
+    pub(super) was_tried: bool,
     pub(super) remote_modified_at: Option<chrono::DateTime<chrono::Utc>>,
     /// What is agreed on before anything is sent.
     pub(super) agreed: Values,
@@ -55,6 +70,7 @@ impl<C: Crm> Run<'_, C> {
         &self,
         target: &Target,
         rows: Vec<(Local, Values)>,
+        sending: Option<&Sending>,
     ) -> Result<Vec<Fate>, CrmError> {
         let entity = target.entity();
         let names = target.fields.remote_names();
@@ -90,8 +106,9 @@ impl<C: Crm> Run<'_, C> {
                     None => None,
                 },
             };
-            let fate = self.fate(&mut begun, target, (row, ours), found).await;
-            fates.push(fate.map_err(record_error)?);
+            let sending = sending.filter(|sending| sending.has(row.id));
+            let fate = self.fate(&mut begun, target, (row, ours), found, sending);
+            fates.push(fate.await.map_err(record_error)?);
         }
         begun.rollback().await.map_err(record_error)?;
         Ok(fates)
@@ -103,6 +120,7 @@ impl<C: Crm> Run<'_, C> {
         target: &Target,
         (row, ours): (Local, Values),
         remote: Option<&Remote>,
+        sending: Option<&Sending>,
     ) -> Result<Fate, RecordError> {
         let merged = match remote {
             None => Merged {
@@ -153,16 +171,30 @@ impl<C: Crm> Run<'_, C> {
         if let Err(refusal) = target.precheck(&merged.to_them, is_new) {
             return Ok(Fate::Refused(row.id, "permanent", refusal));
         }
+        let decided = sending.map(|sending| sending.decided(row.id));
         Ok(Fate::Send(Plan {
             local: row.id,
             remote_id: remote.map(|remote| remote.id.clone()),
-            is_match: remote.is_some() && row.remote_id.is_none(),
+            meant: meant(&row, remote, sending),
+            was_tried: sending.is_some(),
             remote_modified_at: remote.map(|remote| remote.modified_at),
             agreed: merged.agreed,
             sent: merged.to_them,
             disputes: merged.disputes,
             had_dispute: row.disputed.is_some(),
-            decided: merged.decided,
+            decided: merged.decided.max(decided.unwrap_or_default()),
         }))
+    }
+}
+
+/// What a row counts as. One that this run was about to send keeps what it was then; one that bears
+/// our id was made by us, in a run that could not note it.
+fn meant(row: &Local, remote: Option<&Remote>, sending: Option<&Sending>) -> Meant {
+    match (&row.remote_id, remote, sending) {
+        (Some(_), ..) => Meant::Change,
+        (None, Some(_), Some(sending)) if sending.has_matched(row.id) => Meant::Match,
+        (None, None, _) | (None, Some(_), Some(_)) => Meant::New,
+        (None, Some(remote), None) if remote.local_id == Some(row.id) => Meant::New,
+        (None, Some(_), None) => Meant::Match,
     }
 }

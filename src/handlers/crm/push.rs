@@ -2,27 +2,26 @@
 //!
 //! Every row is looked at, whoever wrote it and however: what is the same by its hash costs nothing
 //! more. What differs is read there first, so that a field that was changed there meanwhile is not
-//! written over; what is not linked is looked for there ([`super::matching`]).
+//! written over; what is not linked is looked for there ([`super::matching`]). What is about to be
+//! sent is written down before ([`super::sending`]), and what became of it behind.
+
+use std::iter::Peekable;
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::super::ending::record_error;
-use super::client::{BULK_MAX, Crm, CrmError, Identity, Outcome, Push, Refusal, UPSERT_MAX};
+use super::client::{BULK_MAX, Crm, CrmError, Identity, Outcome, Push, UPSERT_MAX};
 use super::mapping::PARENT;
 use super::merge::Values;
-use super::plan::{Fate, Plan, not_visible};
-use super::state::State;
-use super::take::refusal;
+use super::plan::{Fate, Plan};
+use super::state::{Counts, State};
 use super::target::Target;
 use super::{Run, hash};
 use crate::fault::{self, Point};
 use crate::record::crm::cursors::{self, Come};
-use crate::record::crm::errors::{self, NewError};
-use crate::record::crm::links::{self, Link};
 use crate::record::crm::locals::{self, Local};
-use crate::record::crm::{self, conflicts};
-use crate::record::{RecordError, Tx};
+use crate::record::crm::{self, errors};
 
 pub(super) const PUSH: &str = "push";
 
@@ -49,11 +48,11 @@ impl<C: Crm> Run<'_, C> {
             .last()
             .map(|row| row.id)
             .filter(|_| rows.len() == limit);
-        let (scanned, mut skipped) = (rows.len() as u64, 0);
-        let mut changed = Vec::new();
+        let (mut looked_at, mut changed) = (Vec::new(), Vec::new());
         for row in rows {
-            if row.state.as_deref().is_some_and(|state| state != "linked") {
-                skipped += 1;
+            let is_skipped = row.state.as_deref().is_some_and(|state| state != "linked");
+            looked_at.push((row.id, is_skipped));
+            if is_skipped {
                 continue;
             }
             let ours = target.ours(&row);
@@ -66,17 +65,19 @@ impl<C: Crm> Run<'_, C> {
             Some(from) if changed.len() >= from => BULK_MAX,
             _ => UPSERT_MAX,
         };
+        let mut looked_at = looked_at.into_iter().peekable();
         while !changed.is_empty() {
             let rest = changed.split_off(changed.len().min(chunk));
             let mut next = at.clone();
-            next.after = changed.last().map_or(at.after, |(row, _)| row.id);
-            self.send(target, changed, &mut next).await?;
+            let to = changed.last().map_or(at.after, |(row, _)| row.id);
+            next.after = to;
+            count(next.count(entity), &mut looked_at, Some(to));
+            self.send(target, changed, at, &mut next).await?;
             *at = next;
             changed = rest;
         }
         let mut next = at.clone();
-        next.count(entity).scanned += scanned;
-        next.count(entity).skipped += skipped;
+        count(next.count(entity), &mut looked_at, None);
         let mut begun = self.ctx.begin_checkpoint().await?;
         match last {
             Some(last) => next.after = last,
@@ -103,15 +104,16 @@ impl<C: Crm> Run<'_, C> {
         Ok(())
     }
 
-    /// Sends rows, and commits what became of them.
+    /// Sends rows from where it is, and commits what became of them with the place behind them.
     async fn send(
         &self,
         target: &Target,
         rows: Vec<(Local, Values)>,
+        at: &State,
         next: &mut State,
     ) -> Result<(), CrmError> {
         let entity = target.entity();
-        let fates = self.plan(target, rows).await?;
+        let fates = self.plan(target, rows, at.sending.as_ref()).await?;
         let mut plans = Vec::new();
         let mut others = Vec::new();
         for fate in fates {
@@ -126,6 +128,17 @@ impl<C: Crm> Run<'_, C> {
             .iter()
             .map(|plan| self.push_of(target, plan))
             .collect();
+        if !pushes.is_empty() && !self.payload.dry_run {
+            let mut sending = at.sending.clone().unwrap_or_default();
+            sending.add(next.after, to_send.iter().chain(&quiet));
+            next.sending = Some(sending.clone());
+            let mut before = at.clone();
+            before.sending = Some(sending);
+            let begun = self.ctx.begin_checkpoint().await?;
+            let (checkpoint, progress) = (before.write(), before.progress());
+            begun.commit_without_gain(checkpoint, progress).await?;
+        }
+        next.sending = next.sending.take().and_then(|all| all.behind(next.after));
         let outcomes = match pushes.is_empty() || self.payload.dry_run {
             true => to_send.iter().map(dry).collect(),
             false => self.crm.upsert(entity, &pushes).await?,
@@ -141,7 +154,13 @@ impl<C: Crm> Run<'_, C> {
             crm::dry_begin(tx).await.map_err(record_error)?;
         }
         let noted = self
-            .note(tx, target, (to_send, outcomes), (quiet, others), next)
+            .note(
+                tx,
+                target,
+                (to_send, outcomes),
+                (quiet, others),
+                (at.sending.as_ref(), next),
+            )
             .await;
         noted.map_err(record_error)?;
         if self.payload.dry_run {
@@ -161,120 +180,6 @@ impl<C: Crm> Run<'_, C> {
             trace: format!("{}-{}", self.ctx.job_id(), plan.local),
         }
     }
-
-    /// Writes down what became of rows.
-    async fn note(
-        &self,
-        tx: &mut Tx,
-        target: &Target,
-        (sent, outcomes): (Vec<Plan>, Vec<Outcome>),
-        (quiet, others): (Vec<Plan>, Vec<Fate>),
-        next: &mut State,
-    ) -> Result<(), RecordError> {
-        let (entity, scope) = (target.entity(), self.scope(target.entity()));
-        let job_id = self.ctx.job_id();
-        let counts = next.count(entity);
-        let mut taken = Vec::new();
-        let mut failed: Vec<(Uuid, &'static str, Refusal)> = Vec::new();
-        for plan in sent.iter().chain(&quiet) {
-            counts.decided += plan.decided;
-            counts.matched += u64::from(plan.is_match);
-            if !plan.disputes.is_empty() {
-                counts.conflicts += 1;
-                let about = (plan.local, plan.remote_id.as_deref().unwrap_or_default());
-                conflicts::open(tx, scope, about, &json!(plan.disputes), job_id).await?;
-            } else if plan.had_dispute {
-                conflicts::close(tx, scope, plan.local).await?;
-            }
-        }
-        for fate in others {
-            match fate {
-                Fate::Refused(id, class, refusal) => failed.push((id, class, refusal)),
-                Fate::Send(_) => {}
-            }
-        }
-        let quiet = quiet.into_iter().filter_map(|plan| {
-            let id = plan.remote_id.clone()?;
-            Some((plan, id, None))
-        });
-        let mut links = quiet.collect::<Vec<_>>();
-        for (plan, outcome) in sent.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Done {
-                    id,
-                    is_new,
-                    modified_at,
-                } => {
-                    match is_new {
-                        true => counts.created_there += 1,
-                        false => counts.updated_there += 1,
-                    }
-                    links.push((plan, id, modified_at));
-                }
-                Outcome::Duplicate { id, refusal } => {
-                    let class = match &id {
-                        Some(_) => "retryable",
-                        None => "permanent",
-                    };
-                    failed.push((plan.local, class, refusal));
-                    if let (Some(id), None) = (id, &plan.remote_id) {
-                        // The next run merges the two.
-                        let (agreed, sent) = (Values::new(), Values::new());
-                        links.push((
-                            Plan {
-                                agreed,
-                                sent,
-                                ..plan
-                            },
-                            id,
-                            None,
-                        ));
-                    }
-                }
-                Outcome::Gone(refusal) => {
-                    let id = plan.remote_id.as_deref().unwrap_or_default();
-                    let why = not_visible(id, Some(&refusal));
-                    failed.push((plan.local, "retryable", why));
-                }
-                Outcome::Retryable(refusal) => failed.push((plan.local, "retryable", refusal)),
-                Outcome::Permanent(refusal) => failed.push((plan.local, "permanent", refusal)),
-            }
-        }
-        for (mut plan, id, modified_at) in links {
-            let was_sent = !plan.sent.is_empty();
-            plan.agreed.append(&mut plan.sent);
-            let agreed = json!(plan.agreed);
-            let link = Link {
-                local_id: plan.local,
-                remote_id: &id,
-                agreed: &agreed,
-                hash: &hash(&agreed),
-                remote_modified_at: modified_at.or(plan.remote_modified_at),
-            };
-            crm::try_begin(tx).await?;
-            match links::put(tx, scope, &link).await {
-                Ok(()) => {
-                    crm::try_keep(tx).await?;
-                    if was_sent || plan.is_match {
-                        taken.push(plan.local.to_string());
-                    }
-                }
-                Err(RecordError::Refused { .. }) => {
-                    crm::try_undo(tx).await?;
-                    let why = format!("{id} there is linked with another record here");
-                    failed.push((plan.local, "permanent", refusal("linked_elsewhere", why)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        counts.errors += failed.len() as u64;
-        errors::clear(tx, scope, PUSH, &taken).await?;
-        for (id, class, refusal) in &failed {
-            let id = id.to_string();
-            errors::put(tx, scope, &told(&id, class, refusal, job_id)).await?;
-        }
-        Ok(())
-    }
 }
 
 /// What would become of it.
@@ -289,20 +194,14 @@ fn dry(plan: &Plan) -> Outcome {
     }
 }
 
-/// An error of a push.
-pub(super) fn told<'a>(
-    record_id: &'a str,
-    class: &'static str,
-    refusal: &'a Refusal,
-    job_id: Uuid,
-) -> NewError<'a> {
-    NewError {
-        direction: PUSH,
-        record_id,
-        class,
-        code: &refusal.code,
-        message: &refusal.message,
-        fields: &refusal.fields,
-        job_id,
+/// Counts the rows up to this one, or all, as looked at: each with the commit of what is behind it.
+fn count(
+    counts: &mut Counts,
+    rows: &mut Peekable<impl Iterator<Item = (Uuid, bool)>>,
+    to: Option<Uuid>,
+) {
+    while let Some((_, is_skipped)) = rows.next_if(|(id, _)| to.is_none_or(|to| *id <= to)) {
+        counts.scanned += 1;
+        counts.skipped += u64::from(is_skipped);
     }
 }

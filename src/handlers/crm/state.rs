@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::client::{Cursor, Entity};
 use super::payload::{Direction, Payload};
+use super::sending::Sending;
 use crate::job::Progress;
 
 /// Raised when a checkpoint of an older program could be misread.
@@ -123,6 +124,9 @@ pub(super) struct State {
     pub(super) cursor: Option<Cursor>,
     pub(super) after: Uuid,
     pub(super) after_error: String,
+    /// What was about to be sent from here.
+    #[serde(default)]
+    pub(super) sending: Option<Sending>,
     pub(super) counts: BTreeMap<Entity, Counts>,
 }
 
@@ -143,6 +147,7 @@ impl State {
             cursor: None,
             after: Uuid::nil(),
             after_error: String::new(),
+            sending: None,
             counts: BTreeMap::new(),
         }
     }
@@ -168,6 +173,7 @@ impl State {
         self.after_error.clear();
         self.deletions_after = None;
         self.deleted_last = None;
+        self.sending = None;
     }
 
     pub(super) fn count(&mut self, entity: Entity) -> &mut Counts {

@@ -1,6 +1,7 @@
 //! `sync_crm` against a simulated `HubSpot`: what goes where, what stays, and what is told.
 
 mod both;
+mod counts;
 mod decide;
 mod portal;
 mod shapes;

@@ -73,7 +73,17 @@ async fn a_worker_that_dies_after_writing_there_makes_nobody_twice() {
     );
     assert_eq!(stage.value("SELECT count(*) FROM crm_links").await, 0);
     let (rescue, working) = (stage.rig.rescue(), stage.rig.work());
-    stage.rig.until(&job, "completed").await;
+    let done = stage.rig.until(&job, "completed").await;
+    let counts = &done["result"]["entities"]["accounts"];
+    let counts = [
+        "scanned",
+        "created_there",
+        "matched",
+        "updated_there",
+        "errors",
+    ]
+    .map(|name| counts[name].as_u64());
+    assert_eq!(counts, [200, 200, 0, 0, 0].map(Some), "{done}");
     assert_eq!(stage.hubspot.records("companies").len(), 200);
     assert_eq!(stage.value("SELECT count(*) FROM crm_links").await, 200);
     rescue.stop(Duration::from_secs(10)).await;

@@ -179,6 +179,10 @@ async fn a_worker_that_dies_around_a_bulk_job_leaves_each_record_there_once() {
         );
         let links = "SELECT count(*) FROM crm_links";
         assert_eq!(stage.value(links).await, 2500, "{point}");
+        let counts = &done["result"]["entities"]["contacts"];
+        let counts = ["scanned", "created_there", "matched", "updated_there"]
+            .map(|name| counts[name].as_u64());
+        assert_eq!(counts, [2500, 2500, 0, 0].map(Some), "{point}: {done}");
         let worked_off = stage.there().bulk_jobs(ORG);
         let worked_off = worked_off
             .iter()
