@@ -67,6 +67,8 @@ use target::Target;
 const SLICE: Duration = Duration::from_secs(10 * 60);
 /// How long a job waits for another one of its connection, before it looks again.
 const TURN: Duration = Duration::from_secs(5);
+/// The pauses behind an error in a run that gets on: the longer, the less it got on.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// How long one attempt may take: a slice, and its last page with its calls.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30 * 60);
 
@@ -192,27 +194,38 @@ impl<'a, C: Crm> Run<'a, C> {
             None => self.begin(&identity).await?,
         };
         at.org_id = at.org_id.or_else(|| identity.org_id.clone());
-        let mut pages = 0_u64;
+        let before = at.clone();
+        match self.steps(&mut at, &identity, begun).await {
+            Ok(()) => Ok(at),
+            Err(error) if at.has_got_on(&before) => Err(behind_pages(error, at.pages)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn steps(
+        &self,
+        at: &mut State,
+        identity: &Identity,
+        begun: Instant,
+    ) -> Result<(), CrmError> {
         while let Some(step) = at.step() {
             let is_stopped = self.ctx.cancelled().is_cancelled();
-            if is_stopped || (begun.elapsed() > SLICE && pages > 0) {
-                return Err(later(&at, pages).into());
+            if is_stopped || (begun.elapsed() > SLICE && at.pages > 0) {
+                return Err(later(at).into());
             }
             self.hold().await?;
             let target = self.target(step.entity())?;
             match step {
-                Step::PullAgain(_) => self.pull_again(target, &mut at, &identity).await?,
-                Step::Pull(_) => self.pull(target, &mut at, &identity).await?,
-                Step::PullDeletions(_) => {
-                    self.pull_deletions(target, &mut at, &identity).await?;
-                }
-                Step::MirrorDeletions(_) => self.mirror_deletions(target, &mut at).await?,
-                Step::Push(_) => self.push(target, &mut at, &identity).await?,
-                Step::PushDeletions(_) => self.push_deletions(target, &mut at).await?,
+                Step::PullAgain(_) => self.pull_again(target, at, identity).await?,
+                Step::Pull(_) => self.pull(target, at, identity).await?,
+                Step::PullDeletions(_) => self.pull_deletions(target, at, identity).await?,
+                Step::MirrorDeletions(_) => self.mirror_deletions(target, at).await?,
+                Step::Push(_) => self.push(target, at, identity).await?,
+                Step::PushDeletions(_) => self.push_deletions(target, at).await?,
             }
-            pages += 1;
+            at.pages += 1;
         }
-        Ok(at)
+        Ok(())
     }
 
     /// Has the connection to itself, or goes on later: before every page, so that one that was
@@ -284,10 +297,26 @@ impl<'a, C: Crm> Run<'a, C> {
     }
 }
 
+/// An error behind pages that are done spends no retry.
+///
+/// In a run of a day those that a CRM has now and then would be too many. Without a page it spends
+/// one, so that a run that gets nowhere comes to its end.
+fn behind_pages(error: CrmError, pages: u64) -> CrmError {
+    let (wait, why) = match error {
+        CrmError::Retryable(wait, why) => (wait, why),
+        CrmError::Ambiguous(why) | CrmError::Job(JobError::Retry(why)) => (None, why),
+        CrmError::Job(JobError::RetryAfter(wait, why)) => (Some(wait), why),
+        other => return other,
+    };
+    let pause = PAUSE.1 / u32::try_from(pages.clamp(1, 100)).unwrap_or(1);
+    let wait = wait.unwrap_or_else(|| pause.max(PAUSE.0));
+    JobError::Snooze(wait, format!("goes on later, behind an error: {why}")).into()
+}
+
 /// An attempt that got on spends no retry.
-fn later(at: &State, pages: u64) -> JobError {
+fn later(at: &State) -> JobError {
     let why = format!("goes on later: {}", at.message());
-    match pages > 0 {
+    match at.pages > 0 {
         true => JobError::Snooze(Duration::from_secs(1), why),
         false => JobError::Retry(why),
     }

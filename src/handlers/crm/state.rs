@@ -128,6 +128,9 @@ pub(super) struct State {
     #[serde(default)]
     pub(super) sending: Option<Sending>,
     pub(super) counts: BTreeMap<Entity, Counts>,
+    /// Pages of this attempt.
+    #[serde(skip)]
+    pub(super) pages: u64,
 }
 
 impl State {
@@ -149,6 +152,7 @@ impl State {
             after_error: String::new(),
             sending: None,
             counts: BTreeMap::new(),
+            pages: 0,
         }
     }
 
@@ -174,6 +178,18 @@ impl State {
         self.deletions_after = None;
         self.deleted_last = None;
         self.sending = None;
+    }
+
+    /// Whether records were worked off since. A run has only so many: one that gets on each time
+    /// comes to its end. Steps without any do not count.
+    pub(super) fn has_got_on(&self, since: &Self) -> bool {
+        let of = |at: &Self| {
+            let done = at.sum(|counts| {
+                counts.read + counts.scanned + counts.deleted_here + counts.deleted_there
+            });
+            (done, at.cursor.clone(), at.deletions_after.clone())
+        };
+        of(self) != of(since)
     }
 
     pub(super) fn count(&mut self, entity: Entity) -> &mut Counts {

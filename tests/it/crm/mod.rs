@@ -5,6 +5,7 @@ mod counts;
 mod decide;
 mod portal;
 mod shapes;
+mod stumbles;
 mod trouble;
 mod unseen;
 
