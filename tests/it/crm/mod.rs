@@ -1,7 +1,9 @@
 //! `sync_crm` against a simulated `HubSpot`: what goes where, what stays, and what is told.
 
+mod apart;
 mod both;
 mod counts;
+mod cursors;
 mod decide;
 mod portal;
 mod shapes;
