@@ -16,7 +16,12 @@ pub(super) struct Said {
     pub(super) pause: Duration,
     /// It ends there.
     pub(super) is_cut: bool,
+    /// Nothing of it comes, and the connection stays open.
+    pub(super) is_silent: bool,
 }
+
+/// What a proxy says when it has nothing better to say.
+pub(super) const PAGE: &str = "<html>We are sorry</html>";
 
 impl Said {
     pub(super) fn json(status: u16, body: &Value) -> Self {

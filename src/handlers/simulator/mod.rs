@@ -196,14 +196,19 @@ async fn at_salesforce(
     };
     let bearer = head.headers.get(AUTHORIZATION);
     let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    sent(salesforce.answer(&Asked {
+    let said = salesforce.answer(&Asked {
         method: &head.method,
         path: head.uri.path(),
         query: head.uri.query().unwrap_or_default(),
         bearer,
         body: &body.to_bytes(),
         origin,
-    }))
+    });
+    if said.is_silent {
+        // Until the client leaves, or all of this ends.
+        std::future::pending::<()>().await;
+    }
+    sent(said)
 }
 
 async fn respond(state: &State, request: Request<Incoming>) -> Response<Body> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::providers::{DataSource, MANY_MAX, Topic};
-use super::answers::{Said, about, is_unknown, limit_headers};
+use super::answers::{PAGE, Said, about, is_unknown, limit_headers};
 use super::windows::{self, Window};
 use crate::clock;
 
@@ -252,7 +252,7 @@ impl Inner {
             }
             Turn::Nonsense => Said {
                 status: 200,
-                body: "<html>We are sorry</html>".to_owned(),
+                body: PAGE.to_owned(),
                 ..Said::default()
             },
             Turn::Slow(pause) => Said {

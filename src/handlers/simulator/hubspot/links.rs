@@ -36,21 +36,38 @@ impl Store {
             .and_then(Value::as_array)
             .cloned()
             .unwrap_or_default();
+        let from_of = |input: &Value| {
+            let id = input.pointer("/from/id").and_then(Value::as_str);
+            id.unwrap_or_default().to_owned()
+        };
+        let ends = verb == ["archive"];
+        if ends && inputs.iter().any(|one| self.is_fast(&from_of(one), true)) {
+            return error(400, "VALIDATION_ERROR", "An association can not be ended");
+        }
+        let mut errors = Vec::new();
         for input in &inputs {
             let text = |pointer: &str| input.pointer(pointer).and_then(Value::as_str);
-            let from = text("/from/id").unwrap_or_default();
+            let from = from_of(input);
             let to = text("/to/id").unwrap_or_default();
             let kind = input.pointer("/types/0/associationTypeId");
             let primary = if object == "contacts" { 1 } else { 5 };
             let is_done = match verb {
-                ["associate", "default"] => self.associate(object, from, to, false),
+                ["associate", "default"] => self.associate(object, &from, to, false),
                 ["create"] => {
                     let is_primary = kind.and_then(Value::as_u64) == Some(primary);
-                    self.associate(object, from, to, is_primary)
+                    self.associate(object, &from, to, is_primary)
+                }
+                ["archive"] if self.is_fast(&from, false) => {
+                    errors.push(json!({
+                        "status": "error", "category": "VALIDATION_ERROR",
+                        "message": "the association is not let go",
+                        "context": { "fromObjectId": [from] },
+                    }));
+                    continue;
                 }
                 ["archive"] => {
                     let to = text("/to/0/id").unwrap_or_default();
-                    self.dissociate(object, from, to)
+                    self.dissociate(object, &from, to)
                 }
                 _ => return error(404, "OBJECT_NOT_FOUND", "there is no such route"),
             };
@@ -58,9 +75,16 @@ impl Store {
                 return error(400, "VALIDATION_ERROR", "One of the objects does not exist");
             }
         }
-        match verb {
-            ["archive"] => said(204, Value::Null),
-            _ => said(201, json!({ "status": "COMPLETE", "results": [] })),
+        match (errors.is_empty(), ends) {
+            (true, true) => said(204, Value::Null),
+            (true, false) => said(201, json!({ "status": "COMPLETE", "results": [] })),
+            (false, _) => {
+                let count = errors.len();
+                let body = json!({
+                    "status": "COMPLETE", "results": [], "numErrors": count, "errors": errors,
+                });
+                said(207, body)
+            }
         }
     }
 }

@@ -15,8 +15,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +28,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::answers::PAGE;
 use crate::tasks::Tasks;
 use store::Store;
 pub use store::{Kept, Seen};
@@ -51,6 +54,17 @@ pub struct Instead {
     pub is_done: bool,
 }
 
+/// How an answer does not come as it should; the call is done all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoiled {
+    /// 200, with a page for people.
+    Nonsense,
+    /// Half of it, and the connection ends.
+    CutOff,
+    /// Nothing comes, for as long as somebody waits.
+    Silence,
+}
+
 /// A running `HubSpot`. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct HubspotSimulator {
@@ -63,7 +77,10 @@ struct Said {
     status: u16,
     body: Value,
     headers: Vec<(&'static str, String)>,
+    spoiled: Option<Spoiled>,
 }
+
+type Body = BoxBody<Bytes, io::Error>;
 
 impl HubspotSimulator {
     /// Listens until the tasks stop.
@@ -123,6 +140,11 @@ impl HubspotSimulator {
         self.store().change(object, id, &properties);
     }
 
+    /// Somebody there makes a company the primary one of a record.
+    pub fn associate(&self, object: &str, id: &str, company: &str) {
+        self.store().associate(object, id, company, true);
+    }
+
     /// Somebody there archives a record.
     pub fn archive(&self, object: &str, id: &str) {
         self.store().archive(object, id);
@@ -138,9 +160,31 @@ impl HubspotSimulator {
         self.store().bad.push((value.to_owned(), whole));
     }
 
-    /// Nothing is bad any more.
+    /// A record may not be archived, nor lose its company: it is named in a `207`, or, `whole`, its
+    /// whole batch is refused with `400`.
+    pub fn hold_fast(&self, id: &str, whole: bool) {
+        self.store().fast.push((id.to_owned(), whole));
+    }
+
+    /// Nothing is bad any more, and nothing held fast.
     pub fn take_all(&self) {
-        self.store().bad.clear();
+        let mut store = self.store();
+        store.bad.clear();
+        store.fast.clear();
+    }
+
+    /// Objects do not have this property, until it is made.
+    pub fn take_property(&self, property: &str) {
+        self.store().missing.insert(property.to_owned());
+    }
+
+    pub fn make_property(&self, property: &str) {
+        self.store().missing.remove(property);
+    }
+
+    /// A record that searches for values do not find yet: they lag behind.
+    pub fn hide_from_search(&self, id: &str) {
+        self.store().hidden.insert(id.to_owned());
     }
 
     /// Objects have this property, too.
@@ -165,6 +209,11 @@ impl HubspotSimulator {
         self.store().script.push(instead);
     }
 
+    /// Spoils one answer: after so many calls, of the next one to a path that ends like this.
+    pub fn spoil(&self, path: &'static str, after: usize, spoiled: Spoiled) {
+        self.store().spoiled.push((path, after, spoiled));
+    }
+
     /// Calls that came, oldest first.
     pub fn seen(&self) -> Vec<Seen> {
         self.store().seen.clone()
@@ -174,7 +223,7 @@ impl HubspotSimulator {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, BODY_MAX).collect().await;
         let bytes = body
@@ -191,18 +240,34 @@ impl HubspotSimulator {
             let query = head.uri.query().unwrap_or_default();
             store.answer(head.method.as_str(), (&path, query), bearer, &bytes)
         };
-        let mut response = Response::builder()
-            .status(said.status)
-            .header(CONTENT_TYPE, "application/json");
-        for (name, value) in said.headers {
-            response = response.header(name, value);
+        if said.spoiled == Some(Spoiled::Silence) {
+            // Until the client leaves, or all of this ends.
+            std::future::pending::<()>().await;
         }
-        let body = match said.status {
-            204 => Bytes::new(),
-            _ => Bytes::from(said.body.to_string()),
-        };
-        response
-            .body(Full::new(body))
-            .unwrap_or_else(|_| Response::new(Full::new(Bytes::new())))
+        sent(said)
     }
+}
+
+fn sent(said: Said) -> Response<Body> {
+    let (status, text) = match (said.status, said.spoiled) {
+        (_, Some(Spoiled::Nonsense)) => (200, PAGE.to_owned()),
+        (204, _) => (204, String::new()),
+        (status, _) => (status, said.body.to_string()),
+    };
+    let mut response = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "application/json");
+    for (name, value) in said.headers {
+        response = response.header(name, value);
+    }
+    let bytes = Bytes::from(text);
+    let half = Ok(Frame::data(bytes.slice(..bytes.len() / 2)));
+    let end = match said.spoiled {
+        Some(Spoiled::CutOff) => Err(io::Error::other("cut off")),
+        _ => Ok(Frame::data(bytes.slice(bytes.len() / 2..))),
+    };
+    let body = |parts| BodyExt::boxed(StreamBody::new(stream::iter::<Vec<_>>(parts)));
+    response
+        .body(body(vec![half, end]))
+        .unwrap_or_else(|_| Response::new(body(Vec::new())))
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Said;
 use super::store::{Kept, Seen, Store};
+use super::{Said, Spoiled};
 
 /// The largest batch.
 const BATCH_MAX: usize = 100;
@@ -41,6 +41,7 @@ pub(super) fn said(status: u16, body: Value) -> Said {
             ("x-hubspot-ratelimit-daily", "250000".to_owned()),
             ("x-hubspot-ratelimit-daily-remaining", "249000".to_owned()),
         ],
+        spoiled: None,
     }
 }
 
@@ -64,23 +65,22 @@ impl Store {
             .get("inputs")
             .and_then(Value::as_array)
             .map_or(0, Vec::len);
-        let scripted = self.scripted(path);
-        let said = match scripted {
-            Some(instead) if !instead.is_done => Said {
-                status: instead.status,
-                body: instead.body,
-                headers: instead.headers,
-            },
+        let said = match self.scripted(path) {
             Some(instead) => {
-                self.routed(method, (path, query), bearer, bytes);
+                if instead.is_done {
+                    self.routed(method, (path, query), bearer, bytes);
+                }
                 Said {
                     status: instead.status,
                     body: instead.body,
                     headers: instead.headers,
+                    spoiled: None,
                 }
             }
             None => self.routed(method, (path, query), bearer, bytes),
         };
+        let spoiled = self.spoiled(path);
+        let said = Said { spoiled, ..said };
         self.seen.push(Seen {
             path: path.to_owned(),
             inputs,
@@ -96,6 +96,15 @@ impl Store {
             return None;
         }
         Some(self.script.remove(place))
+    }
+
+    fn spoiled(&mut self, path: &str) -> Option<Spoiled> {
+        let place = self.spoiled.iter().position(|one| path.ends_with(one.0))?;
+        if self.spoiled[place].1 > 0 {
+            self.spoiled[place].1 -= 1;
+            return None;
+        }
+        Some(self.spoiled.remove(place).2)
     }
 
     fn routed(
@@ -119,7 +128,7 @@ impl Store {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match (method, parts.as_slice()) {
             ("GET", ["account-info", "v3", "details"]) => said(200, json!({ "portalId": 62_515 })),
-            ("GET", ["crm", "v3", "properties", object]) => properties(object, &self.properties),
+            ("GET", ["crm", "v3", "properties", object]) => self.described(object),
             ("GET", ["crm", "v3", "objects", object]) => {
                 let from = query
                     .split('&')
@@ -169,9 +178,11 @@ impl Store {
             .pointer("/filterGroups/0/filters")
             .and_then(Value::as_array);
         let filters = filters.cloned().unwrap_or_default();
+        let is_of_values = filters.iter().any(|filter| filter["operator"] == "IN");
         let mut found: Vec<Kept> = self
             .records(object)
             .into_iter()
+            .filter(|kept| !(is_of_values && self.hidden.contains(&kept.id)))
             .filter(|kept| filters.iter().all(|filter| fits(kept, filter)))
             .collect();
         let by = body
@@ -210,6 +221,10 @@ impl Store {
         if whole && matches!(verb, "update" | "upsert") {
             return error(400, "VALIDATION_ERROR", "Property values were not valid");
         }
+        let id_of = |input: &Value| input["id"].as_str().unwrap_or_default().to_owned();
+        if verb == "archive" && inputs.iter().any(|one| self.is_fast(&id_of(one), true)) {
+            return error(400, "VALIDATION_ERROR", "An object can not be archived");
+        }
         let (mut results, mut errors) = (Vec::new(), Vec::new());
         for input in &inputs {
             let text = |name: &str| input.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -222,7 +237,10 @@ impl Store {
             };
             let (found, is_new) = match verb {
                 "archive" => {
-                    self.archive(object, &id);
+                    match self.is_fast(&id, false) {
+                        true => errors.push(refused("VALIDATION_ERROR", "it is not let go")),
+                        false => self.archive(object, &id),
+                    }
                     continue;
                 }
                 "upsert" => {
@@ -270,7 +288,7 @@ impl Store {
             }
         }
         match verb {
-            "archive" => said(204, Value::Null),
+            "archive" if errors.is_empty() => said(204, Value::Null),
             _ if errors.is_empty() => {
                 said(200, json!({ "status": "COMPLETE", "results": results }))
             }
@@ -284,6 +302,28 @@ impl Store {
         }
     }
 
+    fn described(&self, object: &str) -> Said {
+        let names = PROPERTIES.iter().copied();
+        let names = names.chain(self.properties.iter().map(String::as_str));
+        let mut all: Vec<Value> = names
+            .filter(|name| !self.missing.contains(*name))
+            .map(|name| {
+                json!({
+                    "name": name, "type": "string", "fieldType": "text",
+                    "hasUniqueValue": name == "bullwark_id", "calculated": false,
+                    "modificationMetadata": { "readOnlyValue": false }, "options": [],
+                })
+            })
+            .collect();
+        if object == "companies" {
+            all.push(json!({
+                "name": "industry", "type": "enumeration", "fieldType": "select",
+                "options": [{ "label": "Software", "value": "COMPUTER_SOFTWARE" }],
+            }));
+        }
+        said(200, json!({ "results": all }))
+    }
+
     fn is_bad(&self, input: &Value, whole: bool) -> bool {
         let properties = input.get("properties").and_then(Value::as_object);
         let mut values = properties.into_iter().flat_map(Map::values);
@@ -292,27 +332,6 @@ impl Store {
             bad.any(|(bad, is_whole)| *is_whole == whole && value.as_str() == Some(bad))
         })
     }
-}
-
-fn properties(object: &str, more: &[String]) -> Said {
-    let names = PROPERTIES.iter().copied();
-    let mut all: Vec<Value> = names
-        .chain(more.iter().map(String::as_str))
-        .map(|name| {
-            json!({
-                "name": name, "type": "string", "fieldType": "text",
-                "hasUniqueValue": name == "bullwark_id", "calculated": false,
-                "modificationMetadata": { "readOnlyValue": false }, "options": [],
-            })
-        })
-        .collect();
-    if object == "companies" {
-        all.push(json!({
-            "name": "industry", "type": "enumeration", "fieldType": "select",
-            "options": [{ "label": "Software", "value": "COMPUTER_SOFTWARE" }],
-        }));
-    }
-    said(200, json!({ "results": all }))
 }
 
 fn number(id: &str) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
-use super::{Instead, TOKEN};
+use super::{Instead, Spoiled, TOKEN};
 use crate::clock;
 
 /// A record.
@@ -41,7 +41,13 @@ pub(super) struct Store {
     pub(super) log_ins: usize,
     /// Properties that there are besides the usual ones.
     pub(super) properties: Vec<String>,
+    /// Usual ones that there are not.
+    pub(super) missing: BTreeSet<String>,
     pub(super) bad: Vec<(String, bool)>,
+    /// Records by id that stay, and whether they spoil their batch.
+    pub(super) fast: Vec<(String, bool)>,
+    pub(super) hidden: BTreeSet<String>,
+    pub(super) spoiled: Vec<(&'static str, usize, Spoiled)>,
     pub(super) script: Vec<Instead>,
     pub(super) seen: Vec<Seen>,
 }
@@ -56,7 +62,11 @@ impl Default for Store {
             grants: BTreeSet::new(),
             log_ins: 0,
             properties: Vec::new(),
+            missing: BTreeSet::new(),
             bad: Vec::new(),
+            fast: Vec::new(),
+            hidden: BTreeSet::new(),
+            spoiled: Vec::new(),
             script: Vec::new(),
             seen: Vec::new(),
         }
@@ -110,6 +120,11 @@ impl Store {
         }
         kept.modified_at = moment;
         true
+    }
+
+    pub(super) fn is_fast(&self, id: &str, whole: bool) -> bool {
+        let mut fast = self.fast.iter();
+        fast.any(|(known, is_whole)| known == id && *is_whole == whole)
     }
 
     pub(super) fn archive(&mut self, object: &str, id: &str) {

@@ -1,6 +1,7 @@
 //! Log-ins: with a refresh token, or with an assertion (JWT bearer, RS256).
 //!
-//! Source: Salesforce Help, "OAuth 2.0 JWT Bearer Flow for Server-to-Server Integration": signed
+//! Source: Salesforce Help, "Refresh Token Rotation": each use gives a new refresh token, and the
+//! one that was used ends. "OAuth 2.0 JWT Bearer Flow for Server-to-Server Integration": signed
 //! with the certificate of the app; `iss` is its client id, `sub` the user, `aud` the log-in, and
 //! `exp` lies within the next five minutes.
 
@@ -17,6 +18,7 @@ const TOKENS_MAX: usize = 1000;
 const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// How far ahead the end of an assertion may be.
 const EXP_MAX_S: i64 = 300;
+const ENDED: &str = "expired access/refresh token";
 const NOT_APPROVED: &str = "user hasn't approved this consumer";
 
 /// Who may log in by assertions.
@@ -35,7 +37,9 @@ impl Inner {
         let form = pairs(&text);
         let of = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
         let client_id = match of("grant_type") {
-            "refresh_token" if !of("refresh_token").is_empty() => Ok(of("client_id").to_owned()),
+            "refresh_token" if !of("refresh_token").is_empty() => {
+                self.granted(of("client_id"), of("refresh_token"))
+            }
             JWT_GRANT => self.issuer(of("assertion")),
             _ => Err("unsupported grant type"),
         };
@@ -57,13 +61,23 @@ impl Inner {
         self.tokens.insert(token.clone(), client_id.clone());
         let org = self.org(&client_id).id.clone();
         let id = format!("{}/id/{org}/{}", asked.origin, data::INTEGRATION);
-        Said::json(
-            200,
-            &json!({
-                "access_token": token, "instance_url": asked.origin, "id": id,
-                "token_type": "Bearer", "scope": "api",
-            }),
-        )
+        let mut said = json!({
+            "access_token": token, "instance_url": asked.origin, "id": id,
+            "token_type": "Bearer", "scope": "api",
+        });
+        if let Some(current) = self.rotating.get_mut(&client_id) {
+            *current = Uuid::new_v4().to_string();
+            said["refresh_token"] = json!(current);
+        }
+        Said::json(200, &said)
+    }
+
+    /// The client of a refresh token, or why it is not taken.
+    fn granted(&self, client_id: &str, refresh_token: &str) -> Result<String, &'static str> {
+        match self.rotating.get(client_id) {
+            Some(current) if current != refresh_token => Err(ENDED),
+            _ => Ok(client_id.to_owned()),
+        }
     }
 
     /// Which client an assertion is of, or why it is not taken.

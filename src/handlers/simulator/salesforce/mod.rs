@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::answers::Said;
+use super::answers::{PAGE, Said};
 use bulk::BulkJob;
 use data::{FIELDS, Fields, Org, prefix};
 pub use log_in::Signer;
@@ -36,6 +36,10 @@ pub enum SalesforceTurn {
     SessionsEnd,
     /// It is done, and the answer does not arrive.
     LostAnswer,
+    /// It is done, and the answer is 200 with a page for people.
+    Nonsense,
+    /// It is done, and nothing comes, for as long as somebody waits.
+    Silence,
     /// It is answered as usual.
     Fine,
 }
@@ -51,6 +55,8 @@ struct Inner {
     refused: BTreeSet<String>,
     /// By client, who must sign its assertions; of others the signature is not looked at.
     signers: BTreeMap<String, Signer>,
+    /// By client, the one refresh token that is good; of others any is.
+    rotating: BTreeMap<String, String>,
     script: VecDeque<SalesforceTurn>,
     log_ins: usize,
     calls: usize,
@@ -87,6 +93,12 @@ impl SalesforceSide {
     /// Takes assertions of this client from this signer only.
     pub fn trust(&self, client_id: &str, signer: Signer) {
         self.inner().signers.insert(client_id.to_owned(), signer);
+    }
+
+    /// Takes of this client this refresh token only; each log-in ends it and gives the next one.
+    pub fn rotate(&self, client_id: &str, refresh_token: &str) {
+        let (client_id, token) = (client_id.to_owned(), refresh_token.to_owned());
+        self.inner().rotating.insert(client_id, token);
     }
 
     /// Answers questions of an organization in portions of so many records.
@@ -211,7 +223,12 @@ impl Inner {
         let info = format!("api-usage={}/{budget}", used.min(budget));
         said.headers.push(("sforce-limit-info", info));
         self.violations += broken;
-        said.is_cut = turn == SalesforceTurn::LostAnswer;
+        match turn {
+            SalesforceTurn::Nonsense => (said.status, said.body) = (200, PAGE.to_owned()),
+            SalesforceTurn::LostAnswer => said.is_cut = true,
+            SalesforceTurn::Silence => said.is_silent = true,
+            SalesforceTurn::Refused(..) | SalesforceTurn::SessionsEnd | SalesforceTurn::Fine => {}
+        }
         said
     }
 }
