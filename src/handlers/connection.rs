@@ -6,6 +6,7 @@
 //! attempt, until somebody has mended it; one that names a connection which is not there fails for
 //! good, with words for whoever can make it.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -39,7 +40,8 @@ pub struct Connection {
     pub base_url: Option<String>,
     pub settings: Map<String, Value>,
     workspace_id: Uuid,
-    version: i32,
+    /// Of the credentials that are used: those that it was opened with, or newer ones.
+    version: AtomicI32,
     credentials: Credentials,
 }
 
@@ -167,13 +169,13 @@ impl Connections {
                 .or_else(|| provider.base_url().map(str::to_owned)),
             settings,
             workspace_id,
-            version: row.version,
+            version: AtomicI32::new(row.version),
             credentials,
         })
     }
 
-    /// Stores credentials that were refreshed. False: somebody was faster, or has changed them; the
-    /// next who opens the connection has theirs.
+    /// Stores credentials that were refreshed; the connection has their version then. False:
+    /// somebody was faster, or has changed them; the next who opens the connection has theirs.
     pub async fn refresh(
         &self,
         ctx: &JobContext,
@@ -186,9 +188,13 @@ impl Connections {
             names: credentials.keys().cloned().collect(),
             text: self.sealer.seal(&place, &text).map_err(JobError::retry)?,
         };
-        let about = (connection.id, connection.version);
+        let about = (connection.id, connection.version());
         let refreshed = connections::refresh(ctx.record(), about, &sealed).await;
-        refreshed.map_err(JobError::retry)
+        let refreshed = refreshed.map_err(JobError::retry)?;
+        if refreshed {
+            connection.uses(connection.version() + 1);
+        }
+        Ok(refreshed)
     }
 }
 
@@ -200,7 +206,13 @@ impl Connection {
 
     /// Grows with each change of the credentials.
     pub fn version(&self) -> i32 {
-        self.version
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// From now on the provider is called with what credentials of this version gave: if it is
+    /// refused, that is about them.
+    pub fn uses(&self, version: i32) {
+        self.version.fetch_max(version, Ordering::Relaxed);
     }
 
     /// All of them, for who refreshes some.
@@ -217,7 +229,7 @@ impl Connection {
     /// the account locked. Says how the job goes on: it waits.
     pub async fn refused(&self, ctx: &JobContext, why: &str) -> JobError {
         let reason = format!("{} refuses its credentials: {why}", self.provider);
-        match connections::pause(ctx.record(), (self.id, self.version), &reason).await {
+        match connections::pause(ctx.record(), (self.id, self.version()), &reason).await {
             Ok(true) => {
                 tracing::warn!(connection.id = %self.id, %reason, "connection is out of service");
                 let provider = self.provider.as_str();

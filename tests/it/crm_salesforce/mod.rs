@@ -3,6 +3,7 @@
 mod bulk;
 mod log_in;
 mod matching;
+mod rotation;
 mod sync;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use super::{ORG, Stage};
 use crate::support::server::{OTHER_KEY, OTHER_WORKSPACE, send};
 
 impl Stage {
-    async fn begin(&self, direction: &str, entities: &[&str]) -> String {
+    pub(super) async fn begin(&self, direction: &str, entities: &[&str]) -> String {
         let payload = json!({
             "crm_provider": "salesforce", "sync_direction": direction, "entity_types": entities,
         });
@@ -34,7 +34,7 @@ impl Stage {
     }
 
     /// So many contacts of a workspace: `a0@x.example` and so on.
-    async fn contacts(&self, count: usize) {
+    pub(super) async fn contacts(&self, count: usize) {
         self.rig
             .sql(format!(
                 "INSERT INTO contacts (workspace_id, email, last_name)

@@ -192,7 +192,7 @@ impl Salesforce {
         let request = Request::write(Method::POST, path, request.to_owned().into());
         let answer = body(&self.must(&request).await?)?;
         let id = answer.get("id").and_then(|id| id.as_str());
-        let id = id.filter(|id| super::session::is_id(id));
+        let id = id.filter(|id| super::log_in::is_id(id));
         Ok(id
             .ok_or_else(|| unreadable("a bulk job without an id"))?
             .to_owned())

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::super::client::{CrmError, Entity, Outcome, Push, Refusal};
 use super::Salesforce;
 use super::calls::{Request, api_error, refused, unreadable};
+use super::log_in::is_id;
 use super::outcome::{Said, SaidError};
-use super::session::is_id;
 use super::soql::{checked_name, object, parent_field};
 
 /// The most records of a call.

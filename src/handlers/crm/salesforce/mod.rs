@@ -12,10 +12,13 @@ mod bulk;
 mod calls;
 mod collections;
 mod describe;
+mod log_in;
 mod outcome;
 mod session;
 mod soql;
 mod table;
+
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 
@@ -43,6 +46,8 @@ pub struct Salesforce {
     /// Where the data of the organization are: `/services/data/v62.0`.
     data: String,
     external_id: String,
+    /// Of the first session.
+    org_id: OnceLock<String>,
 }
 
 impl Salesforce {
@@ -61,6 +66,7 @@ impl Salesforce {
             patience: Patience::default(),
             data: format!("/services/data/v{version}"),
             external_id,
+            org_id: OnceLock::new(),
         }
     }
 
@@ -159,7 +165,7 @@ impl Crm for Salesforce {
         fields: &[String],
     ) -> Result<Vec<Remote>, CrmError> {
         // One that is no id is not there.
-        let ids = ids.iter().filter(|id| session::is_id(id)).take(FIND_MAX);
+        let ids = ids.iter().filter(|id| log_in::is_id(id)).take(FIND_MAX);
         let ids: Vec<String> = ids.map(|id| quoted(id)).collect();
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::client::{Outcome, Push, Refusal};
-use super::session::is_id;
+use super::log_in::is_id;
 
 /// What is kept of a message, in characters, and of fields.
 const MESSAGE_MAX: usize = 500;

@@ -1,49 +1,60 @@
 //! Log-ins: OAuth 2.0 with a signed assertion (JWT bearer, RS256), or with a refresh token.
 //!
 //! Promises: one session per connection and process; when it ends, one who waits renews it and the
-//! others use what that one got. Tokens are in memory only. A refresh token that the answer
-//! replaces is stored before it is needed again.
+//! others use what that one got. Sessions are in memory only.
 //!
-//! Source: Salesforce Help, "OAuth 2.0 JWT Bearer Flow for Server-to-Server Integration" and
-//! "OAuth 2.0 Refresh Token Flow": the answer has `access_token`, `instance_url`, and `id`, an
-//! address that ends with the ids of the organization and of the user. No answer says how long a
-//! session lasts: that is a setting of the organization, so it is used until it is refused.
+//! A refresh token may end with its use, and the answer then has the next one. So each log-in uses
+//! what the record has at that moment, and one that is refused looks there again: another process
+//! may have been faster. The next token is kept until it is in the record, and nothing is asked
+//! with its session before. Whoever dies between the answer and the record takes it along, and so
+//! does an answer that is lost: then people have to authorize again, as after any token that ended.
+//!
+//! No answer says how long a session lasts: that is a setting of the organization, so it is used
+//! until it is refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::client::{CrmError, Identity};
 use super::Salesforce;
 use super::calls::Effect;
-use crate::clock;
+use super::log_in::{Granted, identity, refused, token_call};
 use crate::handlers::connection::Connection;
-use crate::outbound::{Answer, Call};
+use crate::job::connection::Credentials;
 use crate::secret::Secret;
 
-const TOKEN_PATH: &str = "/services/oauth2/token";
-const JWT_GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-/// How long an assertion may be used: Salesforce takes five minutes at most.
-const ASSERTION_S: i64 = 180;
 /// A session is not used for longer, though it may last.
 const SESSION_KEPT: Duration = Duration::from_secs(3600);
 const SESSIONS_MAX: usize = 1000;
-const TIMEOUT: Duration = Duration::from_secs(20);
-const ANSWER_MAX: usize = 64 * 1024;
-/// What is told of a refusal, in characters.
-const WORDS_MAX: usize = 200;
 
-type Place = Arc<tokio::sync::Mutex<Option<Session>>>;
+type Place = Arc<tokio::sync::Mutex<Known>>;
 
 /// By connection. Who logs in holds its place, so that one asks and the others wait.
 static SESSIONS: LazyLock<Mutex<HashMap<Uuid, Place>>> = LazyLock::new(Mutex::default);
+
+/// What this process has of a connection.
+#[derive(Debug, Default)]
+struct Known {
+    session: Option<Session>,
+    /// Not in the record yet.
+    renewed: Option<Renewed>,
+}
+
+/// Credentials that take the place of those that a log-in was made with.
+struct Renewed {
+    used: Connection,
+    credentials: Credentials,
+}
+
+impl std::fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewed").finish_non_exhaustive()
+    }
+}
 
 /// What a log-in gave.
 #[derive(Debug, Clone)]
@@ -52,39 +63,16 @@ pub(super) struct Session {
     /// Where the organization is, without a slash at its end.
     pub(super) instance_url: String,
     pub(super) identity: Identity,
-    /// Of the credentials.
+    /// Of the credentials: those that took the place of the used ones, if there are such.
     version: i32,
     since: Instant,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    access_token: String,
-    instance_url: String,
-    #[serde(default)]
-    id: String,
-    refresh_token: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Refused {
-    error: String,
-    error_description: String,
-}
-
-#[derive(Serialize)]
-struct Claims<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    aud: &'a str,
-    exp: i64,
 }
 
 fn place(connection_id: Uuid) -> Place {
     let mut all = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if all.len() >= SESSIONS_MAX {
-        all.retain(|_, place| Arc::strong_count(place) > 1);
+        let has_renewed = |place: &Place| place.try_lock().is_ok_and(|all| all.renewed.is_some());
+        all.retain(|_, place| Arc::strong_count(place) > 1 || has_renewed(place));
     }
     Arc::clone(all.entry(connection_id).or_default())
 }
@@ -94,14 +82,18 @@ impl Salesforce {
     pub(super) async fn session(&self) -> Result<Session, CrmError> {
         let place = place(self.connection.id);
         let mut known = place.lock().await;
+        self.store(&mut known).await?;
         let is_good = |session: &&Session| {
-            session.version == self.connection.version() && session.since.elapsed() < SESSION_KEPT
+            session.version >= self.connection.version() && session.since.elapsed() < SESSION_KEPT
         };
-        if let Some(session) = known.as_ref().filter(is_good) {
-            return Ok(session.clone());
+        if known.session.as_ref().filter(is_good).is_none() {
+            *known = self.log_in().await?;
+            self.store(&mut known).await?;
         }
-        let session = self.log_in().await?;
-        *known = Some(session.clone());
+        let session = known.session.clone();
+        let session = session.ok_or_else(|| self.unusable("it has no session"))?;
+        self.connection.uses(session.version);
+        self.is_of_one_organization(&session)?;
         Ok(session)
     }
 
@@ -109,275 +101,105 @@ impl Salesforce {
     pub(super) async fn forget(&self, refused: &Session) {
         let place = place(self.connection.id);
         let mut known = place.lock().await;
-        known.take_if(|session| session.token == refused.token);
+        known
+            .session
+            .take_if(|session| session.token == refused.token);
     }
 
-    async fn log_in(&self) -> Result<Session, CrmError> {
-        let call = token_call(&self.connection).map_err(|why| self.unusable(&why))?;
+    /// With what the record has now.
+    async fn log_in(&self) -> Result<Known, CrmError> {
+        let used = self.current().await?;
+        let (used, error) = match self.asked_with(used).await? {
+            Ok(known) => return Ok(known),
+            Err(refused) => refused,
+        };
+        let newer = self.current().await?;
+        if newer.version() == used.version() {
+            return Err(error);
+        }
+        self.asked_with(newer).await?.map_err(|(_, error)| error)
+    }
+
+    /// Credentials of this moment. Who is refused from now on is refused because of them.
+    async fn current(&self) -> Result<Connection, CrmError> {
+        let (connections, id) = (&self.outside.connections, self.connection.id);
+        let opened = connections.open(&self.ctx, self.connection.provider, Some(id));
+        let opened = opened.await?;
+        self.connection.uses(opened.version());
+        Ok(opened)
+    }
+
+    /// One log-in. Within: these credentials are refused.
+    async fn asked_with(
+        &self,
+        used: Connection,
+    ) -> Result<Result<Known, (Connection, CrmError)>, CrmError> {
+        let call = token_call(&used).map_err(|why| self.unusable(&why))?;
         let since = Instant::now();
         let answer = self.send(&call, Effect::Reads).await?;
-        let granted = match answer.status {
-            200 => serde_json::from_slice::<Granted>(&answer.bytes).map_err(|_| {
-                let why = "its log-in answered with something that is no token";
-                CrmError::Retryable(None, why.to_owned())
-            })?,
-            _ => return Err(refused(&answer)),
-        };
-        if let Some(renewed) = &granted.refresh_token
-            && self.connection.credential("refresh_token").is_some()
-        {
-            self.keep(renewed).await?;
+        if answer.status != 200 {
+            let error = refused(&answer);
+            return match error {
+                CrmError::Auth(_) => Ok(Err((used, error))),
+                error => Err(error),
+            };
         }
-        Ok(Session {
+        let granted = serde_json::from_slice::<Granted>(&answer.bytes).map_err(|_| {
+            let why = "its log-in answered with something that is no token";
+            CrmError::Retryable(None, why.to_owned())
+        })?;
+        let session = Session {
             token: Secret(granted.access_token),
             instance_url: granted.instance_url.trim_end_matches('/').to_owned(),
             identity: identity(&granted.id),
-            version: self.connection.version(),
+            version: used.version(),
             since,
-        })
+        };
+        let before = used.credential("refresh_token");
+        let renewed = granted.refresh_token.filter(|token| {
+            let before = before.as_ref();
+            before.is_some_and(|before| before.as_str() != token)
+        });
+        let renewed = renewed.map(|token| {
+            let mut credentials = used.credentials().clone();
+            credentials.insert("refresh_token".to_owned(), token);
+            Renewed { used, credentials }
+        });
+        Ok(Ok(Known {
+            session: Some(session),
+            renewed,
+        }))
     }
 
-    /// Stores a refresh token that takes the place of the one that was used.
-    async fn keep(&self, renewed: &str) -> Result<(), CrmError> {
-        let mut all = self.connection.credentials().clone();
-        if all.get("refresh_token").is_some_and(|old| old == renewed) {
+    /// Writes renewed credentials into the record, if there are such.
+    async fn store(&self, known: &mut Known) -> Result<(), CrmError> {
+        let Some(renewed) = &known.renewed else {
             return Ok(());
+        };
+        let (connections, used) = (&self.outside.connections, &renewed.used);
+        let before = used.version();
+        let stored = connections.refresh(&self.ctx, used, &renewed.credentials);
+        if stored.await? {
+            let of_used = known.session.as_mut();
+            if let Some(session) = of_used.filter(|session| session.version == before) {
+                session.version = used.version();
+            }
         }
-        all.insert("refresh_token".to_owned(), renewed.to_owned());
-        let connections = &self.outside.connections;
-        // Somebody was faster: then theirs counts.
-        connections
-            .refresh(&self.ctx, &self.connection, &all)
-            .await?;
+        // Else somebody has changed them meanwhile: then theirs count.
+        known.renewed = None;
         Ok(())
     }
-}
 
-/// `https://login.salesforce.com/id/ORGANIZATION/USER`.
-fn identity(address: &str) -> Identity {
-    let mut parts = address.rsplit('/').filter(|part| is_id(part));
-    let (user_id, org_id) = (parts.next(), parts.next());
-    Identity {
-        user_id: user_id.map(str::to_owned),
-        org_id: org_id.map(str::to_owned),
-    }
-}
-
-pub(super) fn is_id(text: &str) -> bool {
-    matches!(text.len(), 15 | 18) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-fn refused(answer: &Answer) -> CrmError {
-    let said: Refused = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-    let text = format!("{}: {}", said.error, said.error_description);
-    let words: String = text.chars().take(WORDS_MAX).collect();
-    let is_ours = match (answer.status, said.error.as_str()) {
-        // It says so of itself: "retry your request".
-        (_, "unknown_error" | "server_error" | "temporarily_unavailable") => false,
-        (400 | 401 | 403, _) => true,
-        _ => false,
-    };
-    if !is_ours {
-        let why = format!("its log-in answered {} ({words})", answer.status);
-        return CrmError::Retryable(answer.retry_after, why);
-    }
-    let help = match said.error_description.as_str() {
-        "user hasn't approved this consumer" => {
-            "; pre-authorize the user for the connected app (Permitted Users: Admin approved), \
-             or let the user log in to it once"
+    /// Credentials may be changed while a run is under way, and its links are of one organization.
+    fn is_of_one_organization(&self, session: &Session) -> Result<(), CrmError> {
+        let Some(now) = &session.identity.org_id else {
+            return Ok(());
+        };
+        match self.org_id.get_or_init(|| now.clone()) {
+            first if first == now => Ok(()),
+            first => Err(self.unusable(&format!(
+                "it led to the organization {first} when the run began, and leads to {now} now"
+            ))),
         }
-        "audience is invalid" => {
-            "; its `baseUrl` must be https://login.salesforce.com, https://test.salesforce.com, or \
-             the address of the site"
-        }
-        "invalid assertion" => {
-            "; the certificate of the connected app and the `private_key` must belong together, \
-             and the clock of the worker must be right"
-        }
-        text if text.starts_with("expired access/refresh token") => {
-            "; the refresh token was revoked or has run out: authorize again"
-        }
-        _ => "",
-    };
-    CrmError::Auth(format!("{words}{help}"))
-}
-
-fn token_call(connection: &Connection) -> Result<Call, String> {
-    let base = connection
-        .base_url
-        .as_deref()
-        .ok_or("it has no `baseUrl`")?;
-    let credential = |name: &str| {
-        let found = connection.credential(name);
-        found.ok_or_else(|| format!("it has no `{name}`"))
-    };
-    let client_id = credential("client_id")?;
-    let body = match connection.credential("private_key") {
-        Some(key) => {
-            let assertion = assertion(&client_id, &credential("username")?, &key, base)?;
-            form(&[("grant_type", JWT_GRANT), ("assertion", &assertion)])
-        }
-        None => {
-            let (token, secret) = (
-                credential("refresh_token")?,
-                connection.credential("client_secret"),
-            );
-            let mut pairs = vec![
-                ("grant_type", "refresh_token"),
-                ("client_id", client_id.as_str()),
-                ("refresh_token", token.as_str()),
-            ];
-            if let Some(secret) = &secret {
-                pairs.push(("client_secret", secret.as_str()));
-            }
-            form(&pairs)
-        }
-    };
-    let mut headers = HeaderMap::new();
-    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-    headers.insert(CONTENT_TYPE, kind);
-    Ok(Call {
-        method: Method::POST,
-        url: format!("{}{TOKEN_PATH}", base.trim_end_matches('/')),
-        headers,
-        body: body.into(),
-        timeout: TIMEOUT,
-        answer_max_bytes: ANSWER_MAX,
-    })
-}
-
-fn assertion(
-    client_id: &Secret,
-    username: &Secret,
-    private_key: &Secret,
-    base: &str,
-) -> Result<Secret, String> {
-    let key = EncodingKey::from_rsa_pem(private_key.as_bytes());
-    let key = key.map_err(|_| "the `private_key` is no RSA key in PEM form".to_owned())?;
-    let claims = Claims {
-        iss: client_id,
-        sub: username,
-        aud: audience(base),
-        exp: clock::now().timestamp() + ASSERTION_S,
-    };
-    jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key)
-        .map(Secret)
-        .map_err(|_| "the `private_key` can not sign".to_owned())
-}
-
-/// Whom an assertion is for: not the organization's own domain, but the log-in behind it.
-fn audience(base: &str) -> &str {
-    let base = base.trim_end_matches('/');
-    let host = base.split("://").nth(1).unwrap_or(base);
-    match host {
-        "test.salesforce.com" => "https://test.salesforce.com",
-        host if is_for_tests(host) => "https://test.salesforce.com",
-        host if host.ends_with(".salesforce.com") => "https://login.salesforce.com",
-        _ => base,
-    }
-}
-
-/// Sandboxes (`acme--name.sandbox.my.…`, before enhanced domains `acme--name.my.…`) and scratch
-/// organizations log in at another place.
-fn is_for_tests(host: &str) -> bool {
-    let Some(name) = host.strip_suffix(".my.salesforce.com") else {
-        return false;
-    };
-    name.contains("--") || name.ends_with(".sandbox") || name.ends_with(".scratch")
-}
-
-fn form(pairs: &[(&str, &str)]) -> String {
-    let pairs = pairs.iter();
-    let pairs: Vec<String> = pairs
-        .map(|(name, value)| format!("{}={}", encoded(name), encoded(value)))
-        .collect();
-    pairs.join("&")
-}
-
-/// A text as a part of an address or a form.
-pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + text.len() / 4);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(status: u16, error: &str, description: &str) -> CrmError {
-        let body = serde_json::json!({ "error": error, "error_description": description });
-        refused(&Answer {
-            status,
-            headers: HeaderMap::new(),
-            retry_after: None,
-            bytes: body.to_string().into_bytes(),
-            is_whole: true,
-            took: Duration::ZERO,
-        })
-    }
-
-    #[test]
-    fn refused_credentials_are_told_from_a_log_in_that_is_not_well() {
-        let refused = said(400, "invalid_grant", "user hasn't approved this consumer");
-        assert!(matches!(&refused, CrmError::Auth(_)));
-        assert!(refused.to_string().contains("pre-authorize"), "{refused}");
-        for (status, error) in [(400, "unknown_error"), (503, ""), (500, "server_error")] {
-            let error = said(status, error, "retry your request");
-            assert!(matches!(error, CrmError::Retryable(..)), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn an_assertion_is_for_the_log_in_behind_the_domain() {
-        for (base, audience_of_it) in [
-            (
-                "https://login.salesforce.com",
-                "https://login.salesforce.com",
-            ),
-            (
-                "https://acme.my.salesforce.com/",
-                "https://login.salesforce.com",
-            ),
-            (
-                "https://acme--x.sandbox.my.salesforce.com",
-                "https://test.salesforce.com",
-            ),
-            (
-                "https://acme--dev.my.salesforce.com",
-                "https://test.salesforce.com",
-            ),
-            (
-                "https://dream-flow-4711.scratch.my.salesforce.com",
-                "https://test.salesforce.com",
-            ),
-            (
-                "https://acme-dev-ed.develop.my.salesforce.com",
-                "https://login.salesforce.com",
-            ),
-            (
-                "https://site.example.com/customers/",
-                "https://site.example.com/customers",
-            ),
-        ] {
-            assert_eq!(audience(base), audience_of_it);
-        }
-    }
-
-    #[test]
-    fn the_organization_and_the_user_are_in_the_address_of_the_identity() {
-        let known =
-            identity("https://login.salesforce.com/id/00Dx0000000BV7zEAG/005x00000012Q9PAAU");
-        assert_eq!(known.org_id.as_deref(), Some("00Dx0000000BV7zEAG"));
-        assert_eq!(known.user_id.as_deref(), Some("005x00000012Q9PAAU"));
-        assert_eq!(identity(""), Identity::default());
-        assert_eq!(encoded("a b+c'é"), "a%20b%2Bc%27%C3%A9");
     }
 }

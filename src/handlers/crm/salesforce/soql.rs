@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::super::client::{CrmError, Cursor, Entity, PAGE_MAX, Remote};
 use super::Salesforce;
 use super::calls::{Request, body, unreadable};
-use super::session::{encoded, is_id};
+use super::log_in::{encoded, is_id};
 
 /// The longest address that Salesforce takes, in bytes, less its host.
 const PATH_MAX: usize = 15_000;
