@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{ORG, Stage, push, told};
 
 /// 2,500 new records, which is above what goes by collections.
-async fn many(crm: Arc<Salesforce>) -> Result<Value, CrmError> {
+pub(super) async fn many(crm: Arc<Salesforce>) -> Result<Value, CrmError> {
     let name = |n: u128| {
         if n == 9 {
             "x".repeat(81)
@@ -27,7 +27,7 @@ async fn many(crm: Arc<Salesforce>) -> Result<Value, CrmError> {
     Ok(told(&outcomes))
 }
 
-fn all_but_one() -> Value {
+pub(super) fn all_but_one() -> Value {
     json!({ "new": 2499, "never STRING_TOO_LONG": 1 })
 }
 

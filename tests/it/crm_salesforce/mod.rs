@@ -4,6 +4,7 @@ mod bulk;
 mod log_in;
 mod matching;
 mod rotation;
+mod spoiled;
 mod sync;
 
 use std::collections::BTreeMap;

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::super::client::{CrmError, Entity, Outcome, Push};
 use super::Salesforce;
-use super::calls::{Request, body, refused, unreadable};
+use super::calls::{Request, refused, unconfirmed, unreadable};
 use super::soql::object;
 use super::table::{Results, Table, not_processed};
 use crate::clock;
@@ -57,6 +57,12 @@ const FULL_WAIT: Duration = Duration::from_secs(900);
 struct Made {
     id: String,
     at: DateTime<Utc>,
+}
+
+/// A job that was made.
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: String,
 }
 
 /// What Salesforce says of a job.
@@ -190,12 +196,11 @@ impl Salesforce {
     async fn make(&self, request: &str) -> Result<String, CrmError> {
         let path = format!("{}/jobs/ingest", self.data);
         let request = Request::write(Method::POST, path, request.to_owned().into());
-        let answer = body(&self.must(&request).await?)?;
-        let id = answer.get("id").and_then(|id| id.as_str());
-        let id = id.filter(|id| super::log_in::is_id(id));
-        Ok(id
-            .ok_or_else(|| unreadable("a bulk job without an id"))?
-            .to_owned())
+        let answer = self.must(&request).await?;
+        let made: Option<Named> = serde_json::from_slice(&answer.bytes).ok();
+        let made = made.filter(|made| super::log_in::is_id(&made.id));
+        let made = made.ok_or_else(|| unconfirmed("a bulk job without an id"))?;
+        Ok(made.id)
     }
 
     async fn upload(&self, id: &str, table: &Table) -> Result<(), CrmError> {
@@ -205,7 +210,12 @@ impl Salesforce {
             timeout: UPLOAD_TIMEOUT,
             ..Request::write(Method::PUT, path, table.text.clone().into())
         };
-        self.must(&request).await?;
+        let answer = self.must(&request).await?;
+        // A page of a proxy has another status. The job stays open: who comes next aborts it.
+        if answer.status != 201 {
+            let what = format!("{} for a table", answer.status);
+            return Err(unconfirmed(&what));
+        }
         fault::point(Point::AfterBulkData);
         self.set_state(id, "UploadComplete").await
     }
@@ -213,9 +223,13 @@ impl Salesforce {
     async fn set_state(&self, id: &str, state: &str) -> Result<(), CrmError> {
         let path = format!("{}/jobs/ingest/{id}", self.data);
         let wish = json!({ "state": state }).to_string();
-        self.must(&Request::write(Method::PATCH, path, wish.into()))
-            .await?;
-        Ok(())
+        let request = Request::write(Method::PATCH, path, wish.into());
+        let answer = self.must(&request).await?;
+        let said: Result<State, _> = serde_json::from_slice(&answer.bytes);
+        match said {
+            Ok(_) => Ok(()),
+            Err(_) => Err(unconfirmed("a bulk job without a state")),
+        }
     }
 
     /// None: there is no such job (any more).

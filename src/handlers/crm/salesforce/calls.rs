@@ -268,13 +268,22 @@ pub(super) fn refused(answer: &Answer) -> CrmError {
     }
 }
 
-/// JSON of an answer.
+/// JSON of an answer to a question.
 pub(super) fn body(answer: &Answer) -> Result<Value, CrmError> {
     serde_json::from_slice(&answer.bytes).map_err(|_| unreadable("no JSON"))
 }
 
+/// The answer to a question is none. It may come from a proxy on the way, so the next one may be
+/// good.
 pub(super) fn unreadable(what: &str) -> CrmError {
-    CrmError::PermanentRun(format!(
-        "salesforce answered with something unreadable: {what}"
-    ))
+    CrmError::Retryable(None, strange(what))
+}
+
+/// The same of the answer to a write: as little is known as if none had come.
+pub(super) fn unconfirmed(what: &str) -> CrmError {
+    CrmError::Ambiguous(strange(what))
+}
+
+fn strange(what: &str) -> String {
+    format!("salesforce answered with something unreadable: {what}")
 }

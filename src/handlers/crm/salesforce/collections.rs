@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::client::{CrmError, Entity, Outcome, Push, Refusal};
 use super::Salesforce;
-use super::calls::{Request, api_error, refused, unreadable};
+use super::calls::{Request, api_error, refused, unconfirmed};
 use super::log_in::is_id;
 use super::outcome::{Said, SaidError};
 use super::soql::{checked_name, object, parent_field};
@@ -57,7 +57,7 @@ impl Salesforce {
             }
         }
         let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
-        outcomes.ok_or_else(|| unreadable("fewer results than records"))
+        outcomes.ok_or_else(|| unconfirmed("fewer results than records"))
     }
 
     /// One call. Err: all of it was refused for a value in it.
@@ -98,7 +98,7 @@ impl Salesforce {
         let said: Result<Vec<Said>, _> = serde_json::from_slice(&answer.bytes);
         match said {
             Ok(said) if said.len() == records.len() => Ok(Ok(said)),
-            _ => Err(unreadable("no result for each record")),
+            _ => Err(unconfirmed("no result for each record")),
         }
     }
 
@@ -154,7 +154,7 @@ impl Salesforce {
             let answer = self.must(&request).await?;
             let said: Result<Vec<Said>, _> = serde_json::from_slice(&answer.bytes);
             let said = said.ok().filter(|said| said.len() == ids.len());
-            let said = said.ok_or_else(|| unreadable("no result for each record"))?;
+            let said = said.ok_or_else(|| unconfirmed("no result for each record"))?;
             for (id, said) in ids.iter().zip(said) {
                 outcomes.push(match said.success {
                     true => done(id),

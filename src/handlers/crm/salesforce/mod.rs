@@ -221,7 +221,7 @@ impl Crm for Salesforce {
             }
         }
         let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
-        outcomes.ok_or_else(|| calls::unreadable("fewer results than records"))
+        outcomes.ok_or_else(|| calls::unconfirmed("fewer results than records"))
     }
 
     async fn archive(&self, entity: Entity, ids: &[String]) -> Result<Vec<Outcome>, CrmError> {

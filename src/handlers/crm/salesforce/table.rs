@@ -92,6 +92,11 @@ fn read(
         .map_err(|_| unreadable("no table"))?
         .clone();
     let place = |name: &str| head.iter().position(|known| known == name);
+    let is_table = head.is_empty() || place("sf__Id").or(place(external_id)).is_some();
+    if !is_table && kind != Results::Unprocessed {
+        // A page of a proxy may have one line, and be no empty table.
+        return Err(unreadable("another table"));
+    }
     let mut rows = reader.records().peekable();
     // Without any result the table may be empty, or have no column but Salesforce's own.
     if rows.peek().is_none() {
@@ -198,6 +203,11 @@ mod tests {
             "sf__Id,sf__Error,Own__c\n",
         ] {
             assert!(of(Results::Failed, text).unwrap().is_empty(), "{text:?}");
+        }
+        for page in ["<html>We are sorry</html>", "<html>\nWe are sorry\n</html>"] {
+            for kind in Results::ALL.into_iter().take(2) {
+                assert!(of(kind, page).is_err(), "{page:?}");
+            }
         }
         let good = format!("sf__Id,sf__Created,Own__c\n003x,true,{}\n", push.local_id);
         let good = of(Results::Successful, &good).unwrap();
