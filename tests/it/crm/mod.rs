@@ -6,6 +6,7 @@ mod counts;
 mod cursors;
 mod decide;
 mod portal;
+mod refused;
 mod shapes;
 mod stumbles;
 mod trouble;

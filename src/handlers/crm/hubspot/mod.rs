@@ -11,6 +11,7 @@
 //! reference of `HubSpot` (batch, search, associations, usage guidelines).
 
 mod call;
+mod halves;
 mod outcome;
 mod search;
 mod write;

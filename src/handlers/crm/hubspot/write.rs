@@ -1,15 +1,13 @@
-//! Writing: batches, what is bisected of them, and the accounts of records.
+//! Writing: batches, and what is bisected of them.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::super::client::{CrmError, Entity, Outcome, Push, Refusal};
 use super::call::{Class, failed, parsed};
+use super::halves::{BATCH_MAX, is_of_parts};
 use super::outcome::{Input, outcomes, refused};
-use super::{Hubspot, object, parent_type};
-
-/// Records of one batch.
-const BATCH_MAX: usize = 100;
+use super::{Hubspot, object};
 
 /// A record as it is sent.
 struct Sent {
@@ -124,12 +122,12 @@ impl Hubspot {
                 .await?;
             let said = match answer.status {
                 200..=299 => parsed(&answer)?,
-                400 | 404 | 409 | 413 | 422 if part.len() > 1 => {
+                status if is_of_parts(status) && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     waiting.extend([second, first]);
                     continue;
                 }
-                400 | 404 | 409 | 413 | 422 => {
+                status if is_of_parts(status) => {
                     let error = serde_json::from_slice(&answer.bytes).unwrap_or_default();
                     all[part[0].place] = Some(refused(&error));
                     continue;
@@ -158,119 +156,6 @@ impl Hubspot {
             }
         }
         Ok(())
-    }
-
-    /// Sets the accounts of records that were written.
-    async fn associate(
-        &self,
-        entity: Entity,
-        records: &[Push],
-        all: &mut [Outcome],
-    ) -> Result<(), CrmError> {
-        let Some(kind) = parent_type(entity) else {
-            return Ok(());
-        };
-        let (mut to_set, mut to_end) = (Vec::new(), Vec::new());
-        for (place, (record, outcome)) in records.iter().zip(&*all).enumerate() {
-            let Outcome::Done { id, is_new, .. } = outcome else {
-                continue;
-            };
-            match &record.parent_id {
-                Some(Some(account)) => to_set.push((place, id.clone(), account.clone())),
-                Some(None) if !is_new => to_end.push((place, id.clone())),
-                Some(None) | None => {}
-            }
-        }
-        let path = format!(
-            "/crm/v4/associations/{}/companies/batch/create",
-            object(entity)
-        );
-        for batch in to_set.chunks(BATCH_MAX) {
-            let pair = |(_, id, account): &(usize, String, String)| {
-                let (from, to) = (json!({ "id": id }), json!({ "id": account }));
-                let kind = json!({
-                    "associationCategory": "HUBSPOT_DEFINED", "associationTypeId": kind,
-                });
-                json!({ "from": from, "to": to, "types": [kind] })
-            };
-            let mut waiting = vec![batch];
-            while let Some(part) = waiting.pop() {
-                let inputs: Vec<Value> = part.iter().map(pair).collect();
-                let body = json!({ "inputs": inputs });
-                let answer = self
-                    .call(Method::POST, &path, Some(body), Class::Objects)
-                    .await?;
-                match answer.status {
-                    200..=206 => {}
-                    // One of them has no account there any more.
-                    207 | 400 | 404 if part.len() > 1 => {
-                        let (first, second) = part.split_at(part.len() / 2);
-                        waiting.extend([second, first]);
-                    }
-                    207 | 400 | 404 => {
-                        let error: Value =
-                            serde_json::from_slice(&answer.bytes).unwrap_or_default();
-                        let error = error.pointer("/errors/0").unwrap_or(&error);
-                        all[part[0].0] = match refused(error) {
-                            // Its account is, not the record.
-                            Outcome::Gone(refusal) => Outcome::Permanent(refusal),
-                            other => other,
-                        };
-                    }
-                    _ => return Err(failed(&answer)),
-                }
-            }
-        }
-        self.end_associations(entity, &to_end).await
-    }
-
-    async fn end_associations(
-        &self,
-        entity: Entity,
-        to_end: &[(usize, String)],
-    ) -> Result<(), CrmError> {
-        let path = format!(
-            "/crm/v4/associations/{}/companies/batch/archive",
-            object(entity)
-        );
-        for batch in to_end.chunks(BATCH_MAX) {
-            let ids: Vec<String> = batch.iter().map(|(_, id)| id.clone()).collect();
-            let now = super::Crm::read(self, entity, &ids, &[]).await?;
-            let pairs: Vec<Value> = now
-                .iter()
-                .filter_map(|remote| {
-                    let account = remote.parent_id.as_ref()?;
-                    Some(json!({ "from": { "id": remote.id }, "to": [{ "id": account }] }))
-                })
-                .collect();
-            if pairs.is_empty() {
-                continue;
-            }
-            let body = json!({ "inputs": pairs });
-            self.json(Method::POST, &path, Some(body), Class::Objects)
-                .await?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn archive_all(
-        &self,
-        entity: Entity,
-        ids: &[String],
-    ) -> Result<Vec<Outcome>, CrmError> {
-        let path = format!("/crm/v3/objects/{}/batch/archive", object(entity));
-        for batch in ids.chunks(BATCH_MAX) {
-            let inputs: Vec<Value> = batch.iter().map(|id| json!({ "id": id })).collect();
-            let body = json!({ "inputs": inputs });
-            self.json(Method::POST, &path, Some(body), Class::Objects)
-                .await?;
-        }
-        let done = |id: &String| Outcome::Done {
-            id: id.clone(),
-            is_new: false,
-            modified_at: None,
-        };
-        Ok(ids.iter().map(done).collect())
     }
 }
 
