@@ -225,6 +225,13 @@ impl Connection {
         self.settings.get(name).and_then(Value::as_str)
     }
 
+    /// How long one call may take: as its settings say, or else this long.
+    pub fn call_timeout(&self, usual: Duration) -> Duration {
+        let seconds = self.settings.get("call_timeout_seconds");
+        let seconds = seconds.and_then(Value::as_u64);
+        seconds.map_or(usual, Duration::from_secs)
+    }
+
     /// Takes it out of service: the provider refuses its credentials, and asking on and on may get
     /// the account locked. Says how the job goes on: it waits.
     pub async fn refused(&self, ctx: &JobContext, why: &str) -> JobError {

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 pub const CREDENTIAL_MAX_BYTES: usize = 16 * 1024;
 /// The longest setting, in bytes.
 pub const SETTING_MAX_BYTES: usize = 1024;
+/// How long one call may take at most, in seconds.
+const CALL_SECONDS_MAX: u64 = 300;
 
 /// Credentials by name.
 pub type Credentials = BTreeMap<String, String>;
@@ -96,7 +98,12 @@ impl Provider {
                     &["client_id", "refresh_token"],
                 ],
                 may_have: &["access_token", "instance_url"],
-                settings: &["api_version", "external_id_field", "mapping"],
+                settings: &[
+                    "api_version",
+                    "call_timeout_seconds",
+                    "external_id_field",
+                    "mapping",
+                ],
                 ..plain
             },
             Self::Hubspot => Shape {
@@ -106,7 +113,7 @@ impl Provider {
                     &["access_token"],
                     &["client_id", "client_secret", "refresh_token"],
                 ],
-                settings: &["external_id_field", "mapping"],
+                settings: &["call_timeout_seconds", "external_id_field", "mapping"],
                 ..plain
             },
             Self::Sendgrid => Shape {
@@ -207,6 +214,9 @@ impl Provider {
                 ("port", value) => value
                     .as_u64()
                     .is_some_and(|port| (1..65_536).contains(&port)),
+                ("call_timeout_seconds", value) => value
+                    .as_u64()
+                    .is_some_and(|seconds| (1..=CALL_SECONDS_MAX).contains(&seconds)),
                 ("security", Value::String(text)) => {
                     matches!(&**text, "starttls" | "tls" | "none")
                 }
@@ -234,6 +244,7 @@ impl Provider {
             if !fits {
                 let message = match &**name {
                     "port" => "must be a number from 1 to 65535",
+                    "call_timeout_seconds" => "must be a whole number from 1 to 300",
                     "security" => "must be `starttls`, `tls` or `none`",
                     "from_address" => "must be an address of mail",
                     "region" => "must be a region's name, such as `eu-central-1`",

@@ -9,6 +9,7 @@ mod portal;
 mod refused;
 mod shapes;
 mod stumbles;
+mod spoiled;
 mod trouble;
 mod unseen;
 

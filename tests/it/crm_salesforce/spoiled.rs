@@ -108,3 +108,39 @@ async fn a_page_of_a_proxy_in_the_middle_of_a_bulk_job_writes_nobody_twice() {
         stage.end().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_in_time_is_asked_for_again_whether_it_was_done_or_not() {
+    let stage = Stage::new().await;
+    let all = stage.rig.server.get("/api/connections").await.body;
+    let path = format!(
+        "/api/connections/{}",
+        all["connections"][0]["id"].as_str().unwrap()
+    );
+    let settings = json!({ "settings": { "call_timeout_seconds": 1 } });
+    let changed = stage.rig.patch(&path, settings).await;
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let working = stage.rig.work();
+    stage.contacts(2).await;
+    for (calls, entities) in [(0, "contacts"), (2, "contacts")] {
+        let silence = SalesforceTurn::Silence;
+        stage
+            .there()
+            .script(std::iter::repeat_n(FINE, calls).chain([silence]));
+        let job = stage.begin("push", &[entities]).await;
+        let done = stage.ends_later(&job, "nothing came").await;
+        assert_eq!(done["errors"], 0, "{done}");
+        assert_eq!(stage.there().records(ORG, "Contact").len(), 2, "{done}");
+        assert_eq!(stage.value("SELECT count(*) FROM crm_links").await, 2);
+        // So that there is something to write again.
+        let change = "UPDATE contacts SET title = 'CEO'";
+        stage.rig.sql(change.to_owned()).await;
+    }
+    let people = stage.there().records(ORG, "Contact");
+    assert!(
+        people.values().all(|kept| kept["Title"] == "CEO"),
+        "{people:?}"
+    );
+    working.hurry().await;
+    stage.end().await;
+}

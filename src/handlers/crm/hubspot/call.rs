@@ -16,7 +16,7 @@ use crate::quota::{Ask, Learned, Limits, QuotaKey, QuotaWindow, learn};
 use crate::record::logs::LogLevel;
 use crate::secret::Secret;
 
-/// How long one call may take.
+/// How long one call may take, unless the connection says so.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer, in bytes: 200 records with long texts.
 const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -135,19 +135,20 @@ impl Hubspot {
         if self.ctx.cancelled().is_cancelled() {
             return Err(JobError::Retry("told to stop".to_owned()).into());
         }
+        let timeout = self.connection.call_timeout(CALL_TIMEOUT);
         let base = self.connection.base_url.as_deref().unwrap_or_default();
         let call = Call {
             method,
             url: format!("{}{path}", base.trim_end_matches('/')),
             headers,
             body,
-            timeout: CALL_TIMEOUT,
+            timeout,
             answer_max_bytes: ANSWER_MAX_BYTES,
         };
         let workspace_id = self.ctx.workspace_id().unwrap_or_default();
         let key = QuotaKey::new(class.service(), workspace_id).map_err(JobError::permanent)?;
         let (limits, host) = (class.limits(), self.host());
-        let ask = Ask::new(&key, &limits).lease(CALL_TIMEOUT * 2).host(&host);
+        let ask = Ask::new(&key, &limits).lease(timeout * 2).host(&host);
         let permit = self.patience.permit(&self.ctx, ask).await?;
         let answer = match self.outside.caller.call(&call).await {
             Ok(answer) => answer,

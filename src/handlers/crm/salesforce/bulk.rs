@@ -123,7 +123,7 @@ impl Salesforce {
             for kind in Results::ALL {
                 let path = format!("{}/jobs/ingest/{id}/{}", self.data, kind.path());
                 let request = Request {
-                    timeout: RESULTS_TIMEOUT,
+                    timeout: Some(RESULTS_TIMEOUT),
                     answer_max: RESULTS_MAX,
                     ..Request::get(path)
                 };
@@ -207,7 +207,7 @@ impl Salesforce {
         let path = format!("{}/jobs/ingest/{id}/batches", self.data);
         let request = Request {
             content_type: "text/csv",
-            timeout: UPLOAD_TIMEOUT,
+            timeout: Some(UPLOAD_TIMEOUT),
             ..Request::write(Method::PUT, path, table.text.clone().into())
         };
         let answer = self.must(&request).await?;

@@ -53,10 +53,12 @@ pub(super) struct Request {
     pub(super) content_type: &'static str,
     pub(super) body: Bytes,
     pub(super) effect: Effect,
-    pub(super) timeout: Duration,
+    /// None: that of the connection.
+    pub(super) timeout: Option<Duration>,
     pub(super) answer_max: usize,
 }
 
+/// How long a call may take, unless the connection says so.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_MAX: usize = 8 * 1024 * 1024;
 
@@ -68,7 +70,7 @@ impl Request {
             content_type: "application/json",
             body: Bytes::new(),
             effect: Effect::Reads,
-            timeout: TIMEOUT,
+            timeout: None,
             answer_max: ANSWER_MAX,
         }
     }
@@ -147,7 +149,9 @@ impl Salesforce {
             url: format!("{}{}", session.instance_url, request.path),
             headers,
             body: request.body.clone(),
-            timeout: request.timeout,
+            timeout: request
+                .timeout
+                .unwrap_or_else(|| self.connection.call_timeout(TIMEOUT)),
             answer_max_bytes: request.answer_max,
         })
     }

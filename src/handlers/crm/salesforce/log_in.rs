@@ -141,7 +141,7 @@ pub(super) fn token_call(connection: &Connection) -> Result<Call, String> {
         url: format!("{}{TOKEN_PATH}", base.trim_end_matches('/')),
         headers,
         body: body.into(),
-        timeout: TIMEOUT,
+        timeout: connection.call_timeout(TIMEOUT),
         answer_max_bytes: ANSWER_MAX,
     })
 }
