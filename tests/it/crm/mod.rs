@@ -6,12 +6,16 @@ mod counts;
 mod cursors;
 mod decide;
 mod portal;
+mod deals;
+mod decide;
+mod dies;
 mod refused;
 mod shapes;
 mod stumbles;
 mod spoiled;
 mod trouble;
 mod unseen;
+mod twins;
 
 use bullwark::handlers::simulator::hubspot::{HubspotSimulator, TOKEN};
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;

@@ -1,8 +1,10 @@
 //! The client of Salesforce against the simulator: what it reads, writes and survives.
 
 mod bulk;
+mod dies;
 mod log_in;
 mod matching;
+mod prechecks;
 mod rotation;
 mod spoiled;
 mod sync;
