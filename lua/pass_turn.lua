@@ -1,9 +1,13 @@
 -- pass_turn: a job that was told to come back for quota does not need it, so another one comes now.
 --
--- KEYS[1] lines        ZSET    who comes back, by the last moment that was given away
+-- KEYS[1] lines        ZSET    of those who come back, by the last moment that was given away
 -- KEYS[2] tickets      ZSET    job and queue by the moment when it is to come back
+-- KEYS[3] costs        HASH    of tickets that cost more than one
 -- ARGV[1] ticket       of the job
--- ARGV[2] test_now_ms  empty in production: server time is used
+-- ARGV[2] jobs         start of the keys of queues
+-- ARGV[3] test_now_ms  empty in production: server time is used
+--
+-- Undeclared keys: jobs of tickets and settings of their queues, `jobs:QUEUE:ID`, `jobs:QUEUE:meta`.
 --
 -- Returns  the ticket of the job that the caller is to promote, or nothing
 -- Moves    nothing
@@ -15,14 +19,14 @@
 -- What is sooner than that comes soon enough.
 local SOON_MS = 1000
 
-local lines, tickets, now = KEYS[1], KEYS[2], clock_ms(ARGV[2])
-if call('ZREM', tickets, ARGV[1]) == 0 then return end
-local last = call('ZREVRANGE', tickets, 0, 0, 'WITHSCORES')
-if not last[1] or tonumber(last[2]) < now + SOON_MS then return end
-call('ZADD', tickets, text(now), last[1])
--- Only of the line that ended there: behind others there may be jobs that have no ticket.
-local at = call('ZREVRANGE', tickets, 0, 0, 'WITHSCORES')[2]
-for _, line in ipairs(call('ZRANGEBYSCORE', lines, last[2], last[2])) do
-  call('ZADD', lines, at, line)
-end
+local keys, now = { lines = KEYS[1], tickets = KEYS[2], costs = KEYS[3] }, clock_ms(ARGV[3])
+if not call('ZSCORE', keys.tickets, ARGV[1]) then return end
+drop_tickets(keys, { ARGV[1] })
+trim_lines(keys, new_look(ARGV[2]), now)
+local last = call('ZREVRANGE', keys.tickets, 0, 0, 'WITHSCORES')
+local ended = tonumber(last[2])
+if not ended or ended < now + SOON_MS then return end
+call('ZADD', keys.tickets, text(now), last[1])
+shorten_lines(keys, { [ended] = true },
+  tonumber(call('ZREVRANGE', keys.tickets, 0, 0, 'WITHSCORES')[2]))
 return last[1]

@@ -37,8 +37,6 @@ pub struct TakeQuota<'a> {
     pub is_interactive: bool,
     /// After this time its place is free, whatever became of it.
     pub lease: Duration,
-    /// Those who wait stand in lines of these names, which are served in turn.
-    pub line: &'a str,
     /// The job that makes the call: told to come back, it finds its turn kept for a moment.
     pub ticket: Option<QuotaTicket<'a>>,
     /// In `0.0..1.0`, made by the caller.
@@ -102,8 +100,8 @@ struct TakeOptions<'a> {
     concurrency: Option<u32>,
     reserve: f64,
     interactive: bool,
-    line: &'a str,
     ticket: Option<String>,
+    jobs: &'a str,
     breaker: bool,
     random: f64,
     joined: bool,
@@ -145,8 +143,8 @@ impl Broker {
             concurrency: take.limits.concurrency,
             reserve: f64::from(take.limits.reserve_percent) / 100.0,
             interactive: take.is_interactive,
-            line: take.line,
             ticket: take.ticket.map(|ticket| ticket.to_string()),
+            jobs: self.prefix(),
             breaker: take.host.is_some(),
             random: take.random,
             joined: take.is_joined,
@@ -157,10 +155,12 @@ impl Broker {
             epoch: served.as_deref(),
             server: served.as_deref().map_or("", server_of),
         })?;
-        let [state, leases, lines, tickets] = self.quota_keys(take.key);
+        let [state, leases, lines, tickets, costs] = self.quota_keys(take.key);
         let breaker = self.breaker_key(take.host);
         let epoch = self.own_key(EPOCH);
-        let keys = [&*state, &*leases, &*lines, &*tickets, &*breaker, &*epoch];
+        let keys = [
+            &*state, &*leases, &*lines, &*tickets, &*costs, &*breaker, &*epoch,
+        ];
         let mut call = ScriptCall::new(ScriptId::TakeQuota, keys);
         call.arg(options).number_or_empty(self.test_now_ms);
         let repeat = match take.credits.is_empty() {
@@ -176,9 +176,9 @@ impl Broker {
         self.options.allow_eviction
     }
 
-    /// State, leases, lines and tickets of a key.
-    pub(super) fn quota_keys(&self, key: &str) -> [String; 4] {
-        ["", ":leases", ":lines", ":tickets"]
+    /// State, leases, lines, tickets and their costs, of a key.
+    pub(super) fn quota_keys(&self, key: &str) -> [String; 5] {
+        ["", ":leases", ":lines", ":tickets", ":costs"]
             .map(|part| self.own_key(&format!("quota:{key}{part}")))
     }
 

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use uuid::Uuid;
-
 use super::connection::ScriptCall;
 use super::script::ScriptId;
 use super::{Broker, BrokerError, Repeat};
@@ -16,7 +14,8 @@ const TRIES: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub struct QuotaTicket<'a> {
     pub queue: &'a QueueName,
-    pub job_id: Uuid,
+    /// On the wire.
+    pub job_id: &'a str,
 }
 
 impl fmt::Display for QuotaTicket<'_> {
@@ -27,7 +26,8 @@ impl fmt::Display for QuotaTicket<'_> {
 
 impl Broker {
     /// A job that was told to come back needs no quota any more: the last of those who wait comes
-    /// in its place. Without a turn, and when it is done again, nothing happens.
+    /// in its place, of those who can come. Without a turn, and when it is done again, nothing
+    /// happens.
     ///
     /// Who was told only now may not be delayed yet; then the one before it comes. The other keeps
     /// its moment, without a turn that is kept for it. A caller that dies in the middle costs one
@@ -37,11 +37,13 @@ impl Broker {
         key: &str,
         ticket: QuotaTicket<'_>,
     ) -> Result<(), BrokerError> {
-        let [_, _, lines, tickets] = self.quota_keys(key);
+        let [_, _, lines, tickets, costs] = self.quota_keys(key);
         let mut turn = ticket.to_string();
         for _ in 0..TRIES {
-            let mut call = ScriptCall::new(ScriptId::PassTurn, [&*lines, &*tickets]);
-            call.arg(turn).number_or_empty(self.test_now_ms);
+            let mut call = ScriptCall::new(ScriptId::PassTurn, [&*lines, &*tickets, &*costs]);
+            call.arg(turn)
+                .arg(self.prefix())
+                .number_or_empty(self.test_now_ms);
             let other: Option<String> = self.connections.run(&call, Repeat::Safe).await?;
             let Some(other) = other else {
                 return Ok(());
@@ -56,7 +58,7 @@ impl Broker {
 
     /// False: the job of that ticket is not delayed.
     async fn come_now(&self, ticket: &str) -> Result<bool, BrokerError> {
-        let named = ticket.split_once(' ');
+        let named = ticket.rsplit_once(' ');
         let named = named.and_then(|(id, queue)| Some((id, queue.parse::<QueueName>().ok()?)));
         let Some((id, queue)) = named else {
             return Ok(false); // of a version that named no queue

@@ -79,7 +79,7 @@ scripts! {
     Obliterate = "obliterate", keys 1,
         after "prelude" "prelude_fair" "prelude_place"
         "prelude_parent" "prelude_dedup" "prelude_remove";
-    PassTurn = "pass_turn", keys 2, after "prelude";
+    PassTurn = "pass_turn", keys 3, after "prelude" "prelude_quota_turns";
     Pause = "pause", keys 5, after "prelude";
     Promote = "promote", keys 9, after "prelude" "prelude_fair" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
@@ -120,8 +120,9 @@ scripts! {
         after "prelude" "prelude_fair" "prelude_place"
         "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";
-    TakeQuota = "take_quota", keys 6,
-        after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_take";
+    TakeQuota = "take_quota", keys 7,
+        after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_turns"
+        "prelude_quota_take";
     TellParents = "tell_parents", keys 1,
         after "prelude" "prelude_fair" "prelude_place" "prelude_parent";
     UpdateData = "update_data", keys 1, after "prelude";

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use crate::broker::{BrokerError, QuotaTicket};
 use crate::job::quota::{InvalidLimits, Limits, QuotaKey};
 use crate::job::{JobError, QueueName};
@@ -69,9 +67,9 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// The job that calls: when it comes back at the moment that it was told, it finds its turn
-    /// kept.
-    pub fn job(mut self, job_id: Uuid, queue: &'a QueueName) -> Self {
+    /// The job that calls, by its id on the wire: when it comes back at the moment that it was
+    /// told, it finds its turn kept.
+    pub fn job(mut self, job_id: &'a str, queue: &'a QueueName) -> Self {
         self.ticket = Some(QuotaTicket { queue, job_id });
         self
     }

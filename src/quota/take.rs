@@ -41,7 +41,6 @@ impl Quotas {
         };
         let limits = Arc::clone(&known.limits);
         check_cost(ask, &limits)?;
-        let line = ask.key.workspace_id().simple().to_string();
         let permit = Uuid::new_v4();
         let (mut seed, mut has_begun) = (None, false);
         let (mut credits, mut refused) = (Vec::new(), BTreeMap::new());
@@ -56,7 +55,6 @@ impl Quotas {
                     cost: ask.cost,
                     is_interactive: ask.urgency == Urgency::Interactive,
                     lease: ask.lease,
-                    line: &line,
                     ticket: ask.ticket,
                     random: rand::random(),
                     is_joined: known.row.is_joined,

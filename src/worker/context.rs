@@ -32,7 +32,7 @@ use super::held::Held;
 use super::log_writer::Line;
 use crate::broker::{ClaimedJob, QuotaTicket};
 use crate::job::{JobError, Progress, QueueName};
-use crate::quota::{Ask, Permit, QuotaKey, Quotas};
+use crate::quota::{Ask, Permit, QuotaKey, Quotas, Wait};
 use crate::record::Record;
 use crate::record::logs::{LogLevel, NewLog};
 
@@ -135,13 +135,18 @@ impl JobContext {
     /// The right to make one call to a service outside. While there is none, the job comes back
     /// when there is: it spends no attempt and holds no slot.
     pub async fn permit(&self, ask: Ask<'_>) -> Result<Permit, JobError> {
+        Ok(self.try_permit(ask).await??)
+    }
+
+    /// The same for a handler that may wait for it in place.
+    pub async fn try_permit(&self, ask: Ask<'_>) -> Result<Result<Permit, Wait>, JobError> {
         let Some(quotas) = self.quotas() else {
             return Err(JobError::permanent(
                 "no worker runs this attempt: no quotas",
             ));
         };
-        let taken = quotas.take(&ask.job(self.job_id(), self.queue())).await?;
-        Ok(taken?)
+        let ask = ask.job(&self.inner.held.wire_id, self.queue());
+        Ok(quotas.take(&ask).await?)
     }
 
     /// Says that this job, if it waited for the quota of this key, needs it no more: its answer was
@@ -149,7 +154,7 @@ impl JobContext {
     pub async fn pass_turn(&self, key: &QuotaKey) {
         let waited = self.attempt() > 1;
         if let Some(quotas) = self.quotas().filter(|_| waited) {
-            let (queue, job_id) = (self.queue(), self.job_id());
+            let (queue, job_id) = (self.queue(), self.inner.held.wire_id.as_str());
             quotas.pass_turn(key, QuotaTicket { queue, job_id }).await;
         }
     }

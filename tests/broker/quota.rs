@@ -55,6 +55,7 @@ pub(crate) fn nothing_spent() -> QuotaSeed {
 pub(crate) async fn take(broker: &Broker, limits: &Limits, want: Want) -> Went {
     let (permit, seed, refused) = (Uuid::new_v4(), nothing_spent(), BTreeMap::new());
     let (mut credits, queue) = (Vec::new(), &"q".parse().unwrap());
+    let job_id = want.ticket.map(|id| id.to_string());
     for _ in 0..9 {
         let asked = TakeQuota {
             key: KEY,
@@ -64,8 +65,9 @@ pub(crate) async fn take(broker: &Broker, limits: &Limits, want: Want) -> Went {
             cost: want.cost,
             is_interactive: want.is_interactive,
             lease: want.lease,
-            line: "w1",
-            ticket: want.ticket.map(|job_id| QuotaTicket { queue, job_id }),
+            ticket: job_id
+                .as_deref()
+                .map(|job_id| QuotaTicket { queue, job_id }),
             random: 0.5,
             is_joined: false,
             seed: Some(&seed),
@@ -287,7 +289,6 @@ async fn a_permit_that_is_asked_for_twice_is_paid_once() {
         cost: 1,
         is_interactive: false,
         lease: SECOND,
-        line: "w1",
         ticket: None,
         random: 0.0,
         is_joined: false,

@@ -5,7 +5,7 @@ use bullwark::job::quota::{Limits, Window};
 use uuid::Uuid;
 
 use crate::quota::{ONE, Want, take};
-use crate::support::{Bench, NOW, job};
+use crate::support::{Bench, NOW, claim_options, job};
 
 const KEY: &str = "clearbit:w1";
 
@@ -46,9 +46,10 @@ async fn available(t: &Bench) -> Vec<String> {
 }
 
 async fn pass(broker: &Broker, t: &Bench, want: Want) {
+    let job_id = &want.ticket.unwrap().to_string();
     let ticket = QuotaTicket {
         queue: &t.queue,
-        job_id: want.ticket.unwrap(),
+        job_id,
     };
     broker.pass_quota_turn(KEY, ticket).await.unwrap();
 }
@@ -103,11 +104,18 @@ async fn a_job_that_is_not_delayed_yet_is_passed_over_for_the_one_before_it() {
     let t = Bench::new().await;
     let limits = Limits::of([TEN_IN_TEN]);
     let (first, jobs) = waiting(&t, &limits).await;
+    let job_id = Uuid::new_v4();
     let newest = Want {
-        ticket: Some(Uuid::new_v4()),
+        ticket: Some(job_id),
         ..ONE
     };
     take(&t.broker, &limits, newest).await.unwrap_err();
+    let active = job(&job_id.to_string());
+    t.broker.add(&t.queue, &[active]).await.unwrap();
+    t.broker
+        .claim(&t.queue, &claim_options("x", 1))
+        .await
+        .unwrap();
     let then = t.at(first + 100);
     pass(&then, &t, jobs[0]).await;
     let last = jobs[5].ticket.unwrap().to_string();

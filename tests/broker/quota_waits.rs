@@ -8,9 +8,19 @@ use bullwark::job::quota::{Limits, Window};
 use uuid::Uuid;
 
 use crate::quota::{ONE, Want, nothing_spent, take};
-use crate::support::{Bench, NOW};
+use crate::support::{Bench, NOW, job};
 
 const KEY: &str = "clearbit:w1";
+
+/// A job that can wait.
+async fn waiter(t: &Bench) -> Uuid {
+    let id = Uuid::new_v4();
+    t.broker
+        .add(&t.queue, &[job(&id.to_string())])
+        .await
+        .unwrap();
+    id
+}
 
 fn per_second(max: u32) -> Limits {
     Limits::of([Window::Sliding { max, per_ms: 1000 }])
@@ -85,7 +95,7 @@ async fn a_job_that_comes_back_when_it_was_told_finds_its_turn_kept() {
         per_ms: 1000,
     }]);
     let job = Want {
-        ticket: Some(Uuid::new_v4()),
+        ticket: Some(waiter(&t).await),
         ..ONE
     };
     take(&t.broker, &limits, ONE).await.unwrap();
@@ -132,7 +142,6 @@ fn asked<'a>(
         cost: 1,
         is_interactive: false,
         lease: Duration::from_secs(60),
-        line: "w1",
         ticket: None,
         random: 0.0,
         is_joined: false,

@@ -132,7 +132,6 @@ async fn a_worker_that_dies_with_a_permit_gives_its_place_back_and_no_units() {
         cost: 1,
         is_interactive: false,
         lease: Duration::from_secs(1),
-        line: "x",
         ticket: None,
         random: 0.0,
         is_joined: false,

@@ -158,10 +158,6 @@ impl Run<'_> {
 
     /// The right to send up to so many mails now: one at least.
     async fn permits(&self, most: i64) -> Result<Vec<Permit>, JobError> {
-        let quotas = self
-            .ctx
-            .quotas()
-            .ok_or_else(|| JobError::permanent("no worker runs this attempt: no quotas"))?;
         let service = format!("email.{}", self.connection.id);
         let key = QuotaKey::new(&service, self.batch.workspace_id).map_err(JobError::permanent)?;
         let limits = Limits::of([QuotaWindow::Sliding {
@@ -170,12 +166,9 @@ impl Run<'_> {
         }]);
         let mut permits = Vec::new();
         while (permits.len() as i64) < most {
-            let ask = Ask::new(&key, &limits).job(self.batch.job_id, self.ctx.queue());
             // Each connection is a host of its own: which server is behind it, it alone knows.
-            match quotas
-                .take(&ask.lease(HAND_OVER_MAX).host(&service))
-                .await?
-            {
+            let ask = Ask::new(&key, &limits).lease(HAND_OVER_MAX).host(&service);
+            match self.ctx.try_permit(ask).await? {
                 Ok(permit) => permits.push(permit),
                 Err(_) if !permits.is_empty() => break,
                 Err(wait) if wait.time <= WAIT_HERE_MAX => {

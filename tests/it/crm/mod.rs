@@ -4,7 +4,6 @@ mod apart;
 mod both;
 mod counts;
 mod cursors;
-mod decide;
 mod portal;
 mod deals;
 mod decide;
