@@ -25,6 +25,9 @@ const BLOCK_MAX: u64 = 1000;
 const SLOTS_COUNTED: i64 = 67;
 /// Answers of Redis for one call: a seed, and a block per window, twice.
 const ROUNDS_MAX: usize = 20;
+/// What SQL counts by may be changed by whoever asks there: the record is asked again after this
+/// time, however long its window is.
+const SQL_WAIT_MAX_MS: u64 = 60_000;
 
 impl Quotas {
     pub(super) async fn try_take(&self, ask: &Ask<'_>) -> Result<Result<Call, Wait>, QuotaError> {
@@ -222,7 +225,7 @@ impl Quotas {
             units,
         };
         Ok(match units {
-            0 => (None, Some(left_ms.max(1))),
+            0 => (None, Some(left_ms.clamp(1, SQL_WAIT_MAX_MS))),
             _ => (Some(credit), None),
         })
     }

@@ -12,7 +12,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::access::{self, Audit, By};
-use super::{Record, RecordError, View};
+use super::{Record, RecordError, Tx, View};
+
+/// After so many seconds all limiters know of limits that were set: their looks are good for five.
+const KNOWN_AFTER_SECS: f64 = 6.0;
 
 /// Rows of a page of quotas.
 pub const PAGE_MAX: i64 = 200;
@@ -231,11 +234,23 @@ pub async fn set_limits(
     if before.is_none() && limits.is_none() {
         return Ok(false);
     }
-    sqlx::query("UPDATE rate_limits SET limits = $2 WHERE key = $1")
-        .bind(key)
-        .bind(limits)
-        .execute(tx.connection())
-        .await?;
+    sqlx::query(
+        "UPDATE rate_limits SET limits = $2,
+           max_requests = CASE WHEN $2 IS NULL OR $3 = 0 THEN max_requests ELSE $3 END,
+           window_duration = CASE WHEN $2 IS NULL OR $3 = 0 THEN window_duration
+             ELSE $4 * interval '1 millisecond' END,
+           sql_by_user = sql_by_user AND ($2 IS NULL OR $3 = 0)
+         WHERE key = $1",
+    )
+    .bind(key)
+    .bind(limits)
+    .bind(i32::try_from(shortest_max).unwrap_or(i32::MAX))
+    .bind(shortest.as_millis() as f64)
+    .execute(tx.connection())
+    .await?;
+    if before.as_ref() != limits {
+        owe_turns(&mut tx, (workspace_id, key)).await?;
+    }
     let audit = Audit {
         workspace_id: Some(workspace_id),
         actor: by.actor,
@@ -249,4 +264,70 @@ pub async fn set_limits(
     access::note(tx.connection(), &audit).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Those who wait for it, of the workspace or of its users, were told by other limits.
+async fn owe_turns(tx: &mut Tx, (workspace_id, key): (Uuid, &str)) -> Result<(), RecordError> {
+    sqlx::query(
+        "UPDATE rate_limits SET turns_due = clock_timestamp() + make_interval(secs => $3)
+         WHERE workspace_id = $1 AND (key = $2 OR starts_with(key, $2 || ':'))
+           AND active_until IS NOT NULL",
+    )
+    .bind(workspace_id)
+    .bind(key)
+    .bind(KNOWN_AFTER_SECS)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// A key whose limits were changed, and limiters know it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct DueTurns {
+    pub key: String,
+    pub turns_due: DateTime<Utc>,
+    pub limits: Option<Value>,
+}
+
+/// The longest due of them.
+pub async fn due_turns(record: &Record) -> Result<Option<DueTurns>, RecordError> {
+    Ok(sqlx::query_as(
+        "SELECT key, turns_due, coalesce(limits, (SELECT s.limits FROM rate_limits s
+           WHERE s.key = split_part(r.key, ':', 1) || ':' || split_part(r.key, ':', 2)), usual)
+           AS limits
+         FROM rate_limits r WHERE turns_due <= now() ORDER BY turns_due LIMIT 1",
+    )
+    .fetch_optional(&record.pool)
+    .await?)
+}
+
+/// They were told; not if the limits were changed again meanwhile.
+pub async fn turns_told(record: &Record, due: &DueTurns) -> Result<(), RecordError> {
+    sqlx::query("UPDATE rate_limits SET turns_due = NULL WHERE key = $1 AND turns_due = $2")
+        .bind(&due.key)
+        .bind(due.turns_due)
+        .execute(&record.pool)
+        .await?;
+    Ok(())
+}
+
+/// Jobs that were put off come in so many ms, if that is sooner.
+pub async fn bring_forward(
+    record: &Record,
+    (ids, in_ms): (&[Uuid], &[i64]),
+) -> Result<(), RecordError> {
+    sqlx::query(
+        "WITH wanted AS (
+           SELECT id FROM jobs WHERE id = ANY($1) AND status = 'pending' AND deleted_at IS NULL
+           ORDER BY id FOR NO KEY UPDATE
+         )
+         UPDATE jobs j SET scheduled_for = now() + u.ms * interval '1 millisecond'
+         FROM wanted JOIN unnest($1::uuid[], $2::bigint[]) AS u (id, ms) USING (id)
+         WHERE j.id = wanted.id AND j.scheduled_for > now() + u.ms * interval '1 millisecond'",
+    )
+    .bind(ids)
+    .bind(in_ms)
+    .execute(&record.pool)
+    .await?;
+    Ok(())
 }
