@@ -3,6 +3,7 @@
 //! Each is bounded per run, safe to repeat and safe beside itself in another process.
 
 mod mails;
+mod quotas;
 mod schedules;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +79,7 @@ pub fn start(record: &Record, broker: &Broker, tasks: &Tasks) {
     make_deliveries(record, tasks);
     forget_old_deliveries(record, broker, tasks);
     mails::close_claimed(record, broker, tasks);
+    quotas::bring_forward(record, broker, tasks);
     start_schedules(broker, tasks);
     watch_open(record, broker, tasks);
     reconcile::start_mirror(record, broker, tasks);

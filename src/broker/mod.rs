@@ -97,7 +97,7 @@ pub use orphans::{JobKeys, Orphan};
 pub use parents::{ChildEnding, EndedChild};
 pub use quota::{QuotaCredit, QuotaSeed, TakeQuota, TakenQuota};
 pub use quota_end::{EndCall, Ended, QuotaState, ToldState, WindowState};
-pub use quota_turn::QuotaTicket;
+pub use quota_turn::{QuotaTicket, QuotaTurn};
 pub use range::Order;
 pub use read_job::{JobEnd, JobHash};
 pub use read_jobs::{WireContent, WireJob};

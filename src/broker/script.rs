@@ -74,6 +74,7 @@ scripts! {
         after "prelude" "prelude_fair" "prelude_place"
         "prelude_parent" "prelude_dedup" "prelude_settle";
     MarkOwners = "mark_owners", keys 1, after "prelude";
+    MoveTurns = "move_turns", keys 2, after "prelude";
     MoveToWaitingChildren = "move_to_waiting_children", keys 6,
         after "prelude" "prelude_fair" "prelude_place" "prelude_settle";
     Obliterate = "obliterate", keys 1,
@@ -84,6 +85,7 @@ scripts! {
     Promote = "promote", keys 9, after "prelude" "prelude_fair" "prelude_place" "prelude_promote";
     ReadJobs = "read_jobs", keys 6, after "prelude";
     ReadQuota = "read_quota", keys 3, after "prelude" "prelude_quota";
+    ReadTurns = "read_turns", keys 2, after "prelude" "prelude_quota_turns";
     Readmit = "readmit", keys 7, after "prelude";
     Release = "release", keys 8, after "prelude" "prelude_fair" "prelude_place" "prelude_settle";
     Remove = "remove", keys 1,

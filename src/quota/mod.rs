@@ -25,6 +25,7 @@
 //! limits allow, so that nothing storms in when a window opens.
 
 mod ask;
+mod forward;
 mod known;
 mod learn;
 mod permit;
@@ -46,6 +47,7 @@ use crate::tasks::Tasks;
 
 pub use crate::job::quota::{InvalidLimits, Limits, QuotaKey, Window as QuotaWindow};
 pub use ask::{Ask, LEASE, LEASE_MAX, QuotaError, Urgency, Wait, Why};
+pub use forward::bring_forward;
 pub use learn::{CLOSED_MAX, Learned, TOLD_MAX, Told, learn};
 pub use permit::Permit;
 pub use view::{QuotaView, WindowView};

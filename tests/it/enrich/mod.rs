@@ -9,6 +9,7 @@ mod fleet;
 mod many;
 mod pages;
 mod people;
+mod raised;
 mod steps;
 mod unreadable;
 mod waits;
