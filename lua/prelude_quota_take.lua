@@ -5,6 +5,9 @@
 -- Between two jobs that come back, at most; and how far ahead moments are given away.
 local SPACING_MAX, HORIZON_MS = 1000, 3600000
 local HOLD_MS, PROBE_WAIT_MS = 500, 500
+-- Of a call that tries a host that failed, nothing may ever be heard: a service may swallow it, and
+-- its worker may die. Then another one tries.
+local PROBE_MS = 5000
 
 -- What was counted before this memory of Redis began, as far as the record knows. Windows that it
 -- does not count are taken for full if anything may have been spent of them.

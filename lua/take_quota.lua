@@ -118,7 +118,8 @@ for field, value in pairs(pay) do call('HSET', keys.state, field, value) end
 call('ZADD', keys.leases, text(now + options.lease_ms), options.permit)
 if told then drop_tickets(keys, { options.ticket }) end
 if is_probe then
-  call('HSET', KEYS[6], 'probe', options.permit, 'probe_until', text(now + options.lease_ms))
+  call('HSET', KEYS[6], 'probe', options.permit, 'probe_until',
+    text(now + math.min(options.lease_ms, PROBE_MS)))
 end
 call('PEXPIRE', keys.state, text(options.ttl_ms))
 call('PEXPIRE', keys.leases, text(options.ttl_ms))

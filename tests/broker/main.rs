@@ -26,6 +26,7 @@ mod pause;
 mod progress;
 mod promote;
 mod quota;
+mod quota_breaker;
 mod quota_lines;
 mod quota_turns;
 mod quota_waits;
