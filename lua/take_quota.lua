@@ -20,12 +20,13 @@
 --
 -- Returns  {GRANTED, now_ms} | {DENIED, now_ms, at_ms, why, which} | {COLD, now_ms}: nothing is
 --          known of the key, come with a seed | {CREDIT, now_ms, id, period, max}: the record is to
---          set units aside | {OTHER_MEMORY, now_ms}
+--          set units aside | {OTHER_MEMORY, now_ms} | {TOO_EXPENSIVE, now_ms, id, max}: the service
+--          named a limit below the cost
 -- Moves    nothing
 -- Repeat   safe without credits: a permit that holds a lease was granted already and is not
 --          charged again. Credits would be added twice.
 
-local GRANTED, DENIED, COLD, CREDIT, OTHER_MEMORY = 0, 1, 2, 3, 4
+local GRANTED, DENIED, COLD, CREDIT, OTHER_MEMORY, TOO_EXPENSIVE = 0, 1, 2, 3, 4, 5
 local keys = { state = KEYS[1], leases = KEYS[2], lines = KEYS[3], tickets = KEYS[4],
   costs = KEYS[5] }
 local options, now = cmsgpack.unpack(ARGV[1]), clock_ms(ARGV[2])
@@ -64,10 +65,17 @@ if closed > now then hinder(found, closed, 'closed', '') end
 local is_probe = options.breaker and look_at_breaker(KEYS[6], now, found)
 look_at_leases(keys.leases, state, options.concurrency, now, found)
 local said = look_at_told(state, cost, reserve, now, found)
+for _, t in ipairs(said) do
+  local limit = t.kept[1]
+  if limit > 0 and limit < cost then
+    return { TOO_EXPENSIVE, now, t.field:sub(3), text(limit) }
+  end
+end
 local read = {}
 for i, w in ipairs(windows) do
   local window = read_window(state, w, now)
   read[i] = window
+  if window.max < cost then return { TOO_EXPENSIVE, now, w.id, text(window.max) } end
   -- What is kept can not be more than there ever is beside this call; who is awaited goes first.
   local held = math.min(math.ceil(window.max * reserve), math.max(0, window.max - cost))
   local need = cost + held + ahead_in(keys, window, cost + held, awaited, now)

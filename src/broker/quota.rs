@@ -79,6 +79,11 @@ pub enum TakenQuota {
         why: String,
         which: String,
     },
+    /// The service named a limit below the cost: it fits at no time.
+    TooExpensive {
+        which: String,
+        max: u64,
+    },
     /// Nothing is known of the key: come with a seed.
     Cold,
     /// The record is to set units aside for this period; `sql`: of what SQL counts.
@@ -239,6 +244,10 @@ fn read_taken(reply: &[redis::Value]) -> Result<TakenQuota, BrokerError> {
             max: u64::try_from(number(4)?).ok()?,
         })),
         (4, _) => Some(Err(BrokerError::OtherMemory { doing: TAKE })),
+        (5, _) => Some(Ok(TakenQuota::TooExpensive {
+            which: text(2)?,
+            max: u64::try_from(number(3)?).ok()?,
+        })),
         _ => None,
     };
     read().unwrap_or_else(|| Err(BrokerError::corrupt(TAKE, "an unknown answer")))

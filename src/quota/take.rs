@@ -92,6 +92,14 @@ impl Quotas {
                         detail: which,
                     }));
                 }
+                TakenQuota::TooExpensive { which, max } => {
+                    return Err(QuotaError::TooExpensive {
+                        service: service.to_owned(),
+                        cost: ask.cost,
+                        window: which,
+                        max: u32::try_from(max).unwrap_or(u32::MAX),
+                    });
+                }
                 TakenQuota::Cold => match self.seed(ask, &key, &known).await? {
                     Some(found) => seed = Some(found),
                     None => return Ok(Err(unknown(service, &"the record is away"))),

@@ -6,7 +6,8 @@ use bullwark::broker::Broker;
 use bullwark::broker::BrokerOptions;
 use bullwark::job::JobError;
 use bullwark::quota::{
-    Ask, Learned, Limits, Permit, QuotaError, QuotaKey, QuotaWindow, Quotas, Urgency, Wait, Why,
+    Ask, Learned, Limits, Permit, QuotaError, QuotaKey, QuotaWindow, Quotas, Told, Urgency, Wait,
+    Why,
 };
 use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use bullwark::record::{Record, RecordOptions};
@@ -153,6 +154,41 @@ async fn a_call_that_fits_into_no_window_is_refused_for_good() {
         refused.to_string().contains("numbers of the window"),
         "{refused}"
     );
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fits_into_no_limit_that_the_service_named_is_refused_for_good() {
+    let rig = Rig::new().await;
+    let quotas = rig.process().await;
+    let limits = Limits::of([QuotaWindow::Sliding {
+        max: 100,
+        per_ms: 60_000,
+    }]);
+    let told = |left: Option<u64>, per: Option<u64>| Learned {
+        told: vec![Told {
+            name: "requests".to_owned(),
+            limit: Some(5),
+            left,
+            resets_in: None,
+            per: per.map(Duration::from_secs),
+        }],
+        ..Learned::default()
+    };
+    let ten = Ask::new(&rig.key, &limits).cost(10);
+    // Of a window of a minute, and of one that the service says nothing about.
+    for learned in [told(None, Some(60)), told(Some(5), None)] {
+        let permit = rig.take(&quotas, &limits).await.unwrap();
+        assert_eq!(permit.answered(&learned).await, None);
+        let refused = quotas.take(&ten).await.unwrap_err();
+        assert!(
+            matches!(refused, QuotaError::TooExpensive { max: 5, .. }),
+            "{refused}"
+        );
+        assert!(matches!(JobError::from(refused), JobError::Permanent(_)));
+        // One of a record fits.
+        rig.take(&quotas, &limits).await.unwrap().ended().await;
+    }
     rig.end().await;
 }
 
