@@ -16,6 +16,8 @@ pub struct PriorityOutOfRange(pub i64);
 
 impl Priority {
     pub const MAX: u8 = 10;
+    /// From here on somebody waits for what the job does.
+    pub const INTERACTIVE: u8 = 8;
 
     /// The number that `BullMQ` sorts by: 1 is most urgent, so the scale is turned round.
     ///
@@ -32,6 +34,12 @@ impl Priority {
             1..=11 => Self(Self::MAX + 1 - wire as u8),
             _ => Self(0),
         }
+    }
+
+    /// Whether a number of the wire says that somebody waits. No priority at all, `BullMQ`'s 0, does
+    /// not, though such jobs go first.
+    pub fn is_interactive(wire: u32) -> bool {
+        wire != 0 && Self::from_wire(wire).0 >= Self::INTERACTIVE
     }
 
     pub fn get(self) -> i32 {
@@ -77,5 +85,15 @@ mod tests {
         for n in [-1, 11, 256, i64::MIN] {
             assert_eq!(Priority::try_from(n), Err(PriorityOutOfRange(n)));
         }
+    }
+
+    #[test]
+    fn somebody_waits_for_jobs_of_the_highest_priorities_only() {
+        for n in 0..=10 {
+            let priority = Priority::try_from(n).unwrap();
+            assert_eq!(Priority::is_interactive(priority.to_wire()), n >= 8, "{n}");
+        }
+        assert!(!Priority::is_interactive(0), "none was given");
+        assert!(!Priority::is_interactive(100));
     }
 }

@@ -13,7 +13,7 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// The longest that a call may hold its place.
 pub const LEASE_MAX: Duration = Duration::from_secs(900);
 
-/// Who may use what is kept in reserve.
+/// Who may use what is kept in reserve. A job says it by its priority, see [`Ask::urgency`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Urgency {
     #[default]
@@ -28,7 +28,7 @@ pub struct Ask<'a> {
     pub(super) key: &'a QuotaKey,
     pub(super) limits: &'a Limits,
     pub(super) cost: u32,
-    pub(super) urgency: Urgency,
+    pub(super) urgency: Option<Urgency>,
     pub(super) host: Option<&'a str>,
     pub(super) ticket: Option<QuotaTicket<'a>>,
     pub(super) lease: Duration,
@@ -42,7 +42,7 @@ impl<'a> Ask<'a> {
             key,
             limits,
             cost: 1,
-            urgency: Urgency::Batch,
+            urgency: None,
             host: None,
             ticket: None,
             lease: LEASE,
@@ -55,8 +55,15 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// Without it, a call of a job of priority 8 to 10 is interactive, and others are of a batch.
     pub fn urgency(mut self, urgency: Urgency) -> Self {
-        self.urgency = urgency;
+        self.urgency = Some(urgency);
+        self
+    }
+
+    /// Where nothing else was said.
+    pub(crate) fn usual_urgency(mut self, urgency: Urgency) -> Self {
+        self.urgency.get_or_insert(urgency);
         self
     }
 

@@ -56,7 +56,7 @@ impl Quotas {
                     permit,
                     limits: &limits,
                     cost: ask.cost,
-                    is_interactive: ask.urgency == Urgency::Interactive,
+                    is_interactive: ask.urgency == Some(Urgency::Interactive),
                     lease: ask.lease,
                     ticket: ask.ticket,
                     random: rand::random(),

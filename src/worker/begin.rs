@@ -88,6 +88,7 @@ pub(super) fn begin(
                 payload: job.data,
                 rule: options.retry_rule(0),
                 workspace_id: envelope.workspace_id,
+                priority: job.priority,
                 timeout: envelope
                     .timeout_seconds
                     .map(|seconds| Duration::from_secs(u64::from(seconds))),

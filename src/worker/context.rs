@@ -32,7 +32,7 @@ use super::held::Held;
 use super::log_writer::Line;
 use crate::broker::{ClaimedJob, QuotaTicket};
 use crate::job::{JobError, Progress, QueueName};
-use crate::quota::{Ask, Permit, QuotaKey, Quotas, Wait};
+use crate::quota::{Ask, Permit, QuotaKey, Quotas, Urgency, Wait};
 use crate::record::Record;
 use crate::record::logs::{LogLevel, NewLog};
 
@@ -52,6 +52,8 @@ const METADATA_MAX_BYTES: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub struct JobContext {
     pub(super) inner: Arc<Inner>,
+    /// Of calls to services outside.
+    pub(super) urgency: Urgency,
 }
 
 pub(super) struct Inner {
@@ -145,8 +147,16 @@ impl JobContext {
                 "no worker runs this attempt: no quotas",
             ));
         };
+        let ask = ask.usual_urgency(self.urgency);
         let ask = ask.job(&self.inner.held.wire_id, self.queue());
         Ok(quotas.take(&ask).await?)
+    }
+
+    /// The same job, whose calls to services outside are those of a batch, whatever its priority is:
+    /// a part of much, which is to leave the reserve to others.
+    pub fn as_batch(mut self) -> Self {
+        self.urgency = Urgency::Batch;
+        self
     }
 
     /// Says that this job, if it waited for the quota of this key, needs it no more: its answer was

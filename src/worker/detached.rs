@@ -10,6 +10,7 @@ use super::context::{Inner, JobContext};
 use super::held::Held;
 use crate::clock;
 use crate::job::QueueName;
+use crate::quota::Urgency;
 use crate::record::Record;
 
 /// What a worker would know of the job.
@@ -56,6 +57,7 @@ impl JobContext {
         };
         Self {
             inner: Arc::new(inner),
+            urgency: Urgency::Batch,
         }
     }
 }

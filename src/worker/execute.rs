@@ -17,7 +17,8 @@ use super::limited::respect_limit;
 use super::log_writer::Line;
 use super::{Shared, TakenJob};
 use crate::fault::{self, Point};
-use crate::job::{Ending, Event, JobError, Report, RetryRule, RetryWish, Telling};
+use crate::job::{Ending, Event, JobError, Priority, Report, RetryRule, RetryWish, Telling};
+use crate::quota::Urgency;
 use crate::reconcile;
 use crate::record::logs::{LogLevel, NewLog};
 use crate::record::start;
@@ -37,6 +38,7 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
         payload,
         rule,
         workspace_id,
+        priority,
         timeout,
         checkpoint,
         latency,
@@ -57,6 +59,10 @@ pub(super) async fn execute(shared: Arc<Shared>, taken: TakenJob) {
             attempts: rule.attempts,
             shared: Some(shared.clone()),
         }),
+        urgency: match Priority::is_interactive(priority) {
+            true => Urgency::Interactive,
+            false => Urgency::Batch,
+        },
     };
     if let Some(events) = shared.events() {
         events.tell(WorkerEvent::Active {

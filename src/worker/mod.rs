@@ -150,6 +150,8 @@ struct TakenJob {
     payload: String,
     rule: RetryRule,
     workspace_id: Option<Uuid>,
+    /// On the wire.
+    priority: u32,
     timeout: Option<Duration>,
     checkpoint: Option<serde_json::Value>,
     latency: latency::Latency,

@@ -289,6 +289,7 @@ async fn run(
         payload: job.data.clone(),
         rule,
         workspace_id,
+        priority: job.priority,
         timeout: timeout_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
         checkpoint: restarted.checkpoint,
         latency,

@@ -61,6 +61,7 @@ impl Handler for EnrichPageHandler {
     }
 
     async fn run(&self, ctx: JobContext, payload: EnrichPage) -> Result<PageSummary, JobError> {
+        let ctx = ctx.as_batch();
         match payload.entity_type {
             EntityType::Accounts => self.page::<Account>(ctx, payload).await,
             EntityType::Contacts => self.page::<Contact>(ctx, payload).await,

@@ -12,6 +12,7 @@ mod people;
 mod raised;
 mod steps;
 mod unreadable;
+mod urgent;
 mod waits;
 mod without;
 
