@@ -6,7 +6,8 @@
 -- ARGV[1] options      msgpack map: permit, lease_ms (that it had), outcome (good, bad, none),
 --                      breaker (true: the host has one), limited (true: it was refused for its
 --                      quota), closed_ms (optional: how long nobody is to call), told (each name,
---                      limit, left, resets_ms, per_ms; all but the name optional), learns (false:
+--                      limit, left, resets_ms, per_ms; all but the name optional; polled: it was
+--                      asked for, and is what is left now), learns (false:
 --                      limits stay as they are), default_ms (the length of a window of which
 --                      nothing is said), report (true: say what the record should keep)
 -- ARGV[2] test_now_ms  empty in production: server time is used
@@ -68,15 +69,18 @@ local under_way = call('ZCOUNT', leases, '(' .. text(now), '+inf')
 local function note_left(told)
   local field, per = 'l:' .. told.name, told.per_ms or options.default_ms
   local kept = numbers(state[field])
-  local limit, left, since, resets = told.limit or kept[1] or 0, told.left, now, nil
+  local limit, left, since = told.limit or kept[1] or 0, told.left, now
+  local resets, trial, tried = nil, 0, 0
   local is_same = kept[4] and kept[4] > now
   if told.resets_ms then
     resets = now + told.resets_ms
     is_same = is_same and resets <= kept[4] + SAME_MS
   else
-    resets = now + per
-    -- Without a time, a new window shows by having much more left than can be explained.
-    is_same = is_same and left <= kept[2] + under_way + math.max(2, limit / 10)
+    resets, trial = now + per, now + TRIAL_MS
+    -- Who asked for what is left, or tried after nothing was, knows. Otherwise a new window shows by
+    -- having much more left than can be explained.
+    is_same = is_same and not told.polled and kept[6] ~= 1
+      and left <= kept[2] + under_way + math.max(2, limit / 10)
   end
   if is_same then
     left, since, resets = math.min(left, kept[2]), kept[3], math.max(kept[4], told.resets_ms
@@ -84,7 +88,7 @@ local function note_left(told)
   else
     left = math.max(0, left - under_way)
   end
-  keep(field, string.format('%.0f %.0f %.0f %.0f', limit, left, since, resets))
+  keep(field, write_told(limit, left, since, resets, trial, tried))
 end
 
 local limits = {}

@@ -67,15 +67,21 @@ local function look_at_leases(leases_key, state, concurrency, now, found)
   end
 end
 
--- What the service itself said is left.
+-- What the service itself said is left. Where it did not say until when, one call tries after a
+-- while: a window that moves on, or one that began before it was seen, has more by then.
 local function look_at_told(state, cost, reserve, now, found)
   local told = {}
   for field, value in pairs(state) do
     local kept = field:sub(1, 2) == 'l:' and numbers(value)
     if kept and kept[4] > now then
-      told[#told + 1] = { field = field, kept = kept }
+      local t, trial = { field = field, kept = kept }, kept[5] or 0
+      told[#told + 1] = t
       local held = math.min(math.ceil((kept[1] or 0) * reserve), math.max(0, kept[1] - cost))
-      if kept[2] < cost + held then hinder(found, kept[4], 'told', field:sub(3)) end
+      if kept[2] < cost + held then
+        t.is_trial = trial > 0 and trial <= now
+        local at = trial > 0 and math.min(trial, kept[4]) or kept[4]
+        if not t.is_trial then hinder(found, at, 'told', field:sub(3)) end
+      end
     end
   end
   return told

@@ -119,8 +119,10 @@ end
 
 for i, w in ipairs(windows) do pay['w:' .. w.id] = read[i].spend(cost) end
 for _, t in ipairs(said) do
-  pay[t.field] = string.format('%.0f %.0f %.0f %.0f', t.kept[1], t.kept[2] - cost, t.kept[3],
-    t.kept[4])
+  local limit, left, since, resets, trial, tried = unpack(t.kept)
+  trial = trial and trial > 0 and now + TRIAL_MS or 0
+  pay[t.field] = write_told(limit, math.max(0, left - cost), since, resets, trial,
+    t.is_trial and 1 or tried or 0)
 end
 for field, value in pairs(pay) do call('HSET', keys.state, field, value) end
 call('ZADD', keys.leases, text(now + options.lease_ms), options.permit)

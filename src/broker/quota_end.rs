@@ -43,6 +43,8 @@ pub struct ToldState {
     pub left: Option<u64>,
     pub resets_ms: Option<u64>,
     pub per_ms: Option<u64>,
+    /// It was asked for: what is left now, whatever was told before.
+    pub polled: bool,
 }
 
 /// What an end made of the key.

@@ -31,6 +31,8 @@ pub struct Told {
     pub resets_in: Option<Duration>,
     /// How long it is, if that is known.
     pub per: Option<Duration>,
+    /// It was asked for: what is left now, whatever was told before.
+    pub is_polled: bool,
 }
 
 /// What an answer says: how the call went for the service, and what is left of its quota.
@@ -59,8 +61,9 @@ impl Learned {
                 name: name.to_owned(),
                 limit: Some(limit),
                 left: Some(limit.saturating_sub(used)),
-                resets_in: None,
                 per: Some(per),
+                is_polled: true,
+                ..Told::default()
             }],
             ..Self::default()
         }
@@ -194,6 +197,7 @@ fn ietf(headers: &Headers<'_>, _: DateTime<Utc>, told: &mut Vec<Told>) {
             left: limit.number("r"),
             resets_in: limit.number("t").map(Duration::from_secs),
             per: number("w").map(Duration::from_secs),
+            ..Told::default()
         });
     }
 }
@@ -209,8 +213,8 @@ fn apollo(headers: &Headers<'_>, _: DateTime<Utc>, told: &mut Vec<Told>) {
                 name: format!("x-{word}"),
                 limit,
                 left,
-                resets_in: None,
                 per: Some(Duration::from_secs(seconds)),
+                ..Told::default()
             });
         }
     }
@@ -232,8 +236,8 @@ fn hubspot(headers: &Headers<'_>, _: DateTime<Utc>, told: &mut Vec<Told>) {
                 name: format!("hubspot-{limit}"),
                 limit: max,
                 left,
-                resets_in: None,
                 per: Some(Duration::from_millis(ms)),
+                ..Told::default()
             });
         }
     }
@@ -260,8 +264,8 @@ fn salesforce(headers: &Headers<'_>, _: DateTime<Utc>, told: &mut Vec<Told>) {
                 name: format!("sforce-{name}"),
                 limit: Some(limit),
                 left: Some(limit.saturating_sub(used)),
-                resets_in: None,
                 per: Some(DAY),
+                ..Told::default()
             });
         }
     }
@@ -284,6 +288,7 @@ fn common(headers: &Headers<'_>, now: DateTime<Utc>, told: &mut Vec<Told>) {
             left,
             resets_in: reset.and_then(|value| moment(value, now)),
             per: window_of(headers.get(&name("limit"))),
+            ..Told::default()
         });
         return;
     }

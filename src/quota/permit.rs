@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::ask::{Wait, Why};
+use super::ask::{Ask, QuotaError, Urgency, Wait, Why};
+use super::known::{Look, shortest};
 use super::learn::Learned;
 use super::{Quotas, breaker_seen};
 use crate::broker::{EndCall, Ended, ToldState};
@@ -84,6 +85,35 @@ impl Permit {
     }
 }
 
+impl Quotas {
+    /// What a service said of this quota, asked for in a call that does not count for it: the word
+    /// of now, also while the key has nothing left. Nothing is taken.
+    pub async fn told(&self, ask: &Ask<'_>, learned: &Learned) -> Result<(), QuotaError> {
+        // A call that costs nothing, so that Redis knows the key.
+        let nothing = ask.clone().cost(0).urgency(Urgency::Interactive);
+        if let Ok(permit) = self.take(&nothing).await? {
+            drop(permit.answered(learned).await);
+            return Ok(());
+        }
+        // Closed, or all of its calls are under way: it is known, if anything is.
+        let Look::Known(known) = self.look(ask, &ask.key.to_string(), false).await? else {
+            return Ok(());
+        };
+        let call = Call {
+            id: Uuid::new_v4(),
+            key: ask.key.to_string(),
+            service: ask.key.service().to_owned(),
+            host: None,
+            lease: ask.lease,
+            learns: known.limits.learns,
+            default_window: shortest(&known.limits).1,
+            granted: Instant::now(),
+        };
+        self.end(&call, None, learned).await;
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(call) = self.call.take() {
@@ -108,6 +138,7 @@ impl Quotas {
             left: told.left,
             resets_ms: told.resets_in.map(|time| time.as_millis() as u64),
             per_ms: told.per.map(|time| time.as_millis() as u64),
+            polled: told.is_polled,
         });
         // A service that is down and says for how long closes the key as well.
         let is_closed = learned.closed_for.is_some() || learned.is_limited;

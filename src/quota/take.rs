@@ -132,7 +132,12 @@ impl Quotas {
         )))
     }
 
-    async fn look(&self, ask: &Ask<'_>, key: &str, anew: bool) -> Result<Look, QuotaError> {
+    pub(super) async fn look(
+        &self,
+        ask: &Ask<'_>,
+        key: &str,
+        anew: bool,
+    ) -> Result<Look, QuotaError> {
         let Inner {
             broker,
             record,

@@ -28,6 +28,7 @@ mod promote;
 mod quota;
 mod quota_breaker;
 mod quota_lines;
+mod quota_told;
 mod quota_turns;
 mod quota_waits;
 mod read_job;

@@ -80,6 +80,7 @@ pub(crate) async fn take(broker: &Broker, limits: &Limits, want: Want) -> Went {
                 return Err((wait.as_millis() as i64, format!("{why} {which}")));
             }
             TakenQuota::Cold => panic!("it has a seed"),
+            odd @ TakenQuota::TooExpensive { .. } => panic!("{odd:?}"),
             TakenQuota::NeedsCredit { id, period, .. } => {
                 let units = want.cost;
                 credits = vec![QuotaCredit { id, period, units }];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bullwark::broker::{EndCall, QuotaSeed, TakeQuota, TakenQuota, ToldState};
+use bullwark::broker::{QuotaSeed, TakeQuota, TakenQuota};
 use bullwark::job::quota::{Limits, Window};
 use uuid::Uuid;
 
@@ -236,99 +236,4 @@ async fn units_that_the_record_has_not_set_aside_are_not_given_away() {
         .take_quota(&asked(&limits, Some(&seed), &refused))
         .await;
     assert!(matches!(taken.unwrap(), TakenQuota::Denied { .. }));
-}
-
-async fn told(t: &Bench, now: i64, left: u64, limit: u64, resets_ms: Option<u64>) {
-    let told = vec![ToldState {
-        name: "minute".to_owned(),
-        limit: Some(limit),
-        left: Some(left),
-        resets_ms,
-        per_ms: Some(60_000),
-    }];
-    let call = EndCall {
-        key: KEY,
-        permit: Uuid::new_v4(),
-        lease: ONE.lease,
-        is_good: Some(true),
-        told,
-        learns: true,
-        default_window: Duration::from_secs(60),
-        ..EndCall::default()
-    };
-    t.at(now).end_quota(&call).await.unwrap();
-}
-
-#[tokio::test]
-async fn what_a_service_says_is_left_counts_until_its_window_ends() {
-    let t = Bench::new().await;
-    let limits = Limits::default();
-    take(
-        &t.broker,
-        &limits,
-        Want {
-            lease: Duration::from_millis(1),
-            ..ONE
-        },
-    )
-    .await
-    .unwrap();
-    told(&t, NOW + 10, 3, 100, Some(5000)).await;
-    for _ in 0..3 {
-        take(
-            &t.at(NOW + 20),
-            &limits,
-            Want {
-                lease: Duration::from_millis(1),
-                ..ONE
-            },
-        )
-        .await
-        .unwrap();
-    }
-    // An older answer that comes late gives nothing back.
-    told(&t, NOW + 30, 3, 100, Some(4980)).await;
-    let (wait, why) = take(&t.at(NOW + 40), &limits, ONE).await.unwrap_err();
-    assert_eq!((wait, why.as_str()), (4970, "told minute"));
-    take(&t.at(NOW + 5010), &limits, ONE).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_new_window_of_a_service_that_names_no_end_shows_by_what_is_left() {
-    let t = Bench::new().await;
-    let limits = Limits::default();
-    take(
-        &t.broker,
-        &limits,
-        Want {
-            lease: Duration::from_millis(1),
-            ..ONE
-        },
-    )
-    .await
-    .unwrap();
-    told(&t, NOW + 10, 1, 1000, None).await;
-    told(&t, NOW + 30_000, 999, 1000, None).await;
-    for _ in 0..5 {
-        take(&t.at(NOW + 30_010), &limits, ONE).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_limit_that_a_service_names_takes_the_place_of_ours_unless_ours_is_pinned() {
-    let t = Bench::new().await;
-    let limits = Limits::of([Window::Fixed {
-        max: 2,
-        per_ms: 60_000,
-    }]);
-    take(&t.broker, &limits, ONE).await.unwrap();
-    told(&t, NOW, 4, 5, Some(60_000)).await;
-    for _ in 0..3 {
-        take(&t.broker, &limits, ONE).await.unwrap();
-    }
-    let pinned = Limits {
-        learns: false,
-        ..limits
-    };
-    assert!(take(&t.broker, &pinned, ONE).await.is_err());
 }

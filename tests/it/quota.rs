@@ -172,6 +172,7 @@ async fn a_call_that_fits_into_no_limit_that_the_service_named_is_refused_for_go
             left,
             resets_in: None,
             per: per.map(Duration::from_secs),
+            is_polled: false,
         }],
         ..Learned::default()
     };

@@ -26,6 +26,11 @@ use crate::worker::JobContext;
 pub(super) const GROUP_MAX: i64 = 10;
 /// Mails of a second and connection, unless an admin says otherwise.
 const PER_SECOND: u32 = 50;
+/// What SES allows of `GetAccount`.
+const ACCOUNT_PER_SECOND: QuotaWindow = QuotaWindow::Sliding {
+    max: 1,
+    per_ms: 1_000,
+};
 /// A wait for quota that is shorter is waited for here.
 const WAIT_HERE_MAX: Duration = Duration::from_secs(3);
 /// Between tries of a mail that was not taken: doubled from the first to the second.
@@ -75,7 +80,8 @@ impl Run<'_> {
             if planned == 0 {
                 return Ok(());
             }
-            let permits = self.permits(planned.min(GROUP_MAX)).await?;
+            let (key, limits) = (self.key("")?, mail_limits());
+            let permits = self.permits(&key, &limits, planned.min(GROUP_MAX)).await?;
             let claimed = self.claim(permits.len() as i64).await?;
             let mails = match claimed {
                 Claimed::Mails(mails) => mails,
@@ -142,32 +148,43 @@ impl Run<'_> {
         let Transport::Ses(_) = self.transport else {
             return Ok(());
         };
-        let permits = self.permits(1).await?;
+        // Not of the quota of mails: that may have nothing left, and this is how more is found out.
+        let (key, limits) = (self.key(".account")?, Limits::of([ACCOUNT_PER_SECOND]));
+        let permits = self.permits(&key, &limits, 1).await?;
         let asked = self.transport.quota().await;
         for permit in permits {
-            match &asked {
-                Ok(Some(learned)) => drop(permit.answered(learned).await),
-                _ => permit.ended().await,
-            }
+            permit.ended().await;
         }
         match asked {
-            Ok(_) => Ok(()),
+            Ok(Some(learned)) => {
+                let (key, limits) = (self.key("")?, mail_limits());
+                let quotas = self.ctx.quotas();
+                let quotas = quotas.ok_or_else(|| JobError::permanent("no worker: no quotas"))?;
+                Ok(quotas.told(&Ask::new(&key, &limits), &learned).await?)
+            }
+            Ok(None) => Ok(()),
             Err(handed) => Err(self.how_on(&handed).await),
         }
     }
 
-    /// The right to send up to so many mails now: one at least.
-    async fn permits(&self, most: i64) -> Result<Vec<Permit>, JobError> {
-        let service = format!("email.{}", self.connection.id);
-        let key = QuotaKey::new(&service, self.batch.workspace_id).map_err(JobError::permanent)?;
-        let limits = Limits::of([QuotaWindow::Sliding {
-            max: PER_SECOND,
-            per_ms: 1_000,
-        }]);
+    /// The quota of mails of the connection, or another one of it.
+    fn key(&self, of: &str) -> Result<QuotaKey, JobError> {
+        let service = format!("email.{}{of}", self.connection.id);
+        QuotaKey::new(&service, self.batch.workspace_id).map_err(JobError::permanent)
+    }
+
+    /// The right to make up to so many calls now: one at least.
+    async fn permits(
+        &self,
+        key: &QuotaKey,
+        limits: &Limits,
+        most: i64,
+    ) -> Result<Vec<Permit>, JobError> {
+        // Each connection is a host of its own: which server is behind it, it alone knows.
+        let host = format!("email.{}", self.connection.id);
         let mut permits = Vec::new();
         while (permits.len() as i64) < most {
-            // Each connection is a host of its own: which server is behind it, it alone knows.
-            let ask = Ask::new(&key, &limits).lease(HAND_OVER_MAX).host(&service);
+            let ask = Ask::new(key, limits).lease(HAND_OVER_MAX).host(&host);
             match self.ctx.try_permit(ask).await? {
                 Ok(permit) => permits.push(permit),
                 Err(_) if !permits.is_empty() => break,
@@ -314,6 +331,13 @@ impl Run<'_> {
         let message = format!("{} sent, {open} to go", self.count("handed_over"));
         Progress::new(all.unsigned_abs(), processed, failed, message)
     }
+}
+
+fn mail_limits() -> Limits {
+    Limits::of([QuotaWindow::Sliding {
+        max: PER_SECOND,
+        per_ms: 1_000,
+    }])
 }
 
 pub(super) fn moved(tally: &mut BTreeMap<String, i64>, from: &str, to: &str) {

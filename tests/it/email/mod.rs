@@ -7,6 +7,7 @@ mod providers;
 mod routes;
 mod sending;
 mod ses_events;
+mod ses_quota;
 pub(crate) mod smtp;
 mod throttled;
 mod trouble;
