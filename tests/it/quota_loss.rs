@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bullwark::broker::{QuotaSeed, TakeQuota, TakenQuota};
-use bullwark::quota::{Ask, Limits, QuotaWindow, Why};
+use bullwark::quota::{Ask, Learned, Limits, QuotaKey, QuotaWindow, Quotas, Told, Wait, Why};
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
+use chrono::Timelike;
 use uuid::Uuid;
 
 use crate::quota::{Rig, hourly};
@@ -44,6 +46,92 @@ async fn after_a_loss_a_short_window_counts_as_full_and_opens_again() {
     assert!(wait.time <= Duration::from_millis(2100), "{wait}");
     tokio::time::sleep(wait.time).await;
     rig.take(&after, &limits).await.unwrap().ended().await;
+    rig.end().await;
+}
+
+/// Takes one by one until there is no more; how many there were.
+async fn drain(rig: &Rig, quotas: &Quotas, limits: &Limits) -> (usize, Wait) {
+    let mut granted = 0;
+    loop {
+        match rig.take(quotas, limits).await {
+            Ok(permit) => permit.ended().await,
+            Err(wait) => return (granted, wait),
+        }
+        granted += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_day_and_of_a_long_sliding_window_outlives_redis() {
+    let mut rig = Rig::new().await;
+    // Somewhere it is neither just before nor just after midnight.
+    let zone = match bullwark::clock::now().hour() {
+        0 | 23 => "Asia/Tokyo",
+        _ => "UTC",
+    };
+    let zone = zone.to_owned();
+    for (service, window) in [
+        ("daily", QuotaWindow::Daily { max: 7, zone }),
+        (
+            "sliding",
+            QuotaWindow::Sliding {
+                max: 7,
+                per_ms: 120_000,
+            },
+        ),
+    ] {
+        rig.key = QuotaKey::new(service, DEFAULT_WORKSPACE).unwrap();
+        let id = window.id();
+        let limits = Limits::of([window]);
+        let before = rig.process().await;
+        for _ in 0..3 {
+            rig.take(&before, &limits).await.unwrap().ended().await;
+        }
+        rig.stage.flush_prefix().await;
+        let after = rig.process().await;
+        let (granted, wait) = drain(&rig, &after, &limits).await;
+        assert_eq!((granted, wait.detail.as_str()), (4, &*id), "{service}");
+        // What nothing is left of stays so.
+        rig.stage.flush_prefix().await;
+        let later = rig.process().await;
+        let (granted, wait) = drain(&rig, &later, &limits).await;
+        assert_eq!((granted, wait.why), (0, Why::Window), "{service}");
+    }
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_said_of_its_limits_and_of_what_is_left_outlives_redis() {
+    let rig = Rig::new().await;
+    let limits = hourly(100);
+    let before = rig.process().await;
+    let said = |name: &str, limit, left, hours: u64| Told {
+        name: name.to_owned(),
+        limit: Some(limit),
+        left,
+        resets_in: left.map(|_| Duration::from_secs(1800)),
+        per: Some(Duration::from_secs(3600 * hours)),
+        is_polled: false,
+    };
+    let learned = Learned {
+        told: vec![said("hour", 6, None, 1), said("other", 50, Some(3), 2)],
+        ..Learned::default()
+    };
+    let permit = rig.take(&before, &limits).await.unwrap();
+    assert_eq!(permit.answered(&learned).await, None);
+    rig.stage.flush_prefix().await;
+    let after = rig.process().await;
+    let (granted, wait) = drain(&rig, &after, &limits).await;
+    assert_eq!((granted, wait.why), (3, Why::Told), "{wait}");
+    assert_eq!(wait.detail, "other");
+    let known = format!(
+        "{:?}",
+        rig.stage
+            .broker
+            .read_quota(&rig.key.to_string(), &limits)
+            .await
+    );
+    assert!(known.contains("max: 6"), "{known}");
     rig.end().await;
 }
 
