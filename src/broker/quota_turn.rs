@@ -107,8 +107,8 @@ impl Broker {
         Ok((now_ms, turns.collect()))
     }
 
-    /// Their jobs were put off to these moments: their turns are then, and whoever comes anew stands
-    /// behind the last moment.
+    /// Their jobs were put off to these moments: their turns are then, and whoever comes anew
+    /// stands behind the last moment.
     pub async fn move_quota_turns(
         &self,
         key: &str,

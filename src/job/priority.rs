@@ -36,8 +36,8 @@ impl Priority {
         }
     }
 
-    /// Whether a number of the wire says that somebody waits. No priority at all, `BullMQ`'s 0, does
-    /// not, though such jobs go first.
+    /// Whether a number of the wire says that somebody waits. No priority at all, `BullMQ`'s 0,
+    /// does not, though such jobs go first.
     pub fn is_interactive(wire: u32) -> bool {
         wire != 0 && Self::from_wire(wire).0 >= Self::INTERACTIVE
     }

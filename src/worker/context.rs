@@ -152,8 +152,8 @@ impl JobContext {
         Ok(quotas.take(&ask).await?)
     }
 
-    /// The same job, whose calls to services outside are those of a batch, whatever its priority is:
-    /// a part of much, which is to leave the reserve to others.
+    /// The same job, whose calls to services outside are those of a batch, whatever its priority
+    /// is: a part of much, which is to leave the reserve to others.
     pub fn as_batch(mut self) -> Self {
         self.urgency = Urgency::Batch;
         self
