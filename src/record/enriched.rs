@@ -1,7 +1,8 @@
 //! Accounts and contacts as enrichment reads and writes them: their values, who wrote each of them
 //! last, where it came from, and the versions that they have been in.
 //!
-//! Who wrote a value last is told by the lineage (migration 0029). What no job wrote, a person did.
+//! Who wrote a value last is told by the lineage (migration 0029). What no job wrote, a person did,
+//! and what a synchronization brought, a person did in the CRM, as far as anybody can tell.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ pub const VERSIONS_MAX: i32 = 50;
 /// Changes of one record that are looked through for who wrote a value. What was written before
 /// them counts as a person's.
 const CHANGES_MAX: i64 = 2000;
+/// Jobs of this type bring what people wrote in a CRM.
+const CRM_JOB: &str = "sync_crm";
 
 /// What is enriched. The tables of its sources, versions and activities have its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,18 @@ pub struct RecordState {
 /// Who wrote a value last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writer {
-    pub is_job: bool,
+    pub who: Who,
     pub at: DateTime<Utc>,
+}
+
+/// What kind of writer it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Person,
+    /// Somebody in the CRM: a synchronization brought it.
+    InCrm,
+    /// An import, an enrichment, or another job.
+    Job,
 }
 
 /// What enrichment has written.
@@ -138,17 +151,25 @@ async fn state(
     let Some(Value::Object(values)) = row else {
         return Ok(None);
     };
-    let writers: Vec<(String, bool, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT DISTINCT ON (f.field) f.field, c.job_id IS NOT NULL, c.created_at
-         FROM (SELECT id, job_id, created_at, after FROM bullwark.data_changes
-               WHERE entity_id = $1 AND workspace_id = $2 AND after IS NOT NULL
-               ORDER BY id DESC LIMIT $3) c
-           CROSS JOIN LATERAL jsonb_object_keys(c.after) AS f (field)
-         ORDER BY f.field, c.id DESC",
+    // The job is looked for behind the newest change of each field: a sub-select of one row by its
+    // key, which no plan can make a scan of all jobs of.
+    let writers: Vec<(String, bool, bool, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT n.field, n.job_id IS NOT NULL, coalesce(
+           (SELECT j.job_type = $4 FROM jobs j WHERE j.id = n.job_id), false), n.created_at
+         FROM (
+           SELECT DISTINCT ON (f.field) f.field, c.job_id, c.created_at
+           FROM (SELECT id, job_id, created_at, after FROM bullwark.data_changes
+                 WHERE entity_id = $1 AND workspace_id = $2 AND after IS NOT NULL
+                 ORDER BY id DESC LIMIT $3) c
+             CROSS JOIN LATERAL jsonb_object_keys(c.after) AS f (field)
+           ORDER BY f.field, c.id DESC
+           OFFSET 0
+         ) n",
     )
     .bind(id)
     .bind(workspace_id)
     .bind(CHANGES_MAX)
+    .bind(CRM_JOB)
     .fetch_all(tx.connection())
     .await?;
     let sources: Vec<(String, Value, DateTime<Utc>)> = sqlx::query_as(
@@ -157,7 +178,14 @@ async fn state(
     .bind(id)
     .fetch_all(tx.connection())
     .await?;
-    let writer = |(field, is_job, at)| (field, Writer { is_job, at });
+    let writer = |(field, is_job, is_crm, at)| {
+        let who = match (is_job, is_crm) {
+            (_, true) => Who::InCrm,
+            (true, false) => Who::Job,
+            (false, false) => Who::Person,
+        };
+        (field, Writer { who, at })
+    };
     let source = |(field, value, fetched_at)| (field, Source { value, fetched_at });
     Ok(Some(RecordState {
         values,

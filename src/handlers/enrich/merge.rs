@@ -1,13 +1,14 @@
 //! Which of the values that providers gave are written, and why the others are not.
 //!
 //! What a person wrote stays, and so does what nobody knows the writer of. A field that a person
-//! emptied was written by a person, too.
+//! emptied was written by a person, too. What a person wrote or emptied in the CRM, and a
+//! synchronization brought, stays unless it is to be overwritten.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::providers::EnrichField;
-use crate::record::enriched::{NewValue, RecordState};
+use crate::record::enriched::{NewValue, RecordState, Who};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,8 +33,11 @@ pub(super) fn is_open(state: &RecordState, field: impl EnrichField, overwrite: b
     let current = current(state, field);
     match state.writers.get(field.column()) {
         None => current.is_null(),
-        Some(writer) if !writer.is_job => false,
-        Some(_) => current.is_null() || is_ours(state, field) || overwrite,
+        Some(writer) => match writer.who {
+            Who::Person => false,
+            Who::InCrm => overwrite,
+            Who::Job => current.is_null() || is_ours(state, field) || overwrite,
+        },
     }
 }
 
@@ -53,9 +57,16 @@ pub(super) fn fate(
         // It was never written.
         None if current.is_null() => return Fate::Written,
         None => return Fate::KeptPersons,
-        Some(writer) if !writer.is_job => return Fate::KeptPersons,
         Some(writer) => writer,
     };
+    let is_kept = match writer.who {
+        Who::Person => true,
+        Who::InCrm => !overwrite,
+        Who::Job => false,
+    };
+    if is_kept {
+        return Fate::KeptPersons;
+    }
     if current.is_null() {
         return Fate::Written;
     }
@@ -87,6 +98,7 @@ mod tests {
     use super::super::super::providers::{ContactField, Field};
     use super::*;
     use crate::record::enriched::{Source, Writer};
+    use Who::{InCrm, Job, Person};
 
     fn at(minute: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::minutes(minute)
@@ -94,12 +106,12 @@ mod tests {
 
     /// An account whose employees were written by this one at minute 10; `ours` is what enrichment
     /// wrote at minute 5.
-    fn state(current: Value, is_job: Option<bool>, ours: Option<Value>) -> RecordState {
+    fn state(current: Value, who: Option<Who>, ours: Option<Value>) -> RecordState {
         let mut state = RecordState::default();
         let name = || "employee_count".to_owned();
         state.values.insert(name(), current);
-        if let Some(is_job) = is_job {
-            state.writers.insert(name(), Writer { is_job, at: at(10) });
+        if let Some(who) = who {
+            state.writers.insert(name(), Writer { who, at: at(10) });
         }
         if let Some(value) = ours {
             let fetched_at = at(5);
@@ -110,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_people_wrote_stays_and_what_nobody_wrote_is_filled() {
-        let (person, job) = (Some(false), Some(true));
+        let (person, crm, job) = (Some(Person), Some(InCrm), Some(Job));
         let (ours, none) = (Some(json!(10)), None);
         for (current, writer, source, overwrite, minute, expected) in [
             (json!(null), None, none.clone(), false, 20, Fate::Written),
@@ -133,7 +145,14 @@ mod tests {
             (json!(10), job, ours.clone(), true, 4, Fate::KeptNewer),
             // An import came after the enrichment.
             (json!(11), job, ours.clone(), false, 20, Fate::KeptJobs),
-            (json!(null), job, ours, false, 20, Fate::Written),
+            (json!(null), job, ours.clone(), false, 20, Fate::Written),
+            (json!(11), crm, none.clone(), false, 20, Fate::KeptPersons),
+            (json!(11), crm, ours.clone(), true, 20, Fate::Written),
+            (json!(11), crm, none.clone(), true, 9, Fate::KeptNewer),
+            // What enrichment wrote before, and somebody put back there.
+            (json!(10), crm, ours.clone(), false, 20, Fate::KeptPersons),
+            (json!(null), crm, ours.clone(), false, 20, Fate::KeptPersons),
+            (json!(null), crm, ours, true, 20, Fate::Written),
             (json!(99), person, none, false, 20, Fate::Same),
         ] {
             let state = state(current.clone(), writer, source);
@@ -173,7 +192,7 @@ mod tests {
             .values
             .insert("email".to_owned(), json!("old@acme.com"));
         let writer = Writer {
-            is_job: true,
+            who: Job,
             at: at(10),
         };
         state.writers.insert("email".to_owned(), writer);

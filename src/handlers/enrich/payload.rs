@@ -22,8 +22,8 @@ macro_rules! payload {
             #[serde(default)]
             #[schemars(length(min = 1, max = 3))]
             providers: Option<Vec<crate::handlers::providers::DataSource>>,
-            /// Also replaces what imports and other jobs wrote. What people wrote stays in any
-            /// case.
+            /// Also replaces what imports, other jobs and synchronizations wrote. What people wrote
+            /// here stays in any case.
             #[serde(default)]
             overwrite: bool,
             /// Only values that are at least so sure, from 0 to 1.

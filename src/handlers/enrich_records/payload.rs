@@ -35,7 +35,8 @@ pub struct How {
     #[schemars(length(min = 1, max = 3))]
     #[cfg_attr(feature = "server", schema(value_type = Option<Vec<String>>, max_items = 3))]
     pub providers: Option<Vec<DataSource>>,
-    /// Also replaces what imports and other jobs wrote. What people wrote stays in any case.
+    /// Also replaces what imports, other jobs and synchronizations wrote. What people wrote here
+    /// stays in any case.
     pub overwrite: bool,
     /// Only values that are at least so sure, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]

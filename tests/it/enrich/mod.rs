@@ -6,6 +6,7 @@ mod asking;
 mod contacts;
 mod demo;
 mod fleet;
+mod from_crm;
 mod many;
 mod pages;
 mod people;
