@@ -37,6 +37,7 @@ pub const ENVIRONMENT: &[&str] = &[
     "BULLWARK_ENCRYPTION_KEY",
     "BULLWARK_PUBLIC_URL",
     "BULLWARK_DNS_SERVERS",
+    "BULLWARK_PROVIDER_SECONDS",
     "BULLWARK_SMTP_PROBE_FROM",
     "BULLWARK_SMTP_PROBE_PORT",
     "BULLWARK_SMTP_PROBE_SECONDS",
@@ -100,6 +101,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Servers of DNS that verifications of addresses ask; none: those that this machine asks.
     pub dns_servers: Vec<SocketAddr>,
+    /// How long a provider of data may take for one answer.
+    pub provider_patience: std::time::Duration,
     /// How verifications ask mail servers; none: they ask none.
     pub smtp_probe: Option<SmtpProbe>,
     /// Where whole files go; none: they stay in the data directory.
@@ -307,6 +310,7 @@ impl Config {
             }),
             public_url,
             dns_servers,
+            provider_patience: number::seconds("BULLWARK_PROVIDER_SECONDS", read, (30, 30))?,
             smtp_probe: smtp_probe::settle(read)?,
             storage: storage::settle(read)?,
             encryption_keys,
@@ -380,6 +384,7 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+mod number;
 mod smtp_probe;
 mod storage;
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(super) fn builtin(config: &Config) -> Result<Handlers, AppError> {
         sealer: config.sealer(),
         public_url: config.public_url.clone(),
         dns_servers: config.dns_servers.clone(),
+        provider_patience: config.provider_patience,
         smtp_probe: config.smtp_probe.clone(),
         has_diagnostics: config.has_diagnostics,
     }))

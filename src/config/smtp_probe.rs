@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ConfigError;
+use super::number::number;
 use crate::job::smtp_probe::SmtpProbe;
 
 const FROM: &str = "BULLWARK_SMTP_PROBE_FROM";
@@ -41,24 +42,6 @@ pub(super) fn settle(
         port: u16::try_from(port).unwrap_or(DEFAULT_PORT),
         step: Duration::from_secs(seconds),
     }))
-}
-
-fn number(
-    name: &'static str,
-    value: Option<String>,
-    default: u64,
-    max: u64,
-) -> Result<u64, ConfigError> {
-    let Some(value) = value else {
-        return Ok(default);
-    };
-    let parsed = value.parse().ok();
-    let fits = parsed.filter(|number| (1..=max).contains(number));
-    fits.ok_or_else(|| ConfigError::Invalid {
-        name,
-        value,
-        why: format!("it must be a whole number from 1 to {max}, such as {default}"),
-    })
 }
 
 /// A plain address: its parts go into commands of SMTP as they are.

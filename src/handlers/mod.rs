@@ -28,6 +28,7 @@ pub mod undo_import;
 pub mod verify_email;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::job::smtp_probe::SmtpProbe;
 use crate::outbound::Caller;
@@ -61,6 +62,8 @@ pub struct BuiltinOptions {
     pub public_url: Option<String>,
     /// Servers of DNS that are asked who takes mail; none: those that this machine asks.
     pub dns_servers: Vec<SocketAddr>,
+    /// How long a provider of data may take for one answer, 30 seconds at most.
+    pub provider_patience: Duration,
     /// How mail servers are asked whether a mailbox is there; none: they are not.
     pub smtp_probe: Option<SmtpProbe>,
     /// Also offer the diagnostic types.
@@ -75,6 +78,7 @@ impl BuiltinOptions {
             source,
             public_url: None,
             dns_servers: Vec::new(),
+            provider_patience: providers::CALL_TIMEOUT,
             smtp_probe: None,
             has_diagnostics: false,
         }
@@ -108,7 +112,8 @@ pub fn builtin(options: &BuiltinOptions) -> Handlers {
     let connections = Connections::new(options.sealer.clone());
     handlers.add(HttpCall::new(caller.clone(), connections.clone()));
     // One for all: they share tokens.
-    let enricher = Enricher::new(caller.clone(), connections.clone());
+    let patience = options.provider_patience;
+    let enricher = Enricher::new(caller.clone(), connections.clone(), patience);
     handlers.add(EnrichAccount {
         enricher: enricher.clone(),
     });

@@ -20,11 +20,17 @@ const CREDITS_WAIT: Duration = Duration::from_secs(900);
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     caller: Caller,
+    /// How long one may take.
+    patience: Duration,
 }
 
 impl Calls {
-    pub(super) fn new(caller: Caller) -> Self {
-        Self { caller }
+    /// Whatever is wished for, no call is longer than all that is sized by it: claims, leases.
+    pub(super) fn new(caller: Caller, patience: Duration) -> Self {
+        Self {
+            caller,
+            patience: patience.min(CALL_TIMEOUT),
+        }
     }
 
     /// Sends it when it may be sent; until then the job waits. `is_poor` tells whether an answer
@@ -44,7 +50,11 @@ impl Calls {
         let ask = Ask::new(&key, &limits).lease(CALL_TIMEOUT * 2).host(&host);
         let ask = ask.cost(records);
         let permit = ctx.permit(ask).await?;
-        let answer = match self.caller.call(call).await {
+        let call = Call {
+            timeout: self.patience,
+            ..call.clone()
+        };
+        let answer = match self.caller.call(&call).await {
             Ok(answer) => answer,
             Err(CallFailure::Forbidden(why)) => {
                 permit.ended().await;

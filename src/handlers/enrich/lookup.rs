@@ -106,9 +106,9 @@ pub(super) fn question(workspace_id: Uuid, source: DataSource, topic: &Topic) ->
 }
 
 impl Lookups {
-    pub(super) fn new(caller: Caller, connections: Connections) -> Self {
+    pub(super) fn new(caller: Caller, connections: Connections, patience: Duration) -> Self {
         Self {
-            calls: Calls::new(caller),
+            calls: Calls::new(caller, patience),
             connections,
             tokens: Tokens::default(),
         }

@@ -77,8 +77,9 @@ struct Gathered<F> {
 }
 
 impl Enricher {
-    pub fn new(caller: Caller, connections: Connections) -> Self {
-        let lookups = Lookups::new(caller, connections);
+    /// A call may take so long, 30 seconds at most.
+    pub fn new(caller: Caller, connections: Connections, patience: Duration) -> Self {
+        let lookups = Lookups::new(caller, connections, patience);
         Self { lookups }
     }
 

@@ -4,10 +4,21 @@ use std::time::Duration;
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::{Style, Turn};
+use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use serde_json::{Value, json};
 
-use super::Stage;
+use super::{Stage, contacts};
 use crate::stage::eventually;
+
+impl Stage {
+    /// Enqueues an enrichment of a new person.
+    async fn person(&self, email: &str, provider: &str) -> String {
+        let who = json!({ "email": email });
+        let contact = self.contact(DEFAULT_WORKSPACE, &who).await;
+        let wish = json!({ "provider": provider });
+        self.rig.enqueue(contacts::job(contact, wish)).await
+    }
+}
 
 /// Waits until a job was put off; no attempt was spent.
 async fn put_off(stage: &Stage, job: &str) -> Value {
@@ -76,6 +87,35 @@ async fn a_429_closes_the_provider_for_all_jobs_whatever_way_it_says_so() {
         stage
             .enriched(account, json!({ "provider": "apollo" }))
             .await;
+        // People are the same provider's.
+        let one = stage.person("four.five@acme.com", "clearbit").await;
+        put_off(&stage, &one).await;
+        assert_eq!(stage.asked(DataSource::Clearbit).len(), 1, "{style:?}");
+        working.hurry().await;
+        stage.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_about_a_person_closes_the_provider_whatever_way_it_says_so() {
+    for style in [Style::Seconds(40), Style::Date(40), Style::Vendor(40)] {
+        let stage = Stage::new().await;
+        let working = stage.rig.work();
+        let limited = Turn::Limited(style);
+        stage.simulator.script(DataSource::Clearbit, [limited]);
+        for email in ["one.lee@acme.com", "two.lee@acme.com"] {
+            let job = stage.person(email, "clearbit").await;
+            let waits = put_off(&stage, &job).await;
+            let until: chrono::DateTime<chrono::Utc> =
+                waits["scheduled_for"].as_str().unwrap().parse().unwrap();
+            let left = (until - bullwark::clock::now()).num_seconds();
+            assert!((30..=45).contains(&left), "{style:?}: {left}");
+        }
+        assert_eq!(stage.simulator.seen().len(), 1, "{style:?}: one called");
+        let other = stage.person("six.lee@acme.com", "apollo").await;
+        stage.rig.until(&other, "completed").await;
+        let written = "SELECT count(*) FROM contacts WHERE title IS NOT NULL";
+        assert_eq!(stage.value(written.to_owned()).await, 1, "another goes on");
         working.hurry().await;
         stage.end().await;
     }
@@ -148,6 +188,42 @@ async fn refused_credentials_rest_their_connection_and_are_not_told() {
     }
     working.hurry().await;
     stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_about_a_person_that_is_not_allowed_rests_its_connection() {
+    for status in [401, 403] {
+        let stage = Stage::new().await;
+        let working = stage.rig.work();
+        for source in DataSource::ALL {
+            let provider = source.as_str();
+            // A token is renewed once, and refused again.
+            let turns = vec![Turn::Status(status); 2];
+            stage.simulator.script(source, turns);
+            let job = stage
+                .person(&format!("ann.{provider}@acme.com"), provider)
+                .await;
+            let waits = put_off(&stage, &job).await;
+            assert!(!waits.to_string().contains("hush"), "{waits}");
+            let paused = format!(
+                "SELECT paused_reason FROM connections
+                 WHERE provider = '{provider}' AND NOT is_active"
+            );
+            let why = stage.value(paused).await.to_string();
+            assert!(why.contains("refuses its credentials"), "{status}: {why}");
+            // Nobody asks with it any more.
+            let calls = stage.simulator.seen().len();
+            let next = stage
+                .person(&format!("bob.{provider}@acme.com"), provider)
+                .await;
+            put_off(&stage, &next).await;
+            assert_eq!(stage.simulator.seen().len(), calls, "{status} {provider}");
+        }
+        let written = "SELECT count(*) FROM contacts WHERE title IS NOT NULL";
+        assert_eq!(stage.value(written.to_owned()).await, 0);
+        working.hurry().await;
+        stage.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

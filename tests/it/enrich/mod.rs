@@ -11,6 +11,7 @@ mod many;
 mod pages;
 mod people;
 mod raised;
+mod silence;
 mod steps;
 mod unreadable;
 mod urgent;

@@ -43,6 +43,7 @@ fn builtin(config: &Config) -> Handlers {
     handlers::builtin(&BuiltinOptions {
         public_url: config.public_url.clone(),
         dns_servers: config.dns_servers.clone(),
+        provider_patience: config.provider_patience,
         smtp_probe: config.smtp_probe.clone(),
         has_diagnostics: true,
         ..BuiltinOptions::new(source)
