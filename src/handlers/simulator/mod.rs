@@ -159,6 +159,12 @@ impl Simulator {
         self.state.refuse(credential);
     }
 
+    /// Questions about these companies and people, alone or among others, are refused from now on
+    /// (422): a domain, or what a person is asked by, such as `email:ann@acme.com`.
+    pub fn refuse_about<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+        self.state.refuse_about(keys.into_iter().map(str::to_owned));
+    }
+
     /// Every token that was given ends.
     pub fn end_tokens(&self) {
         self.state.end_tokens();

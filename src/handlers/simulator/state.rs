@@ -73,6 +73,8 @@ struct Inner {
     credits: BTreeMap<DataSource, u64>,
     spent: BTreeMap<DataSource, u64>,
     refused: BTreeSet<String>,
+    /// Companies and people that no question may be about.
+    refused_topics: BTreeSet<String>,
     tokens: BTreeSet<String>,
     seen: VecDeque<Seen>,
     /// How often each status was answered.
@@ -134,6 +136,10 @@ impl State {
 
     pub(super) fn refuse(&self, credential: &str) {
         self.inner().refused.insert(credential.to_owned());
+    }
+
+    pub(super) fn refuse_about(&self, keys: impl IntoIterator<Item = String>) {
+        self.inner().refused_topics.extend(keys);
     }
 
     pub(super) fn end_tokens(&self) {
@@ -281,6 +287,9 @@ impl Inner {
         if topics.len() > MANY_MAX {
             return Said::error(422, "too many records");
         }
+        if topics.iter().flatten().any(|topic| self.is_refused(topic)) {
+            return Said::error(422, "words");
+        }
         let mut each = Vec::new();
         for topic in topics {
             let said = topic.as_ref().map(|topic| self.found_one(source, topic));
@@ -303,8 +312,15 @@ impl Inner {
         Said::json(200, &json!({ "status": "success", list: each }))
     }
 
+    fn is_refused(&self, topic: &Topic) -> bool {
+        self.refused_topics.contains(&topic.key())
+    }
+
     /// Takes a credit for what is known.
     fn found_one(&mut self, source: DataSource, topic: &Topic) -> Said {
+        if self.is_refused(topic) {
+            return Said::error(422, "words");
+        }
         let said = about(source, topic);
         if said.status != 200 || is_unknown(topic) {
             return said;

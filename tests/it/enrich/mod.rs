@@ -3,6 +3,7 @@
 
 mod answers;
 mod asking;
+mod bad;
 mod contacts;
 mod demo;
 mod fleet;
