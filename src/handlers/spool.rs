@@ -121,7 +121,6 @@ fn unprepared(error: io::Error) -> JobError {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::time::SystemTime;
 
     use super::*;
 
@@ -164,7 +163,8 @@ mod tests {
             drop(JobSpool::open(work.path(), id, 1).unwrap());
         }
         let aged = work.path().join(format!("{old}{SUFFIX}"));
-        let long_ago = SystemTime::now() - KEPT_MAX - Duration::from_secs(60);
+        let now = fs::metadata(&aged).unwrap().modified().unwrap();
+        let long_ago = now - KEPT_MAX - Duration::from_secs(60);
         File::open(&aged).unwrap().set_modified(long_ago).unwrap();
         let other = work.path().join("preview");
         fs::create_dir(&other).unwrap();

@@ -43,6 +43,11 @@ impl Stage {
         Self::on(Rig::new().await).await
     }
 
+    /// With these settings.
+    pub(crate) async fn with(settings: &[(&'static str, &str)]) -> Self {
+        Self::on(Rig::with(settings).await).await
+    }
+
     /// On a server that may call this machine.
     pub(crate) async fn on(rig: Rig) -> Self {
         let tasks = Tasks::new();

@@ -3,7 +3,7 @@
 use bullwark::handlers::providers::DataSource;
 use bullwark::tasks::Tasks;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Stage;
 use crate::stage::eventually;
@@ -29,7 +29,7 @@ impl Stage {
                 FROM jobs"
                 .to_owned();
             let found = self.value(jobs).await;
-            (found == Value::from(format!("{done} {}", of - done))).then_some(())
+            (found == *format!("{done} {}", of - done)).then_some(())
         })
         .await;
         assert_eq!(self.calls(DataSource::Clearbit), done);

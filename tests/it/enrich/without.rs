@@ -2,13 +2,11 @@
 
 use bullwark::handlers::providers::DataSource;
 use bullwark::handlers::simulator::Turn;
-use bullwark::record::workspaces::DEFAULT_WORKSPACE;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Stage;
-use super::many::{domains, wish};
 use crate::stage::eventually;
 use crate::support::server::send;
 
@@ -131,36 +129,6 @@ async fn where_nobody_answers_the_job_says_what_is_wrong() {
     let dead = stage.rig.until(&job, "dead_letter").await;
     let why = dead["error_message"].as_str().unwrap();
     assert!(why.contains("clearbit") && why.contains("422"), "{why}");
-    working.hurry().await;
-    stage.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn three_of_two_hundred_that_a_provider_refuses_are_named_and_the_others_are_written() {
-    let stage = Stage::new().await;
-    let all = domains("firm", 200);
-    stage.accounts(DEFAULT_WORKSPACE, &all).await;
-    // The first question, about ten, is refused as a whole; then three of them are, one by one.
-    let mut turns = vec![Turn::Status(422); 4];
-    turns.push(Turn::Fine);
-    stage.simulator.script(DataSource::Apollo, turns);
-    let id = stage.begin(wish(json!({}))).await;
-    // One page after the other.
-    let working = stage.rig.work_with(1);
-    let sums = stage.sums(&id).await;
-    let sums = ["matched", "enriched", "failed", "not_done"].map(|name| sums[name].clone());
-    assert_eq!(sums, [200, 197, 3, 0].map(|count| json!(count)));
-    let named = "SELECT count(*) FROM bullwark.enrichment_items i
-           JOIN accounts a ON a.id = i.record_id
-         WHERE i.outcome = 'failed' AND i.message LIKE '%422%' AND a.enriched_at IS NULL";
-    assert_eq!(stage.value(named.to_owned()).await, 3);
-    let written = "SELECT count(*) FROM accounts WHERE enriched_at IS NOT NULL";
-    assert_eq!(stage.value(written.to_owned()).await, 197);
-    assert_eq!(
-        stage.simulator.spent(DataSource::Apollo),
-        197,
-        "paid once each"
-    );
     working.hurry().await;
     stage.end().await;
 }

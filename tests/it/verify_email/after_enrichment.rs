@@ -100,7 +100,7 @@ async fn an_address_that_an_enrichment_found_is_verified() {
     let other = format!("SELECT count(*) FROM jobs WHERE workspace_id = '{OTHER}'");
     assert_eq!(verifying.stage.value(other).await, 0);
     working.hurry().await;
-    verifying.end().await;
+    Box::pin(verifying.end()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +124,7 @@ async fn a_worker_that_dies_behind_an_enrichment_leaves_one_verification() {
     assert_eq!(verifying.jobs().await, json!([[bob]]));
     rescue.stop(std::time::Duration::from_secs(10)).await;
     working.hurry().await;
-    verifying.end().await;
+    Box::pin(verifying.end()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,5 +176,5 @@ async fn an_enrichment_of_many_has_one_verification_for_each_page() {
     );
     assert!(verifying.dns.asked("example.com") > 0);
     working.hurry().await;
-    verifying.end().await;
+    Box::pin(verifying.end()).await;
 }
