@@ -77,8 +77,8 @@ local function note_left(told)
     is_same = is_same and resets <= kept[4] + SAME_MS
   else
     resets, trial = now + per, now + TRIAL_MS
-    -- Who asked for what is left, or tried after nothing was, knows. Otherwise a new window shows by
-    -- having much more left than can be explained.
+    -- Who asked for what is left, or tried after nothing was, knows. Otherwise a new window shows
+    -- by having much more left than can be explained.
     is_same = is_same and not told.polled and kept[6] ~= 1
       and left <= kept[2] + under_way + math.max(2, limit / 10)
   end

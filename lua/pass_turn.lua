@@ -7,7 +7,8 @@
 -- ARGV[2] jobs         start of the keys of queues
 -- ARGV[3] test_now_ms  empty in production: server time is used
 --
--- Undeclared keys: jobs of tickets and settings of their queues, `jobs:QUEUE:ID`, `jobs:QUEUE:meta`.
+-- Undeclared keys: jobs of tickets and settings of their queues, `jobs:QUEUE:ID` and
+-- `jobs:QUEUE:meta`.
 --
 -- Returns  the ticket of the job that the caller is to promote, or nothing
 -- Moves    nothing

@@ -1,9 +1,8 @@
 -- prelude_quota: what is spent of the quota of a key, and what is left. Joined after `prelude`.
 --
 -- State is one hash: `w:ID` what is spent of a window, `c:ID` "period units" that the record has
--- set aside for it, `l:NAME` "limit left since resets trial tried" of what the service said (trial:
--- when a call may find out whether there is more again, 0: the service names the end; tried: 1 once
--- one was let through), `m:PER_MS` a limit that it said, `closed`, `strikes`, `hold_ms`, and `epoch`, the memory of Redis all this is of.
+-- set aside for it, `l:NAME` what the service said is left, `m:PER_MS` a limit that it said,
+-- `closed`, `strikes`, `hold_ms`, and `epoch`, the memory of Redis all this is of.
 --
 -- A call takes a moment to reach the service: windows end a little later here (`margin`), so that
 -- the last calls of one and the first of the next do not meet in one window there.
@@ -11,8 +10,6 @@
 -- A sliding window is counted in slots; each counts until none of it can be in the window any more.
 local SLOTS = 64
 local MARGIN_MAX, DAY_MARGIN = 2000, 2000
--- A service that says that nothing is left, and not for how long, is tried again after this time.
-local TRIAL_MS = 600000
 
 local function numbers(said)
   local list = {}
@@ -28,10 +25,6 @@ end
 
 local function margin_of(w)
   return math.min(math.ceil(w.per_ms / 50), MARGIN_MAX)
-end
-
-local function write_told(limit, left, since, resets, trial, tried)
-  return string.format('%.0f %.0f %.0f %.0f %.0f %.0f', limit, left, since, resets, trial, tried)
 end
 
 -- How long a window really takes here before it gives its units again.

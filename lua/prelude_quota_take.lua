@@ -1,9 +1,6 @@
 -- prelude_quota_take: what stands against a call, and when it may be tried. Joined after
--- `prelude_quota` and
--- `prelude_quota_turns`.
+-- `prelude_quota` and `prelude_quota_turns`.
 
--- Between two jobs that come back, at most; and how far ahead moments are given away.
-local SPACING_MAX, HORIZON_MS = 1000, 3600000
 local HOLD_MS, PROBE_WAIT_MS = 500, 500
 -- Of a call that tries a host that failed, nothing may ever be heard: a service may swallow it, and
 -- its worker may die. Then another one tries.
@@ -37,6 +34,15 @@ end
 local function credit_of(state, id, period)
   local kept = numbers(state['c:' .. id])
   return kept[1] == period and kept[2] or 0
+end
+
+-- Adds those of this period, or until a moment for what SQL counts.
+local function add_credits(state_key, state, credits)
+  for _, credit in ipairs(credits) do
+    local units = credit_of(state, credit.id, credit.period) + credit.units
+    state['c:' .. credit.id] = text(credit.period) .. ' ' .. text(units)
+    call('HSET', state_key, 'c:' .. credit.id, state['c:' .. credit.id])
+  end
 end
 
 -- Notes what stands against it; the latest moment counts, and what holds until then.
@@ -85,61 +91,4 @@ local function look_at_told(state, cost, reserve, now, found)
     end
   end
   return told
-end
-
--- How many units of those who are awaited go before a new call in this window: never so many that a
--- window of which nothing is spent refuses it. One that has room for nothing else waits for them as
--- long as everybody comes.
-local function ahead_in(keys, window, own, awaited, now)
-  if awaited == 0 then return 0 end
-  local room = math.max(0, window.max - own)
-  if room > 0 then return math.min(awaited, room) end
-  local late = call('ZCOUNT', keys.tickets, '-inf', text(now - GRACE_MS))
-  return late == 0 and 1 or 0
-end
-
--- Between two moments of a line: as many at a time as the shortest window allows, and those that
--- are used up. Long windows with enough left slow nobody down.
-local function spacing_of(state, windows, options)
-  local spacing, shortest, least = 10, nil, 0
-  for _, w in ipairs(windows) do
-    local rate = w.kind == 'bucket' and w.refill or max_of(state, w)
-    if w.kind ~= 'daily' then
-      local own = stretch_of(w) / rate * options.cost
-      if w.is_used_up then spacing = math.max(spacing, own) end
-      if not shortest or w.per_ms < shortest then shortest, least = w.per_ms, own end
-    end
-  end
-  spacing = math.max(spacing, least)
-  if options.concurrency then
-    spacing = math.max(spacing, (tonumber(state.hold_ms) or HOLD_MS) / options.concurrency)
-  end
-  return math.min(spacing, SPACING_MAX)
-end
-
--- When the job may come back: behind the line that stands at the moment that was found, else at
--- that moment. A line that begins later, such as one that waits for midnight, is no line of those
--- who wait for a second; interactive work has lines of its own.
-local function place_in_line(keys, state, windows, options, can_not_come, found, now)
-  local spacing = spacing_of(state, windows, options)
-  local kind = options.interactive and 'interactive' or 'batch'
-  call('ZREMRANGEBYSCORE', keys.lines, '-inf', text(now))
-  trim_lines(keys, can_not_come, now)
-  local at, joined = found.at, nil
-  for _, line in ipairs(read_lines(keys.lines, kind)) do
-    if line.start < at + spacing and at < line.last + spacing then
-      at, joined = line.last + spacing, line.name
-    end
-  end
-  if at > found.at + HORIZON_MS then
-    at = found.at + HORIZON_MS * (1 + options.random)
-  else
-    call('ZADD', keys.lines, text(at), joined or kind .. ' ' .. text(at))
-  end
-  local ticket = options.ticket
-  if ticket and (call('ZCARD', keys.tickets) < TICKETS_MAX
-      or call('ZSCORE', keys.tickets, ticket)) then
-    write_ticket(keys, ticket, at, options.cost)
-  end
-  return at
 end

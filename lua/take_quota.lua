@@ -9,19 +9,20 @@
 -- KEYS[7] epoch        STRING  the name of this memory of Redis
 -- ARGV[1] options      msgpack map: permit, cost, lease_ms, ttl_ms, windows (each id, kind, max,
 --                      per_ms, refill, days, pinned, durable), concurrency, reserve (0..0.9: kept
---                      for others), interactive, ticket, jobs (start of the keys of queues), breaker
---                      (true: the host has one), random (0..1), joined (also counted by SQL), seed (what the record
---                      knows), credits (each id, period, units: set aside in the record for this
---                      call), refused (id -> ms: the record has no more), host (of the breaker),
---                      epoch and server
+--                      for others), interactive, ticket, jobs (start of the keys of queues),
+--                      breaker (true: the host has one), random (0..1), joined (also counted by
+--                      SQL), seed (what the record knows), credits (each id, period, units: set
+--                      aside in the record for this call), refused (id -> ms: the record has no
+--                      more), host (of the breaker), epoch and server
 -- ARGV[2] test_now_ms  empty in production: server time is used
 --
--- Undeclared keys: jobs of tickets and settings of their queues, `jobs:QUEUE:ID`, `jobs:QUEUE:meta`.
+-- Undeclared keys: jobs of tickets and settings of their queues, `jobs:QUEUE:ID` and
+-- `jobs:QUEUE:meta`.
 --
 -- Returns  {GRANTED, now_ms} | {DENIED, now_ms, at_ms, why, which} | {COLD, now_ms}: nothing is
 --          known of the key, come with a seed | {CREDIT, now_ms, id, period, max}: the record is to
---          set units aside | {OTHER_MEMORY, now_ms} | {TOO_EXPENSIVE, now_ms, id, max}: the service
---          named a limit below the cost
+--          set units aside | {OTHER_MEMORY, now_ms} | {TOO_EXPENSIVE, now_ms, id, max}: the
+--          service named a limit below the cost
 -- Moves    nothing
 -- Repeat   safe without credits: a permit that holds a lease was granted already and is not
 --          charged again. Credits would be added twice.
@@ -42,22 +43,12 @@ if state.epoch ~= epoch then
   seed_state(keys.state, state, windows, options.seed, epoch, now)
 end
 
--- Units that the record has set aside: of this period, or until a moment for what SQL counts.
-for _, credit in ipairs(options.credits) do
-  local units = credit_of(state, credit.id, credit.period) + credit.units
-  state['c:' .. credit.id] = text(credit.period) .. ' ' .. text(units)
-  call('HSET', keys.state, 'c:' .. credit.id, state['c:' .. credit.id])
-end
+add_credits(keys.state, state, options.credits)
 
--- Those who were told to come back now go before whoever comes anew.
 drop_late_tickets(keys, now)
 local can_not_come = new_look(options.jobs)
 local told = options.ticket and tonumber(call('ZSCORE', keys.tickets, options.ticket))
-local is_expected = told and told > now - GRACE_MS
-local awaited = 0
-if not is_expected and not options.interactive then
-  awaited = awaited_units(keys, can_not_come, now)
-end
+local awaited = units_before(keys, options, can_not_come, told, now)
 
 local found, reserve = new_hindrance(now), options.interactive and 0 or options.reserve
 local closed = tonumber(state.closed) or 0
@@ -65,12 +56,8 @@ if closed > now then hinder(found, closed, 'closed', '') end
 local is_probe = options.breaker and look_at_breaker(KEYS[6], now, found)
 look_at_leases(keys.leases, state, options.concurrency, now, found)
 local said = look_at_told(state, cost, reserve, now, found)
-for _, t in ipairs(said) do
-  local limit = t.kept[1]
-  if limit > 0 and limit < cost then
-    return { TOO_EXPENSIVE, now, t.field:sub(3), text(limit) }
-  end
-end
+local small = too_small(said, cost)
+if small then return { TOO_EXPENSIVE, now, small.field:sub(3), text(small.kept[1]) } end
 local read = {}
 for i, w in ipairs(windows) do
   local window = read_window(state, w, now)
@@ -119,10 +106,7 @@ end
 
 for i, w in ipairs(windows) do pay['w:' .. w.id] = read[i].spend(cost) end
 for _, t in ipairs(said) do
-  local limit, left, since, resets, trial, tried = unpack(t.kept)
-  trial = trial and trial > 0 and now + TRIAL_MS or 0
-  pay[t.field] = write_told(limit, math.max(0, left - cost), since, resets, trial,
-    t.is_trial and 1 or tried or 0)
+  pay[t.field] = pay_told(t, cost, now)
 end
 for field, value in pairs(pay) do call('HSET', keys.state, field, value) end
 call('ZADD', keys.leases, text(now + options.lease_ms), options.permit)

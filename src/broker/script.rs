@@ -64,7 +64,8 @@ scripts! {
     Counts = "counts", keys 9, after "prelude";
     DetachChild = "detach_child", keys 1,
         after "prelude" "prelude_fair" "prelude_place" "prelude_parent";
-    EndQuota = "end_quota", keys 3, after "prelude" "prelude_quota" "prelude_breaker";
+    EndQuota = "end_quota", keys 3,
+        after "prelude" "prelude_quota" "prelude_quota_told" "prelude_breaker";
     Extend = "extend", keys 1, after "prelude";
     Fail = "fail", keys 11,
         after "prelude" "prelude_fair" "prelude_place"
@@ -123,8 +124,8 @@ scripts! {
         "prelude_parent" "prelude_dedup" "prelude_schedule";
     States = "states", keys 8, after "prelude" "prelude_states";
     TakeQuota = "take_quota", keys 7,
-        after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_turns"
-        "prelude_quota_take";
+        after "prelude" "prelude_claim" "prelude_quota" "prelude_quota_told"
+        "prelude_quota_turns" "prelude_quota_take" "prelude_quota_line";
     TellParents = "tell_parents", keys 1,
         after "prelude" "prelude_fair" "prelude_place" "prelude_parent";
     UpdateData = "update_data", keys 1, after "prelude";
