@@ -59,6 +59,14 @@ async fn decided(decision: Value, expected: [&str; 2]) {
     );
     let audited = "SELECT count(*) FROM bullwark.audit_log WHERE action = 'crm_conflict.resolve'";
     assert_eq!(stage.value(audited).await, 1);
+    // The lineage knows the person, who is neither a job nor a user of the database.
+    let told = "SELECT count(*) FROM bullwark.data_changes
+        WHERE source = 'api' AND actor LIKE 'api_key:%' AND job_id IS NULL";
+    let is_changed = expected[0] != "Ours";
+    assert_eq!(stage.value(told).await, i64::from(is_changed));
+    let synced = "SELECT count(*) FROM bullwark.data_changes
+        WHERE job_id IS NOT NULL AND source IS DISTINCT FROM 'sync_crm'";
+    assert_eq!(stage.value(synced).await, 0);
     let again = stage.rig.server.post(&path, decision).await;
     again.problem(409, "crm_conflict_over");
     working.hurry().await;

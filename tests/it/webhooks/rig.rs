@@ -200,6 +200,29 @@ impl Rig {
         .await
     }
 
+    /// Waits until an attempt of a job has ended and the next one is not due: it failed, or, behind
+    /// work that is done, it was put off. Then lets it go on.
+    pub(crate) async fn let_go_on(&self, job: &str) -> Value {
+        let path = format!("/api/jobs/{job}");
+        let waiting = eventually("an attempt has ended", async || {
+            let job = self.server.get(&path).await.body["job"].clone();
+            let is_put_off = job["status"] == "pending" && job["scheduled_for"].is_string();
+            (job["status"] == "failed" || is_put_off).then_some(job)
+        })
+        .await;
+        // Redis may hear a moment later than the record that it waits.
+        eventually("it goes on", async || {
+            let answer = self
+                .server
+                .post(&format!("{path}/promote"), Value::Null)
+                .await;
+            assert!([200, 409].contains(&answer.status), "{answer:?}");
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        waiting
+    }
+
     /// What the duties do: makes jobs of all that happened, and tells Redis of them.
     pub(crate) async fn tell(&self) {
         let app = &self.server.app;
