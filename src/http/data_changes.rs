@@ -1,4 +1,4 @@
-//! Lineage: where what is in accounts and contacts came from.
+//! Lineage: where what is in accounts, contacts and opportunities came from.
 
 use axum::http::Uri;
 use axum::{Json, extract};
@@ -26,13 +26,13 @@ pub(super) struct DataChanges {
 
 /// List what changed
 ///
-/// The changes of one account or contact (`entity_id`), or those that one job made (`job_id`),
-/// newest first: the fields that changed, before and after, and which job or user did it. For
-/// admins.
+/// The changes of one account, contact or opportunity (`entity_id`), or those that one job made
+/// (`job_id`), newest first: the fields that changed, before and after, where that came from, and
+/// which job or user did it. For admins.
 #[utoipa::path(get, path = "/api/data-changes", operation_id = "listDataChanges",
     tag = "access",
     params(
-        ("entity_id" = Option<Uuid>, Query, description = "An account or a contact; or `job_id`"),
+        ("entity_id" = Option<Uuid>, Query, description = "An account, a contact or an opportunity; or `job_id`"),
         ("job_id" = Option<Uuid>, Query, description = "A job; or `entity_id`"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
             description = "Changes of the page; 50 if none"),

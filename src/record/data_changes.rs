@@ -1,13 +1,15 @@
-//! Lineage: what changed in accounts and contacts, and which job or user did it.
+//! Lineage: what changed in accounts, contacts and opportunities, where that came from, and which
+//! job or user did it.
 //!
-//! Written by triggers (migration 0029) in the statements that make the changes; read here.
+//! Written by triggers (migrations 0029, 0060) in the statements that make the changes; read here.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Record, RecordError, View};
+use super::access::Actor;
+use super::{Record, RecordError, Tx, View};
 
 /// How long changes are kept: two years.
 const KEPT_DAYS: i32 = 730;
@@ -19,7 +21,7 @@ const FORGET_SEALS_MAX: i32 = 4;
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 pub struct DataChange {
     pub id: i64,
-    /// `accounts` or `contacts`.
+    /// `accounts`, `contacts` or `opportunities`.
     pub entity_type: String,
     pub entity_id: Uuid,
     /// `insert`, `update` or `delete`.
@@ -28,8 +30,13 @@ pub struct DataChange {
     pub job_id: Option<Uuid>,
     /// None: it was no job, or that job is gone.
     pub job_type: Option<String>,
-    /// The user who did it, if it was one.
+    /// The user of the database who did it, if it was one.
     pub user_id: Option<Uuid>,
+    /// Where it came from: the type of the job, with the provider where it has one
+    /// (`enrich_contact:apollo`); `api`, or `sql`. None: it was before this was written down.
+    pub source: Option<String>,
+    /// For whom: `user:ID` (of a job: who enqueued it), `api_key:ID`, `service` or `operator`.
+    pub actor: Option<String>,
     /// The fields that changed, as they were; none: the record is new.
     pub before: Option<Value>,
     /// As they are since then; none: the record is gone.
@@ -40,7 +47,7 @@ pub struct DataChange {
 /// Whose changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangesOf {
-    /// Of an account or a contact.
+    /// Of a record.
     Entity(Uuid),
     /// By a job.
     Job(Uuid),
@@ -76,6 +83,33 @@ pub async fn page(
         .bind(limit)
         .fetch_all(view.connection())
         .await?)
+}
+
+/// Says in a transaction of the API who changes what it changes.
+pub async fn speak_for(tx: &mut Tx, actor: Actor) -> Result<(), RecordError> {
+    let text = match actor.parts() {
+        (kind, Some(id)) => format!("{kind}:{id}"),
+        (kind, None) => kind.to_owned(),
+    };
+    sqlx::query(
+        "SELECT set_config('bullwark.source', 'api', true), set_config('bullwark.actor', $1, true)",
+    )
+    .bind(text)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Says in a job's transaction which providers its next changes came from.
+pub async fn came_from(tx: &mut Tx, providers: &str) -> Result<(), RecordError> {
+    sqlx::query(
+        "SELECT set_config('bullwark.source',
+           split_part(current_setting('bullwark.source', true), ':', 1) || ':' || $1, true)",
+    )
+    .bind(providers)
+    .execute(tx.connection())
+    .await?;
+    Ok(())
 }
 
 /// Forgets what is older than it is kept, seal by seal; whether there may be more. Safe to repeat.

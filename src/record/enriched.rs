@@ -4,14 +4,14 @@
 //! Who wrote a value last is told by the lineage (migration 0029). What no job wrote, a person did,
 //! and what a synchronization brought, a person did in the CRM, as far as anybody can tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{Record, RecordError, Tx};
+use super::{Record, RecordError, Tx, data_changes};
 
 /// Versions of a record that are kept, the newest.
 pub const VERSIONS_MAX: i32 = 50;
@@ -206,6 +206,9 @@ pub async fn write(
     let pairs = values
         .iter()
         .map(|new| (new.field.to_owned(), new.value.clone()));
+    let providers: BTreeSet<&str> = values.iter().map(|new| new.source).collect();
+    let providers: Vec<&str> = providers.into_iter().collect();
+    data_changes::came_from(tx, &providers.join("+")).await?;
     let after: Value = sqlx::query_scalar(entity.update())
         .bind(id)
         .bind(Value::Object(pairs.collect()))

@@ -58,7 +58,7 @@ pub async fn mark_running(
 }
 
 /// Does this attempt still have a say? Also marks it as running and alive, and tells the
-/// transaction whose it is, for the lineage of what it changes (migration 0029).
+/// transaction whose it is, for the lineage of what it changes (migrations 0029, 0060).
 ///
 /// Used as the first statement of a handler's transaction, it locks the job until the commit:
 /// nobody can settle, cancel or restart it meanwhile.
@@ -73,7 +73,9 @@ pub async fn fence(
          SET status = 'processing', attempt = $2, worker_id = $3, worker_heartbeat_at = now()
          WHERE id = $1 AND status IN ('pending', 'processing', 'failed')
            AND (attempt < $2 OR (attempt = $2 AND status = 'processing' AND worker_id = $3))
-         RETURNING set_config('bullwark.job_id', id::text, true)",
+         RETURNING set_config('bullwark.job_id', id::text, true),
+           set_config('bullwark.source', job_type, true),
+           set_config('bullwark.actor', coalesce('user:' || created_by, ''), true)",
     )
     .bind(id)
     .bind(attempt)
@@ -85,10 +87,15 @@ pub async fn fence(
 
 /// Tells a transaction that is not fenced yet whose it is, for the lineage of what it changes.
 pub async fn speak_for(tx: &mut Tx, id: Uuid) -> Result<(), RecordError> {
-    sqlx::query("SELECT set_config('bullwark.job_id', $1::text, true)")
-        .bind(id.to_string())
-        .execute(tx.connection())
-        .await?;
+    sqlx::query(
+        "SELECT set_config('bullwark.job_id', g.id::text, true),
+           set_config('bullwark.source', coalesce(j.job_type, ''), true),
+           set_config('bullwark.actor', coalesce('user:' || j.created_by, ''), true)
+         FROM (SELECT $1::uuid AS id) g LEFT JOIN jobs j ON j.id = g.id",
+    )
+    .bind(id)
+    .execute(tx.connection())
+    .await?;
     Ok(())
 }
 

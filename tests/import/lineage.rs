@@ -68,7 +68,7 @@ async fn each_row_that_changed_something_is_told_once_with_what_it_changed() {
     let again = import(&world, second, update).await;
     assert_eq!(changes(&world, again).await, []);
     let all: i64 = world
-        .one("SELECT count(*) FROM bullwark.data_changes")
+        .one("SELECT count(*) FROM bullwark.data_changes WHERE source = 'import_csv'")
         .await;
     assert_eq!(all, 3);
 }

@@ -106,6 +106,18 @@ async fn every_way_to_rewrite_what_was_sealed_is_found() {
             "was altered",
         ),
         (
+            format!("UPDATE bullwark.data_changes SET source = 'import_csv' WHERE id = {third}"),
+            "was altered",
+        ),
+        (
+            format!("UPDATE bullwark.data_changes SET source = NULL WHERE id = {third}"),
+            "was altered",
+        ),
+        (
+            format!("UPDATE bullwark.data_changes SET actor = 'operator' WHERE id = {third}"),
+            "was altered",
+        ),
+        (
             format!("DELETE FROM bullwark.data_changes WHERE id = {third}"),
             "it covers 2 changes, and 1 are there",
         ),

@@ -1,6 +1,8 @@
 //! The integration tests: one binary, so that the crate is linked once and all tests share one pair
 //! of private servers.
 
+// Futures of tests that hold a server, its worker and a provider are deep.
+#![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod agreement;
@@ -52,6 +54,7 @@ mod http_webhooks;
 mod http_workers;
 mod import_killed;
 mod isolation;
+mod lineage;
 mod mirror;
 mod outages;
 mod over;

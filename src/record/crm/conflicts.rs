@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::super::access::{self, By};
-use super::super::{Record, RecordError, Tx, View};
+use super::super::{Record, RecordError, Tx, View, data_changes};
 use super::{Scope, locals};
 
 /// A conflict.
@@ -179,6 +179,7 @@ pub async fn decide(
         custom,
         ..locals::Write::default()
     };
+    data_changes::speak_for(&mut tx, by.actor).await?;
     match locals::update(&mut tx, scope, conflict.local_id, &write).await {
         Ok(()) => {}
         Err(RecordError::Refused { message, .. }) => return Ok(Decided::Refused(message)),

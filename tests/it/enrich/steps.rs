@@ -50,9 +50,12 @@ async fn an_account_is_filled_and_tells_where_each_value_comes_from() {
     );
     let expected = json!([["enriched", job, ["employee_count", "technologies"]]]);
     assert_eq!(stage.value(activity).await, expected);
-    let lineage =
-        format!("SELECT jsonb_agg(action) FROM bullwark.data_changes WHERE job_id = '{job}'");
-    assert_eq!(stage.value(lineage).await, json!(["update"]));
+    let lineage = format!(
+        "SELECT jsonb_agg(jsonb_build_array(action, source))
+         FROM bullwark.data_changes WHERE job_id = '{job}'"
+    );
+    let expected = json!([["update", "enrich_account:clearbit"]]);
+    assert_eq!(stage.value(lineage).await, expected);
     let told = stage.rig.server.get(&format!("/api/jobs/{job}")).await.body;
     assert!(!told.to_string().contains("hush"), "{told}");
     working.hurry().await;
