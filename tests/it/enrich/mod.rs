@@ -43,9 +43,10 @@ impl Stage {
         Self::on(Rig::new().await).await
     }
 
-    /// With these settings.
+    /// The same with these settings.
     pub(crate) async fn with(settings: &[(&'static str, &str)]) -> Self {
-        Self::on(Rig::with(settings).await).await
+        let here = [("BULLWARK_ALLOW_PRIVATE_ADDRESSES", "1")];
+        Self::on(Rig::with(&[&here[..], settings].concat()).await).await
     }
 
     /// On a server that may call this machine.
