@@ -32,7 +32,8 @@ pub(super) struct DataChanges {
 #[utoipa::path(get, path = "/api/data-changes", operation_id = "listDataChanges",
     tag = "access",
     params(
-        ("entity_id" = Option<Uuid>, Query, description = "An account, a contact or an opportunity; or `job_id`"),
+        ("entity_id" = Option<Uuid>, Query,
+            description = "An account, a contact or an opportunity; or `job_id`"),
         ("job_id" = Option<Uuid>, Query, description = "A job; or `entity_id`"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200,
             description = "Changes of the page; 50 if none"),
