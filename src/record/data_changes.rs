@@ -100,18 +100,6 @@ pub async fn speak_for(tx: &mut Tx, actor: Actor) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Says in a job's transaction which providers its next changes came from.
-pub async fn came_from(tx: &mut Tx, providers: &str) -> Result<(), RecordError> {
-    sqlx::query(
-        "SELECT set_config('bullwark.source',
-           split_part(current_setting('bullwark.source', true), ':', 1) || ':' || $1, true)",
-    )
-    .bind(providers)
-    .execute(tx.connection())
-    .await?;
-    Ok(())
-}
-
 /// Forgets what is older than it is kept, seal by seal; whether there may be more. Safe to repeat.
 pub async fn forget_old(record: &Record) -> Result<bool, RecordError> {
     let gone: i64 = sqlx::query_scalar("SELECT bullwark.forget_old_changes($1, $2)")

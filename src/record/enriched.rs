@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{Record, RecordError, Tx, data_changes};
+use super::{Record, RecordError, Tx};
 
 /// Versions of a record that are kept, the newest.
 pub const VERSIONS_MAX: i32 = 50;
@@ -208,10 +208,10 @@ pub async fn write(
         .map(|new| (new.field.to_owned(), new.value.clone()));
     let providers: BTreeSet<&str> = values.iter().map(|new| new.source).collect();
     let providers: Vec<&str> = providers.into_iter().collect();
-    data_changes::came_from(tx, &providers.join("+")).await?;
     let after: Value = sqlx::query_scalar(entity.update())
         .bind(id)
         .bind(Value::Object(pairs.collect()))
+        .bind(providers.join("+"))
         .fetch_one(tx.connection())
         .await?;
     let fields: Vec<&str> = values.iter().map(|new| new.field).collect();

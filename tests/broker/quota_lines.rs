@@ -43,6 +43,16 @@ async fn told(broker: &Broker, limits: &Limits) -> i64 {
     take(broker, limits, ONE).await.unwrap_err().0
 }
 
+async fn it_is_as_if_nobody_waited(t: &Bench, limits: &Limits) {
+    let first = told(&t.at(NOW + 10), limits).await;
+    assert!(first < 1500, "{first}");
+    // Turns of theirs that are just now keep nobody out.
+    let then = t.at(NOW + 3700);
+    for _ in 0..3 {
+        take(&then, limits, ONE).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn turns_of_jobs_that_were_cancelled_hold_neither_quota_nor_a_place() {
     let t = Bench::new().await;
@@ -51,14 +61,7 @@ async fn turns_of_jobs_that_were_cancelled_hold_neither_quota_nor_a_place() {
     let (ids, last) = waiting(&t, &limits, 60).await;
     assert!(last > 55_000, "{last}");
     t.broker.cancel(&t.queue, &ids).await.unwrap();
-    // As if nobody waited.
-    let first = told(&t.at(NOW + 10), &limits).await;
-    assert!(first < 1500, "{first}");
-    // Turns of theirs that are just now keep nobody out.
-    let then = t.at(NOW + 3700);
-    for _ in 0..3 {
-        take(&then, &limits, ONE).await.unwrap();
-    }
+    it_is_as_if_nobody_waited(&t, &limits).await;
 }
 
 #[tokio::test]
@@ -68,12 +71,7 @@ async fn turns_of_a_queue_that_is_paused_hold_nothing_either() {
     use_up(&t, &limits).await;
     waiting(&t, &limits, 60).await;
     t.broker.pause(&t.queue).await.unwrap();
-    let first = told(&t.at(NOW + 10), &limits).await;
-    assert!(first < 1500, "{first}");
-    let then = t.at(NOW + 3700);
-    for _ in 0..3 {
-        take(&then, &limits, ONE).await.unwrap();
-    }
+    it_is_as_if_nobody_waited(&t, &limits).await;
 }
 
 #[tokio::test]

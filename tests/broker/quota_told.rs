@@ -11,6 +11,11 @@ use crate::support::{Bench, NOW};
 
 const KEY: &str = "clearbit:w1";
 const MINUTE: i64 = 60_000;
+/// A call that is over at once.
+const BRIEF: Want = Want {
+    lease: Duration::from_millis(1),
+    ..ONE
+};
 
 async fn told(t: &Bench, now: i64, left: u64, limit: u64, resets_ms: Option<u64>) {
     let minute = ToldState {
@@ -50,28 +55,10 @@ async fn tell(t: &Bench, now: i64, state: ToldState) {
 async fn what_a_service_says_is_left_counts_until_its_window_ends() {
     let t = Bench::new().await;
     let limits = Limits::default();
-    take(
-        &t.broker,
-        &limits,
-        Want {
-            lease: Duration::from_millis(1),
-            ..ONE
-        },
-    )
-    .await
-    .unwrap();
+    take(&t.broker, &limits, BRIEF).await.unwrap();
     told(&t, NOW + 10, 3, 100, Some(5000)).await;
     for _ in 0..3 {
-        take(
-            &t.at(NOW + 20),
-            &limits,
-            Want {
-                lease: Duration::from_millis(1),
-                ..ONE
-            },
-        )
-        .await
-        .unwrap();
+        take(&t.at(NOW + 20), &limits, BRIEF).await.unwrap();
     }
     // An older answer that comes late gives nothing back.
     told(&t, NOW + 30, 3, 100, Some(4980)).await;
@@ -84,16 +71,7 @@ async fn what_a_service_says_is_left_counts_until_its_window_ends() {
 async fn a_new_window_of_a_service_that_names_no_end_shows_by_what_is_left() {
     let t = Bench::new().await;
     let limits = Limits::default();
-    take(
-        &t.broker,
-        &limits,
-        Want {
-            lease: Duration::from_millis(1),
-            ..ONE
-        },
-    )
-    .await
-    .unwrap();
+    take(&t.broker, &limits, BRIEF).await.unwrap();
     told(&t, NOW + 10, 1, 1000, None).await;
     told(&t, NOW + 30_000, 999, 1000, None).await;
     for _ in 0..5 {
@@ -128,10 +106,7 @@ fn used_up_day(left: u64) -> ToldState {
     }
 }
 
-const SHORT: Want = Want {
-    lease: Duration::from_millis(1),
-    ..ONE
-};
+const SHORT: Want = BRIEF;
 
 #[tokio::test]
 async fn a_service_that_names_no_end_is_tried_by_one_call_in_ten_minutes() {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::client::{Crm, Outcome, Refusal};
 use super::merge::Values;
-use super::plan::{Fate, Meant, Plan, not_visible};
+use super::plan::{Meant, Plan, not_visible};
 use super::push::PUSH;
 use super::sending::Sending;
 use super::state::State;
@@ -24,14 +24,13 @@ impl<C: Crm> Run<'_, C> {
         tx: &mut Tx,
         target: &Target,
         (sent, outcomes): (Vec<Plan>, Vec<Outcome>),
-        (quiet, others): (Vec<Plan>, Vec<Fate>),
+        (quiet, mut failed): (Vec<Plan>, Vec<(Uuid, &'static str, Refusal)>),
         (before, next): (Option<&Sending>, &mut State),
     ) -> Result<(), RecordError> {
         let (entity, scope) = (target.entity(), self.scope(target.entity()));
         let job_id = self.ctx.job_id();
         let counts = next.count(entity);
         let mut taken = Vec::new();
-        let mut failed: Vec<(Uuid, &'static str, Refusal)> = Vec::new();
         for plan in sent.iter().chain(&quiet) {
             counts.decided += plan.decided;
             counts.matched += u64::from(plan.meant == Meant::Match);
@@ -41,12 +40,6 @@ impl<C: Crm> Run<'_, C> {
                 conflicts::open(tx, scope, about, &json!(plan.disputes), job_id).await?;
             } else if plan.had_dispute {
                 conflicts::close(tx, scope, plan.local).await?;
-            }
-        }
-        for fate in others {
-            match fate {
-                Fate::Refused(id, class, refusal) => failed.push((id, class, refusal)),
-                Fate::Send(_) => {}
             }
         }
         let mut links = Vec::new();

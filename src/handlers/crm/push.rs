@@ -115,11 +115,11 @@ impl<C: Crm> Run<'_, C> {
         let entity = target.entity();
         let fates = self.plan(target, rows, at.sending.as_ref()).await?;
         let mut plans = Vec::new();
-        let mut others = Vec::new();
+        let mut refused = Vec::new();
         for fate in fates {
             match fate {
                 Fate::Send(plan) => plans.push(plan),
-                refused @ Fate::Refused(..) => others.push(refused),
+                Fate::Refused(id, class, why) => refused.push((id, class, why)),
             }
         }
         let (to_send, quiet): (Vec<Plan>, Vec<Plan>) =
@@ -158,7 +158,7 @@ impl<C: Crm> Run<'_, C> {
                 tx,
                 target,
                 (to_send, outcomes),
-                (quiet, others),
+                (quiet, refused),
                 (at.sending.as_ref(), next),
             )
             .await;

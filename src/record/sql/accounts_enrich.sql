@@ -1,4 +1,5 @@
--- $1 the account, $2 its new values by field. What is not named stays. Returns the row.
+-- $1 the account, $2 its new values by field, $3 the providers they came from, for the
+-- lineage (migration 0060). What is not named stays. Returns the row.
 UPDATE accounts a SET
   website = CASE WHEN $2 ? 'website' THEN $2 ->> 'website' ELSE a.website END,
   industry = CASE WHEN $2 ? 'industry' THEN $2 ->> 'industry' ELSE a.industry END,
@@ -17,5 +18,8 @@ UPDATE accounts a SET
   social_links = CASE WHEN $2 ? 'social_links'
     THEN $2 -> 'social_links' ELSE a.social_links END,
   enriched_at = now(), updated_at = now()
-WHERE a.id = $1
+FROM (SELECT set_config('bullwark.source',
+    split_part(current_setting('bullwark.source', true), ':', 1) || ':' || $3, true) AS source) said
+-- Named, so that it is said; the triggers of this statement read it.
+WHERE a.id = $1 AND said.source IS NOT NULL
 RETURNING to_jsonb(a)

@@ -1,4 +1,5 @@
--- $1 the contact, $2 its new values by field. What is not named stays. Returns the row.
+-- $1 the contact, $2 its new values by field, $3 the providers they came from, for the
+-- lineage (migration 0060). What is not named stays. Returns the row.
 UPDATE contacts c SET
   email = CASE WHEN $2 ? 'email' THEN $2 ->> 'email' ELSE c.email END,
   first_name = CASE WHEN $2 ? 'first_name' THEN $2 ->> 'first_name' ELSE c.first_name END,
@@ -11,5 +12,8 @@ UPDATE contacts c SET
   country = CASE WHEN $2 ? 'country' THEN $2 ->> 'country' ELSE c.country END,
   city = CASE WHEN $2 ? 'city' THEN $2 ->> 'city' ELSE c.city END,
   enriched_at = now(), updated_at = now()
-WHERE c.id = $1
+FROM (SELECT set_config('bullwark.source',
+    split_part(current_setting('bullwark.source', true), ':', 1) || ':' || $3, true) AS source) said
+-- Named, so that it is said; the triggers of this statement read it.
+WHERE c.id = $1 AND said.source IS NOT NULL
 RETURNING to_jsonb(c)

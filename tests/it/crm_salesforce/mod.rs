@@ -101,7 +101,7 @@ impl Stage {
     }
 
     /// Starts a worker whose jobs do this; a job of it.
-    async fn start<F>(&self, work: fn(Arc<Salesforce>) -> F) -> String
+    async fn start<F>(&self, work: impl Fn(Arc<Salesforce>) -> F + Send + Sync + 'static) -> String
     where
         F: Future<Output = Result<Value, CrmError>> + Send + 'static,
     {

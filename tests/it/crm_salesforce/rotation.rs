@@ -1,5 +1,7 @@
 //! Refresh tokens that end with their use: whoever logs in next has the one that took its place.
 
+use std::sync::Arc;
+
 use bullwark::handlers::crm::client::{Crm, Entity};
 use bullwark::handlers::simulator::SalesforceTurn;
 use serde_json::json;
@@ -20,6 +22,25 @@ impl Stage {
     async fn is_active(&self) -> bool {
         let active = "SELECT is_active FROM connections";
         self.value(active).await == true
+    }
+
+    /// A job that has logged in, and writes when it may go on.
+    async fn begun(&self) -> (String, Arc<Semaphore>) {
+        let [begun, go_on] = [0, 0].map(|permits| Arc::new(Semaphore::new(permits)));
+        let gates = (begun.clone(), go_on.clone());
+        let job = self.start(move |crm| {
+            let (begun, go_on) = gates.clone();
+            async move {
+                crm.describe(Entity::Contacts).await?;
+                begun.add_permits(1);
+                go_on.acquire().await.unwrap().forget();
+                let outcomes = crm.upsert(Entity::Contacts, &[push(7, "Lee")]).await?;
+                Ok(super::told(&outcomes))
+            }
+        });
+        let job = job.await;
+        begun.acquire().await.unwrap().forget();
+        (job, go_on)
     }
 
     /// Nobody is told a token.
@@ -53,19 +74,9 @@ async fn a_session_that_ends_twice_in_a_run_is_renewed_twice_with_the_newest_tok
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_another_process_has_used_is_replaced_by_the_one_it_got() {
-    static BEGUN: Semaphore = Semaphore::const_new(0);
-    static GO_ON: Semaphore = Semaphore::const_new(0);
     let stage = rotating().await;
     stage.contacts(3).await;
-    let job = stage.start(|crm| async move {
-        crm.describe(Entity::Contacts).await?;
-        BEGUN.add_permits(1);
-        GO_ON.acquire().await.unwrap().forget();
-        let outcomes = crm.upsert(Entity::Contacts, &[push(7, "Lee")]).await?;
-        Ok(super::told(&outcomes))
-    });
-    let job = job.await;
-    BEGUN.acquire().await.unwrap().forget();
+    let (job, go_on) = stage.begun().await;
     let mut other = stage.rig.process(&["--queue", "webhooks"]).spawn().unwrap();
     stage.synced("push", &["contacts"]).await;
     other.start_kill().unwrap();
@@ -73,7 +84,7 @@ async fn a_token_that_another_process_has_used_is_replaced_by_the_one_it_got() {
     assert_eq!(stage.there().log_ins(), 2, "one of each process");
 
     stage.there().script([ENDS]);
-    GO_ON.add_permits(1);
+    go_on.add_permits(1);
     let done = stage.rig.until(&job, "completed").await;
     assert_eq!(done["result"], json!({ "new": 1 }), "{done}");
     assert_eq!(stage.there().log_ins(), 3);
@@ -84,21 +95,11 @@ async fn a_token_that_another_process_has_used_is_replaced_by_the_one_it_got() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_that_is_refused_after_renewals_takes_the_connection_out_of_service() {
-    static BEGUN: Semaphore = Semaphore::const_new(0);
-    static GO_ON: Semaphore = Semaphore::const_new(0);
     let stage = rotating().await;
-    let job = stage.start(|crm| async move {
-        crm.describe(Entity::Contacts).await?;
-        BEGUN.add_permits(1);
-        GO_ON.acquire().await.unwrap().forget();
-        crm.upsert(Entity::Contacts, &[push(7, "Lee")]).await?;
-        Ok(json!(true))
-    });
-    let job = job.await;
-    BEGUN.acquire().await.unwrap().forget();
+    let (job, go_on) = stage.begun().await;
     stage.there().refuse(ORG);
     stage.there().script([ENDS]);
-    GO_ON.add_permits(1);
+    go_on.add_permits(1);
     crate::stage::eventually("the connection is paused", async || {
         (!stage.is_active().await).then_some(())
     })
@@ -115,18 +116,8 @@ async fn a_log_in_that_is_refused_after_renewals_takes_the_connection_out_of_ser
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_log_in_leads_to_another_organization_ends_before_it_writes_there() {
-    static BEGUN: Semaphore = Semaphore::const_new(0);
-    static GO_ON: Semaphore = Semaphore::const_new(0);
     let stage = rotating().await;
-    let job = stage.start(|crm| async move {
-        crm.describe(Entity::Contacts).await?;
-        BEGUN.add_permits(1);
-        GO_ON.acquire().await.unwrap().forget();
-        crm.upsert(Entity::Contacts, &[push(7, "Lee")]).await?;
-        Ok(json!(true))
-    });
-    let job = job.await;
-    BEGUN.acquire().await.unwrap().forget();
+    let (job, go_on) = stage.begun().await;
     let all = stage.rig.server.get("/api/connections").await.body;
     let id = all["connections"][0]["id"].as_str().unwrap();
     let other = json!({ "credentials": { "client_id": "globex", "refresh_token": "hush-2" } });
@@ -136,7 +127,7 @@ async fn a_run_whose_log_in_leads_to_another_organization_ends_before_it_writes_
         .await;
     assert_eq!(changed.status, 200, "{changed:?}");
     stage.there().script([ENDS]);
-    GO_ON.add_permits(1);
+    go_on.add_permits(1);
     let dead = stage.rig.until(&job, "dead_letter").await;
     let why = dead["error_message"].as_str().unwrap();
     assert!(why.contains("it led to the organization"), "{why}");
